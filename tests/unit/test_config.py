@@ -1,0 +1,438 @@
+"""Settings: values, defaults, types, origins, options of tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from tinksched.config import KEYS, TASK_OPTIONS, Origin, Settings, TaskOptions, load, plain
+from tinksched.errors import ConfigError, UsageError, WorkspaceError
+
+
+def write(folder: Path, text: str, name: str = "scheduler_config.yml") -> Path:
+    file = folder / name
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def settings(folder: Path, more: str = "") -> Settings:
+    write(folder, f"task_name: demo\n{more}")
+    return load(folder)
+
+
+def test_every_key_has_its_default(tmp_path: Path) -> None:
+    found = settings(tmp_path)
+    home = tmp_path.resolve()
+    assert {key: getattr(found, key) for key in KEYS if not KEYS[key].note} == {
+        "task_name": "demo",
+        "work_dir": home,
+        "config_dir": home / "configs",
+        "script_path": home / "train.py",
+        "output_dir": home / "out",
+        "python_env": None,
+        "args": (),
+        "config_pattern": ("*.yml", "*.yaml"),
+        "max_jobs_per_gpu": 2,
+        "gpu_count": None,
+        "use_gpus": None,
+        "placement": "spread",
+        "cuda_visible_devices_var": "CUDA_VISIBLE_DEVICES",
+        "environment": {},
+        "tasks": (),
+        "require_marker": False,
+        "strict_exit": False,
+        "stop_grace": 10.0,
+        "check_interval": 30.0,
+        "startup_delay": 0.0,
+        "scheduler_session_suffix": "_scheduler",
+        "worker_prefix": "",
+        "cleanup_on_complete": False,
+        "keep_sessions": 20,
+        "log_dir": home / "logs",
+        "enable_logging": True,
+        "executor": "tmux",
+        "tmux_socket": "",
+    }
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("python_env: ../envs/my env", "../envs/my env"),
+        ('python_env: ""', None),
+        ("python_env:", None),
+        ("args: [--lr, 1e-3, 0.10, true, 'a b', 007]", ("--lr", "1e-3", "0.10", "true", "a b", "007")),
+        ("args:", ()),
+        ("config_pattern: 'exp*.yml'", ("exp*.yml",)),
+        ("config_pattern: ['a*', b.yaml]", ("a*", "b.yaml")),
+        ("max_jobs_per_gpu: 3", 3),
+        ("max_jobs_per_gpu: 0x10", 16),
+        ("max_jobs_per_gpu: 0o10", 8),
+        ("max_jobs_per_gpu: 010", 10),
+        ("gpu_count: auto", None),
+        ("gpu_count: 4", 4),
+        ("gpu_count:", None),
+        ("use_gpus: [2, 0]", (2, 0)),
+        ("use_gpus: [GPU-8a6f, 1, MIG-1]", ("GPU-8a6f", 1, "MIG-1")),
+        ("use_gpus:", None),
+        ("placement: pack", "pack"),
+        ("executor: local", "local"),
+        ("cuda_visible_devices_var: HIP_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
+        ("require_marker: true", True),
+        ("strict_exit: TRUE", True),
+        ("enable_logging: False", False),
+        ("stop_grace: 1.5m", 90.0),
+        ("stop_grace: 0", 0.0),
+        ("check_interval: 0.25", 0.25),
+        ("check_interval: '45'", 45.0),
+        ("check_interval: 2h", 7200.0),
+        ("check_interval: 1d", 86400.0),
+        ("startup_delay: 90s", 90.0),
+        ("startup_delay: 3 m", 180.0),
+        ("scheduler_session_suffix: ''", ""),
+        ("worker_prefix:", ""),
+        ("worker_prefix: w", "w"),
+        ("keep_sessions: 0", 0),
+        ("tmux_socket: lab", "lab"),
+        ("environment:", {}),
+        ("tasks:", ()),
+    ],
+)
+def test_a_value_from_the_file(tmp_path: Path, line: str, value: object) -> None:
+    key = line.partition(":")[0]
+    found = settings(tmp_path, line)
+    assert getattr(found, key) == value
+    assert found.origins[key] == Origin("file", 2, 1)
+
+
+def test_variables_are_the_text_of_the_file(tmp_path: Path) -> None:
+    found = settings(
+        tmp_path,
+        "environment:\n  A: 007\n  B: 1.50\n  C: True\n  D: 0x1F\n  E: 1e3\n  F: 2024-01-01\n  G: ''\n  H: |\n"
+        "    two\n    lines\n  I: yes\n  7: x\n  J: $HOME/${x}/${task_name}\n  K: .inf\n",
+    )
+    assert found.environment == {
+        "A": "007",
+        "B": "1.50",
+        "C": "True",
+        "D": "0x1F",
+        "E": "1e3",
+        "F": "2024-01-01",
+        "G": "",
+        "H": "two\nlines\n",
+        "I": "yes",
+        "7": "x",
+        "J": "$HOME/${x}/demo",
+        "K": ".inf",
+    }
+
+
+def test_the_task_name_expands_in_every_text(tmp_path: Path) -> None:
+    found = settings(
+        tmp_path,
+        "output_dir: out_${task_name}/x\n"
+        "worker_prefix: ${task_name}${task_name}\n"
+        "args: ['--name=${task_name}', '${other}', '$task_name']\n"
+        "environment: {RUN: 'r-${task_name}'}\n"
+        "tasks: {'a*': {args: ['${task_name}'], environment: {X: '${task_name}'}}}\n",
+    )
+    assert found.output_dir == tmp_path.resolve() / "out_demo" / "x"
+    assert found.worker_prefix == "demodemo"
+    assert found.args == ("--name=demo", "${other}", "$task_name")
+    assert found.environment == {"RUN": "r-demo"}
+    assert found.options_for("a1") == TaskOptions(args=("demo",), environment={"RUN": "r-demo", "X": "demo"})
+
+
+def test_the_place_of_task_name_in_the_file_does_not_matter(tmp_path: Path) -> None:
+    write(tmp_path, "log_dir: l-${task_name}\ntask_name: late\n")
+    assert load(tmp_path).log_dir.name == "l-late"
+
+
+def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann o'neil")
+    found = settings(
+        tmp_path,
+        "work_dir: ..\nconfig_dir: '~/my configs'\nscript_path: -src/t $x.py\noutput_dir: /data/out\nlog_dir: ./~x\n",
+    )
+    home = tmp_path.resolve()
+    assert found.work_dir == home / ".."
+    assert found.config_dir == Path("/home/ann o'neil/my configs")
+    assert found.script_path == home / "-src" / "t $x.py"
+    assert found.output_dir == Path("/data/out")
+    assert found.log_dir == home / "~x"
+    assert all(path.is_absolute() for path in (found.work_dir, found.workspace, found.file))
+
+
+def test_a_relative_workspace_and_a_linked_one_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    write(real, "task_name: demo")
+    (tmp_path / "link").symlink_to(real)
+    monkeypatch.chdir(tmp_path)
+    for given in (Path("real"), Path("link"), tmp_path / "link"):
+        found = load(given)
+        assert found.workspace == real.resolve()
+        assert found.file == real.resolve() / "scheduler_config.yml"
+
+
+def test_another_config_file_keeps_the_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    write(elsewhere, "task_name: other\nkeep_sessions: 3\n", "other.yml")
+    monkeypatch.chdir(elsewhere)
+    found = load(tmp_path, Path("other.yml"))
+    assert found.file == elsewhere / "other.yml"
+    assert found.config_dir == tmp_path.resolve() / "configs"
+    assert str(found.origins["keep_sessions"]) == "other.yml:2"
+
+
+def test_origins_and_rows(tmp_path: Path) -> None:
+    write(tmp_path, "# first\n\nmax_jobs_per_gpu: 1\ntask_name: demo\ncheck_interval: 1m\ntasks: {'a*': {gpus: 2}}\n")
+    found = load(tmp_path)
+    rows = {key: (value, str(origin)) for key, value, origin in found.rows()}
+    assert list(rows) == [key for key in KEYS if not KEYS[key].note]
+    assert rows["max_jobs_per_gpu"] == (1, "scheduler_config.yml:3")
+    assert rows["task_name"] == ("demo", "scheduler_config.yml:4")
+    assert rows["keep_sessions"] == (20, "default")
+    assert rows["gpu_count"] == ("auto", "default")
+    assert rows["use_gpus"] == (None, "default")
+    assert json.loads(json.dumps({key: plain(value) for key, (value, _) in rows.items()})) == {
+        **{key: plain(value) for key, (value, _) in rows.items()},
+        "work_dir": str(tmp_path.resolve()),
+        "check_interval": 60,
+        "tasks": [{"pattern": "a*", "gpus": 2}],
+        "config_pattern": ["*.yml", "*.yaml"],
+    }
+
+
+def test_settings_are_frozen(tmp_path: Path) -> None:
+    found = settings(tmp_path, "environment: {A: 1}\ntasks: {a: {environment: {B: 2}}}")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.task_name = "x"  # type: ignore[misc]
+    for mapping in (found.environment, found.origins, found.old_values, found.options_for("a").environment):
+        assert isinstance(mapping, MappingProxyType)
+
+
+# Options of tasks
+
+RULES = """\
+args: [--fast]
+environment: {A: base, B: base}
+tasks:
+  "big*": {gpus: 2, priority: 5, exclusive: true, environment: {B: big, C: big}}
+  "*_l": {args: [--long], environment: {C: long}}
+  "big_x*": {gpus: 4, exclusive: false, args: []}
+  "nothing":
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("small", TaskOptions(args=("--fast",), environment={"A": "base", "B": "base"})),
+        ("nothing", TaskOptions(args=("--fast",), environment={"A": "base", "B": "base"})),
+        ("BIG", TaskOptions(args=("--fast",), environment={"A": "base", "B": "base"})),
+        ("big", TaskOptions(2, True, 5, ("--fast",), {"A": "base", "B": "big", "C": "big"})),
+        ("big_l", TaskOptions(2, True, 5, ("--long",), {"A": "base", "B": "big", "C": "long"})),
+        ("big_x_l", TaskOptions(4, False, 5, (), {"A": "base", "B": "big", "C": "long"})),
+    ],
+)
+def test_later_rules_win(tmp_path: Path, task: str, options: TaskOptions) -> None:
+    assert settings(tmp_path, RULES).options_for(task) == options
+
+
+def test_a_rule_that_matches_no_task_is_a_warning_with_its_place(tmp_path: Path) -> None:
+    found = settings(tmp_path, RULES + '  "exp*.yml": {gpus: 2}\n')
+    unmatched = found.unmatched_rules(["big_l", "exp1"])
+    assert [(problem.line, problem.column) for problem in unmatched] == [(7, 3), (8, 3), (9, 3)]
+    assert unmatched[0].message == "no task matches 'big_x*'"
+    assert "without .yml" in unmatched[2].message
+    assert found.unmatched_rules(iter(["big_x_l", "nothing", "exp1.yml"])) == []
+
+
+def test_anchors_aliases_and_merge_keys(tmp_path: Path) -> None:
+    found = settings(
+        tmp_path,
+        "environment: &env {A: 1, B: 2}\n"
+        "tasks:\n"
+        "  'a*': &big {gpus: 2, priority: 1}\n"
+        "  'b*': *big\n"
+        "  'c*': {priority: 7, <<: *big}\n"
+        "  'd*': {<<: [{gpus: 8}, *big], environment: {<<: *env, A: 9}}\n",
+    )
+    assert found.options_for("b1").gpus == 2
+    assert (found.options_for("c1").gpus, found.options_for("c1").priority) == (2, 7)
+    options = found.options_for("d1")
+    assert (options.gpus, options.priority, options.environment) == (8, 1, {"A": "9", "B": "2"})
+
+
+def test_a_merge_key_at_the_top(tmp_path: Path) -> None:
+    write(tmp_path, "<<: {task_name: merged, keep_sessions: 3}\nkeep_sessions: 4\n")
+    found = load(tmp_path)
+    assert (found.task_name, found.keep_sessions) == ("merged", 4)
+
+
+# Old files
+
+
+def test_a_founding_era_file_loads(tmp_path: Path) -> None:
+    found = settings(
+        tmp_path,
+        'work_dir: "/project"\nstartup_delay: 1\ncommand_delay: 0.5\nlog_dir: "/tmp"\nconda_env: ""\n'
+        'cuda_visible_devices_var: "CUDA_VISIBLE_DEVICES"\nconfig_pattern: "*.yml"\nauto_restart_failed: false\n'
+        "max_retries: 3\ncleanup_on_complete: false\ngpu_count: 2\n",
+    )
+    assert found.old_values == {
+        "command_delay": "0.5",
+        "conda_env": "",
+        "auto_restart_failed": False,
+        "max_retries": 3,
+    }
+    rows = {key: (value, str(origin)) for key, value, origin in found.rows()}
+    value, origin = rows["command_delay"]
+    assert value == "0.5"
+    assert origin.startswith("scheduler_config.yml:4 (accepted for old files; nothing is typed into sessions")
+    assert "no effect" in rows["max_retries"][1]
+
+
+@pytest.mark.parametrize("line", ["conda_env:", "conda_env: ''", "command_delay:", "max_retries: 0"])
+def test_old_keys_that_are_off(tmp_path: Path, line: str) -> None:
+    assert line.partition(":")[0] in settings(tmp_path, line).old_values
+
+
+@pytest.mark.parametrize("line", ["conda_env: base", "auto_restart_failed: true"])
+def test_old_keys_that_are_on_are_not_in_this_version(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ConfigError, match="is not in this version yet"):
+        settings(tmp_path, line)
+
+
+# Warnings
+
+
+def test_what_has_no_effect_is_a_warning(tmp_path: Path) -> None:
+    found = settings(
+        tmp_path,
+        "gpu_count: 2\nuse_gpus: [1]\ncuda_visible_devices_var: HIP\nenvironment: {HIP: 0, CUDA_VISIBLE_DEVICES: 1}\n"
+        "tasks:\n  a: {environment: {TINKSCHED_TASK: x}}\n",
+    )
+    assert [(doubt.line, doubt.column, doubt.message.split()[0]) for doubt in found.warnings] == [
+        (2, 1, "gpu_count"),
+        (5, 15, "HIP"),
+        (7, 21, "TINKSCHED_TASK"),
+    ]
+
+
+# The file
+
+
+def test_no_workspace(tmp_path: Path) -> None:
+    folder = tmp_path / "my ws"
+    for missing in (folder, tmp_path):
+        with pytest.raises(WorkspaceError, match=r"no scheduler_config\.yml") as caught:
+            load(missing)
+        assert caught.value.exit_code == 2
+    with pytest.raises(WorkspaceError) as caught:
+        load(folder)
+    assert caught.value.hint == f"tinksched setup-workspace '{folder}'"
+
+
+@pytest.mark.parametrize("name", ["missing.yml", "scheduler_config.yml/x"])
+def test_no_such_config_file(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "task_name: demo")
+    with pytest.raises(WorkspaceError, match="does not exist"):
+        load(tmp_path, tmp_path / name)
+
+
+def test_a_link_to_nowhere_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "scheduler_config.yml").symlink_to("nowhere")
+    with pytest.raises(WorkspaceError):
+        load(tmp_path)
+
+
+def test_files_that_can_not_be_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yml")
+    (tmp_path / "loop.yml").symlink_to("loop.yml")
+    (tmp_path / "folder.yml").mkdir()
+    for name in ("pipe.yml", "folder.yml", "loop.yml", "n\0ul.yml", "x" * 300):
+        with pytest.raises(UsageError):
+            load(tmp_path, tmp_path / name)
+    for name in ("pipe.yml", "folder.yml"):
+        with pytest.raises(ConfigError, match="not a regular file"):
+            load(tmp_path, tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    write(tmp_path, "task_name: demo").chmod(0)
+    with pytest.raises(ConfigError, match="can't be read: Permission denied"):
+        load(tmp_path)
+
+
+def test_the_current_folder_may_be_gone(tmp_path: Path) -> None:
+    write(tmp_path, "task_name: ''")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = (
+        "import os, sys; from pathlib import Path; from tinksched.config import load; from tinksched.errors import *\n"
+        "os.rmdir(os.getcwd())\n"
+        "for folder in sys.argv[1], 'relative':\n"
+        "    try: load(Path(folder))\n"
+        "    except UsageError as error: print(type(error).__name__)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=gone, env=environment, capture_output=True, text=True
+    )
+    assert (done.stdout.split(), done.stderr) == (["ConfigError", "WorkspaceError"], "")
+
+
+def test_messages_name_the_file_so_that_it_can_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "task_name: ''")
+    for folder, name in ((tmp_path, "scheduler_config.yml"), (Path("/"), str(tmp_path)[1:] + "/scheduler_config.yml")):
+        monkeypatch.chdir(folder)
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path)
+        assert str(caught.value) == f"{name}:1:12: task_name must not be empty"
+
+
+# The table
+
+
+def test_the_table_is_complete() -> None:
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    assert fields - {"workspace", "file", "origins", "old_values", "warnings"} == {
+        name for name in KEYS if not KEYS[name].note
+    }
+    assert set(TASK_OPTIONS) == {field.name for field in dataclasses.fields(TaskOptions)}
+    assert all(name == key.name and key.doc and "\n" not in key.doc for name, key in KEYS.items())
+    assert {option.name: option.default for option in TASK_OPTIONS.values()} == dataclasses.asdict(
+        TaskOptions(environment={})
+    )
+
+
+def test_default_texts_mean_the_defaults(tmp_path: Path) -> None:
+    """What the table prints as a default is what the file would have to say."""
+    texts = {name: key.default_text for name, key in KEYS.items() if key.default_text}
+    assert texts["gpu_count"] == "auto"
+    assert texts["work_dir"] == "."
+    written = settings(tmp_path, "".join(f"{name}: {text}\n" for name, text in texts.items()))
+    assert values_of(written) == values_of(settings(tmp_path))
+
+
+def values_of(found: Settings) -> dict[str, Any]:
+    return {key: value for key, value, _ in found.rows()}
+
+
+def test_importing_the_settings_does_not_import_the_parser() -> None:
+    code = "import sys, tinksched.config; sys.exit('ruamel.yaml' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0

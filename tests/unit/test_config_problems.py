@@ -1,0 +1,354 @@
+"""Every problem of a config file: its place, its sentence, and all of them at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tinksched.config import KEYS, load
+from tinksched.errors import ConfigError, Problem
+
+
+def problems(folder: Path, text: str | bytes) -> list[Problem]:
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    (folder / "scheduler_config.yml").write_bytes(data)
+    with pytest.raises(ConfigError) as caught:
+        load(folder)
+    found = list(caught.value.problems)
+    assert all("\n" not in problem.message and problem.message for problem in found)
+    return found
+
+
+def only(folder: Path, text: str | bytes) -> tuple[int, int, str]:
+    (problem,) = problems(folder, text)
+    return problem.line, problem.column, problem.message
+
+
+# Values: the line is the second of the file, and the place is that of the value
+
+AT_LEAST_1 = "must be a whole number of at least 1, "
+DEVICE = "must be a GPU index such as 0, or a UUID such as GPU-8a6f, "
+NAME = "must be the name of an environment variable: not empty, and without '=', "
+DURATION = "must be a duration such as 90s, 30m, 2h or 1d, or a number of seconds, "
+NO_SLASH = "must not hold '/'; it becomes part of file names"
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "message"),
+    [
+        # whole numbers
+        ("max_jobs_per_gpu: two", 19, f"max_jobs_per_gpu {AT_LEAST_1}not the text 'two'"),
+        ("max_jobs_per_gpu: 0", 19, f"max_jobs_per_gpu {AT_LEAST_1}not the number 0"),
+        ("max_jobs_per_gpu: 1.5", 19, f"max_jobs_per_gpu {AT_LEAST_1}not the number 1.5"),
+        ("max_jobs_per_gpu: 1_0", 19, f"max_jobs_per_gpu {AT_LEAST_1}not the text '1_0'"),
+        ("max_jobs_per_gpu: true", 19, f"max_jobs_per_gpu {AT_LEAST_1}not true"),
+        ("max_jobs_per_gpu: '2'", 19, f"max_jobs_per_gpu {AT_LEAST_1}not the text '2'; write 2 without quotes"),
+        ("max_jobs_per_gpu: [2]", 19, f"max_jobs_per_gpu {AT_LEAST_1}not a list"),
+        ("max_jobs_per_gpu: {a: 2}", 19, f"max_jobs_per_gpu {AT_LEAST_1}not a map"),
+        ("max_jobs_per_gpu:", 1, f"max_jobs_per_gpu {AT_LEAST_1}and has no value"),
+        ("max_jobs_per_gpu: null", 19, f"max_jobs_per_gpu {AT_LEAST_1}and has no value"),
+        ("max_jobs_per_gpu: 1000001", 19, "max_jobs_per_gpu must be at most 1000000, not the number 1000001"),
+        ("gpu_count: all", 12, "gpu_count must be auto or a whole number of at least 1, not the text 'all'"),
+        ("gpu_count: -1", 12, f"gpu_count {AT_LEAST_1}not the number -1"),
+        ("keep_sessions: -1", 16, "keep_sessions must be a whole number of at least 0, not the number -1"),
+        # true and false
+        ("strict_exit: yes", 14, "strict_exit must be true or false, not the text 'yes'; write true"),
+        ("strict_exit: Off", 14, "strict_exit must be true or false, not the text 'Off'; write false"),
+        ("strict_exit: 'true'", 14, "strict_exit must be true or false, not the text 'true'; write true"),
+        ("strict_exit: 1", 14, "strict_exit must be true or false, not the number 1"),
+        ("strict_exit: maybe", 14, "strict_exit must be true or false, not the text 'maybe'"),
+        ("strict_exit:", 1, "strict_exit must be true or false, and has no value"),
+        # durations
+        ("check_interval: 0", 17, "check_interval must be longer than 0 seconds, not the number 0"),
+        ("check_interval: -1", 17, f"check_interval {DURATION}not the number -1"),
+        ("check_interval: soon", 17, f"check_interval {DURATION}not the text 'soon'"),
+        ("check_interval: .inf", 17, f"check_interval {DURATION}not the number .inf"),
+        ("check_interval: 1e999", 17, "check_interval must be at most 365d, not the number 1e999"),
+        ("check_interval: 366d", 17, "check_interval must be at most 365d, not the text '366d'"),
+        ("stop_grace: 5 weeks", 13, f"stop_grace {DURATION}not the text '5 weeks'"),
+        ("stop_grace: true", 13, f"stop_grace {DURATION}not true"),
+        ("startup_delay: [1]", 16, f"startup_delay {DURATION}not a list"),
+        # words
+        ("placement: spraed", 12, "placement must be one of spread, pack, not the text 'spraed'; did you mean 'spread'?"),
+        ("executor: slurm", 11, "executor must be one of tmux, local, not the text 'slurm'"),
+        ("executor: [tmux]", 11, "executor must be one of tmux, local, not a list"),
+        # texts and paths
+        ("output_dir: 2024", 13, 'output_dir must be a text, not the number 2024; write "2024" in quotes'),
+        ("output_dir: true", 13, 'output_dir must be a text, not true; write "true" in quotes'),
+        ("output_dir: [a]", 13, "output_dir must be a text, not a list"),
+        ("output_dir: ''", 13, "output_dir must not be empty"),
+        ("output_dir: ~nobody-x/y", 13, "output_dir must name a home folder that exists, not '~nobody-x'; for a file write ./~"),
+        (
+            "work_dir: ~",
+            11,
+            "work_dir must be a text, and has no value; to YAML a bare ~ is nothing; "
+            'write "~" in quotes for the home folder',
+        ),
+        ('log_dir: "a\\0b"', 10, "log_dir must not hold a NUL character"),
+        ('log_dir: "a\\ud800b"', 10, "log_dir must not hold a lone surrogate (half a character)"),
+        ('worker_prefix: "a\\nb"', 16, "worker_prefix must not hold control characters or line breaks"),
+        ("scheduler_session_suffix: a/b", 27, f"scheduler_session_suffix {NO_SLASH}"),
+        ("tmux_socket: /tmp/x", 14, f"tmux_socket {NO_SLASH}"),
+        ("cuda_visible_devices_var: A=B", 27, f"cuda_visible_devices_var {NAME}not the text 'A=B'"),
+        ("cuda_visible_devices_var: ''", 27, f"cuda_visible_devices_var {NAME}not the text ''"),
+        ("config_pattern: ['*.yml', 3]", 27, 'config_pattern[1] must be a text, not the number 3; write "3" in quotes'),
+        ("config_pattern: {}", 17, "config_pattern must be a glob such as '*.yml', or a list of globs, not a map"),
+        ("config_pattern: []", 17, "config_pattern must not be an empty list"),
+        ("config_pattern: a/*.yml", 17, "config_pattern must not hold '/'; it matches names, not paths"),
+        # lists
+        (
+            "args: --lr 0.1 'a b'",
+            7,
+            "args must be a list, such as [--resume, --lr, 0.1], not the text \"--lr 0.1 'a b'\"; write [--lr, 0.1, 'a b']",
+        ),
+        ("args: it's", 7, "args must be a list, such as [--resume, --lr, 0.1], not the text \"it's\""),
+        ("args: [a, [b]]", 11, "args[1] must be a text, a number, or true or false, not a list"),
+        ("args: [a, ]b", 12, "this does not go on from the lines above; check the indentation, quotes and brackets"),
+        ("use_gpus: 0", 11, "use_gpus must be a list of GPU indices or UUIDs, such as [0, 2], not the number 0"),
+        ("use_gpus: []", 11, "use_gpus must name a GPU; leave the key out to use all of them"),
+        ("use_gpus: [-1]", 12, f"use_gpus[0] {DEVICE}not the number -1"),
+        ("use_gpus: ['1']", 12, f"use_gpus[0] {DEVICE}not the text '1'; write 1 without quotes"),
+        ("use_gpus: [gpu1]", 12, f"use_gpus[0] {DEVICE}not the text 'gpu1'"),
+        ("use_gpus: [1, 0, 0x1]", 18, "use_gpus[2] must not name GPU 1 again; it stands in the list already"),
+        ("use_gpus: [GPU-a, GPU-A]", 19, "use_gpus[1] must not name GPU GPU-A again; it stands in the list already"),
+        # maps
+        ("environment: [A]", 14, "environment must be a map of names to values, such as {OMP_NUM_THREADS: 4}, not a list"),
+        (
+            "environment: {A: }",
+            15,
+            'environment.A must be a text, a number, or true or false, and has no value; write "" for an empty text',
+        ),
+        ("environment: {A: [1]}", 18, "environment.A must be a text, a number, or true or false, not a list"),
+        ("environment: {A=B: 1}", 15, f"a name in environment {NAME}not the text 'A=B'"),
+        ("environment: {'': 1}", 15, f"a name in environment {NAME}not the text ''"),
+        ('environment: {A: "\\0"}', 18, "environment.A must not hold a NUL character"),
+        ('environment: {"\\0": 1}', 15, "a name in environment must not hold a NUL character"),
+        ("tasks: [a]", 8, "tasks must be a map from globs to options, such as {'big_*': {gpus: 2}}, not a list"),
+        (
+            "tasks: {a: 2}",
+            12,
+            "tasks['a'] must be a map of options (gpus, exclusive, priority, args, environment), not the number 2",
+        ),
+        ("tasks: {a: {gpus: 0}}", 19, f"tasks['a'].gpus {AT_LEAST_1}not the number 0"),
+        ("tasks: {a: {priority: high}}", 23, "tasks['a'].priority must be a whole number, not the text 'high'"),
+        (
+            "tasks: {a: {priority: -1000001}}",
+            23,
+            "tasks['a'].priority must be a whole number of at least -1000000, not the number -1000001",
+        ),
+        ("tasks: {a: {exclusive: no}}", 24, "tasks['a'].exclusive must be true or false, not the text 'no'; write false"),
+        ("tasks: {a: {args: x}}", 19, "tasks['a'].args must be a list, such as [--resume, --lr, 0.1], not the text 'x'; write [x]"),
+        ("tasks: {a: {gpu: 2}}", 13, "unknown option 'gpu'; did you mean 'gpus'?"),
+        ("tasks: {a/b: {}}", 9, "tasks['a/b'] must not hold '/'; it matches names, not paths"),
+        ("tasks: {'': {}}", 9, "tasks[''] must not be empty"),
+        # keys
+        ("gpu_cuont: 2", 1, "unknown key 'gpu_cuont'; did you mean 'gpu_count'?"),
+        ("Work_Dir: x", 1, "unknown key 'Work_Dir'; did you mean 'work_dir'?"),
+        ("task_name: again", 1, "duplicate key 'task_name'; it stands in line 1 already"),
+        ("quux: 1", 1, "unknown key 'quux'"),
+        ("3: 1", 1, "unknown key '3'"),
+        ("[a]: 1", 1, "a key must be a text, not a list or a map"),
+        ("environment: {A: 1, A: 2}", 21, "duplicate key 'A'; it stands in line 2 already"),
+        ("tasks: {a: {}, a: {}}", 16, "duplicate key 'a'; it stands in line 2 already"),
+        ("tasks: {a: {gpus: 1, gpus: 2}}", 22, "duplicate key 'gpus'; it stands in line 2 already"),
+        # old keys
+        (
+            "conda_env: base",
+            12,
+            "conda_env is not in this version yet; activate the environment before `start`, "
+            "or name its python in python_env",
+        ),
+        ("auto_restart_failed: true", 22, "auto_restart_failed is not in this version yet; write false"),
+        ("max_retries: many", 14, "max_retries must be a whole number of at least 0, not the text 'many'"),
+        # tags, aliases, merges
+        ("python_env: !env PYTHON", 13, "the tag '!env' means nothing here; remove it"),
+        ("args: !!python/tuple [a]", 7, "the tag 'tag:yaml.org,2002:python/tuple' means nothing here; remove it"),
+        ("environment: {<<: 5}", 15, "<< merges a map (*anchor) or a list of maps"),
+        (
+            "config_pattern: *.yml",
+            17,
+            "*.yml is an alias, and nothing above has that anchor; quote a pattern: '*.yml'",
+        ),
+        ("args: &a [*a]", 11, "*a is an alias, and nothing above has that anchor; quote a pattern: '*a'"),
+    ],
+)
+def test_a_bad_line(tmp_path: Path, line: str, column: int, message: str) -> None:
+    assert only(tmp_path, f"task_name: demo\n{line}\n") == (2, column, message)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("''", "task_name must not be empty"),
+        ("' '", "task_name must not be empty"),
+        ("", "task_name must be a text, and has no value"),
+        ("2024", 'task_name must be a text, not the number 2024; write "2024" in quotes'),
+        ("a/b", "task_name must not hold '/'; it becomes part of file names"),
+        ('"a\\tb"', "task_name must not hold control characters or line breaks"),
+        ('"a\\u2028b"', "task_name must not hold control characters or line breaks"),
+        ("é" * 51, "task_name must not be longer than 100 bytes; it becomes part of file names"),
+        ("x${task_name}", "task_name must not refer to itself"),
+        ("[a]", "task_name must be a text, not a list"),
+    ],
+)
+def test_a_bad_task_name(tmp_path: Path, value: str, message: str) -> None:
+    line, column, found = only(tmp_path, f"task_name: {value}\n")
+    assert (line, column, found) == (1, 12 if value else 1, message)
+
+
+def test_a_missing_task_name(tmp_path: Path) -> None:
+    line, _, message = only(tmp_path, "gpu_count: 2\n")
+    assert (line, message) == (0, "task_name is missing; it is the prefix of sessions and logs")
+
+
+# The text as YAML
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message"),
+    [
+        ("", 0, 0, "the file is empty; it must have a task_name"),
+        ("# nothing\n\n", 0, 0, "the file is empty; it must have a task_name"),
+        ("---\n", 0, 0, "the file is empty; it must have a task_name"),
+        ("null\n", 0, 0, "the file is empty; it must have a task_name"),
+        ("demo\n", 1, 1, "the file must be a map of keys, with lines such as 'task_name: demo'"),
+        ("\n- a\n", 2, 1, "the file must be a map of keys, with lines such as 'task_name: demo'"),
+        ("tasks:\n\ta: 1\n", 2, 1, "a tab; YAML wants spaces here"),
+        ("tasks:\n  a:\n  \tgpus: 1\n", 3, 3, "a tab; YAML wants spaces here"),
+        ("python_env: @x\n", 1, 13, "a value can't begin with @ unless it is in quotes"),
+        ("python_env: `x`\n", 1, 13, "a value can't begin with ` unless it is in quotes"),
+        ("python_env: %x\n", 1, 13, "a value can't begin with % unless it is in quotes"),
+        ("python_env: 'abc\ntask_name: x\n", 1, 13, "what opens here is never closed; a quote or bracket is missing"),
+        ('python_env: "abc\n', 1, 13, "what opens here is never closed; a quote or bracket is missing"),
+        ("args: [a, b\n", 1, 7, "what opens here is never closed; a quote or bracket is missing"),
+        ("environment: {a: 1\n", 1, 14, "what opens here is never closed; a quote or bracket is missing"),
+        (
+            "args: [--name=${task_name}]\n",
+            1,
+            16,
+            "expected ',' or ']' here; a value that holds any of [ ] { } , # needs quotes",
+        ),
+        ('python_env: "C:\\py"\n', 1, 17, "\\p is no escape; between single quotes a backslash is just itself"),
+        ("a: 1\nfoo\nb: 2\n", 2, 1, "a line that is neither 'key: value' nor part of a value"),
+        (
+            "work_dir: a: b\n",
+            1,
+            12,
+            "a ':' too many; a value that holds one needs quotes, a key needs a space after it and the right indentation",
+        ),
+        (
+            "task_name:demo\ngpu_count: 1\n",
+            2,
+            10,
+            "a ':' too many; a value that holds one needs quotes, a key needs a space after it and the right indentation",
+        ),
+        ("args: - a\n", 1, 7, "a list with '-' begins on a line of its own, below its key"),
+        (
+            "  a: 1\nb: 2\n",
+            2,
+            1,
+            "this does not go on from the lines above; check the indentation, quotes and brackets",
+        ),
+        (
+            "tasks:\n  *big*: {gpus: 2}\n",
+            2,
+            3,
+            "*big* is an alias, and nothing above has that anchor; quote a pattern: '*big*'",
+        ),
+        ("a: b\n---\na: c\n", 2, 1, "a second document begins here (---); a config file is one document"),
+        ("é: 1\na: é\x01\n", 2, 5, "the control character U+0001, which YAML does not allow in a file"),
+        ("a: \x00\n", 1, 4, "the control character U+0000, which YAML does not allow in a file"),
+        (b"a: 1\nb: \xc3\xa9\xff\n", 2, 5, "not UTF-8 (byte 0xff); save the file as UTF-8"),
+        ("task_name: demo\n".encode("utf-16"), 1, 1, "not UTF-8 (byte 0xff); save the file as UTF-8"),
+        ("%YAML 9.9\n---\na: 1", 1, 1, "not valid YAML: found incompatible YAML document (version 1.* is required)"),
+        ('a: "\\U00110000"', 0, 0, "not valid YAML: chr() arg not in range(0x110000)"),
+    ],
+)
+def test_text_that_is_no_config(tmp_path: Path, text: str | bytes, line: int, column: int, message: str) -> None:
+    assert only(tmp_path, text) == (line, column, message)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufefftask_name: demo\n",
+        "task_name: demo\r\ngpu_count: 2\r\n",
+        "---\ntask_name: demo\n...\n",
+        "{task_name: demo}",
+        '{"task_name": "demo", "args": ["a"]}',
+        "%YAML 1.2\n---\ntask_name: demo\n",
+        "!!map {task_name: !!str demo, args: !!seq [a]}",
+        "task_name: demo\nenvironment: {A: ! 5}\n",
+        "# comment\ntask_name: demo # comment\n# comment",
+        "task_name: &a demo\nworker_prefix: *a\n",
+        "environment: {A: &x 1, B: &x 2, C: *x}\ntask_name: demo\n",
+    ],
+)
+def test_unusual_text_that_is_a_config(tmp_path: Path, text: str) -> None:
+    (tmp_path / "scheduler_config.yml").write_bytes(text.encode())
+    assert load(tmp_path).task_name == "demo"
+
+
+def test_a_yaml_1_1_header_does_not_make_words_true(tmp_path: Path) -> None:
+    line, _, message = only(tmp_path, "%YAML 1.1\n---\ntask_name: demo\nstrict_exit: yes\n")
+    assert (line, message) == (4, "strict_exit must be true or false, not the text 'yes'; write true")
+
+
+# All at once
+
+
+def test_all_problems_are_listed_in_the_order_of_the_file(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        "gpu_cuont: 2\n"
+        "max_jobs_per_gpu: 0\n"
+        "tasks:\n"
+        "  a: {gpus: x, priority: y, what: 1}\n"
+        "  b: {args: [[], {}], environment: {A=: 1, B: }}\n"
+        "stop_grace: never\n"
+        "stop_grace: 1s\n"
+        "log_dir: !x ''\n",
+    )
+    assert [(problem.line, problem.column) for problem in found] == [
+        (0, 0),  # no task_name
+        (1, 1),
+        (2, 19),
+        (4, 13),
+        (4, 26),
+        (4, 29),
+        (5, 14),
+        (5, 18),
+        (5, 37),
+        (5, 44),
+        (6, 13),
+        (7, 1),
+        (8, 10),
+        (8, 10),
+    ]
+
+
+def test_unknown_keys_without_a_neighbour_get_the_list_of_keys(tmp_path: Path) -> None:
+    (tmp_path / "scheduler_config.yml").write_text("task_name: demo\nquux: 1\n")
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path)
+    assert caught.value.hint is not None
+    assert all(name in caught.value.hint for name, key in KEYS.items() if not key.note)
+    assert "command_delay" not in caught.value.hint
+    (tmp_path / "scheduler_config.yml").write_text("task_name: demo\ntask_nam: 1\n")
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path)
+    assert caught.value.hint is None
+
+
+def test_old_keys_and_keys_of_later_versions_are_no_suggestion(tmp_path: Path) -> None:
+    for name in ("command", "conda_envs", "time_limit", "pre_run"):
+        _, _, message = only(tmp_path, f"task_name: demo\n{name}: x\n")
+        assert message == f"unknown key {name!r}"
+
+
+def test_too_many_problems_are_counted(tmp_path: Path) -> None:
+    found = problems(tmp_path, "task_name: demo\n" + "".join(f"key_{number}: 1\n" for number in range(500)))
+    assert len(found) == 101
+    assert found[0].message == "500 problems; these are the first 100"
+    assert found[-1].line == 101

@@ -1,0 +1,6 @@
+"""`python -m tinksched`."""
+
+from tinksched.cli import main
+
+if __name__ == "__main__":
+    main()

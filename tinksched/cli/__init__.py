@@ -1,0 +1,67 @@
+"""The command line. Errors become messages and exit codes here, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from ..errors import TinkschedError
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run one command and exit: 0 done, 1 the work failed, 2 wrong use, 3 nothing to act on."""
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    import typer
+
+    from .app import app
+
+    try:
+        code = app(arguments, prog_name="tinksched", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except typer.Exit as stop:
+        return stop.exit_code
+    except TinkschedError as error:
+        _complain(error)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has seen enough (`tinksched logs | head`). Nothing more may be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's, which typer brings in its own copy
+            error.show()
+            return 2
+        if os.environ.get("TINKSCHED_DEBUG"):
+            raise
+        return _admit_defect(error)
+
+
+def _complain(error: TinkschedError) -> None:
+    print(f"tinksched: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"    {error.hint}", file=sys.stderr)
+
+
+def _admit_defect(error: Exception) -> int:
+    """A defect of ours: no traceback on the screen, but one in a file for the report."""
+    import traceback
+    from pathlib import Path
+
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "tinksched"
+    where = ""
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (state / "crash.log").write_text("".join(traceback.format_exception(error)))
+        where = f"; the details are in {state / 'crash.log'}"
+    except OSError:
+        pass
+    print(f"tinksched: a defect of tinksched itself: {type(error).__name__}: {error}{where}", file=sys.stderr)
+    return 1

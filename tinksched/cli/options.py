@@ -1,0 +1,26 @@
+"""The options that many commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..operations import workspace as workspaces
+
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option("--workspace", metavar="DIR", help="The workspace (default: this folder, or the nearest above it)."),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="The configuration (default: scheduler_config.yml)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with a version number, for programs.")]
+
+
+def find(context: typer.Context, workspace: Path | None, config: Path | None) -> workspaces.Workspace:
+    """The workspace that the command means: its own options, then those before the command's name."""
+    given = context.find_root().params
+    return workspaces.find(workspace or given.get("workspace"), config or given.get("config"))

@@ -1,0 +1,191 @@
+"""The commands that change something: `start`, `retry`, `cancel`, `stop`, `kill-all`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ..errors import TinkschedError, UsageError
+from ..operations import control, daemon, waiting
+from ..operations import start as starting
+from ..operations.start import Plan, Wish
+from ..operations.status import status as status_of
+from ..operations.workspace import OpenWorkspace, Workspace
+from . import render
+from .options import ConfigOption, WorkspaceOption, find
+
+TasksArgument = Annotated[list[str], typer.Argument(metavar="TASK...", help="Names of tasks (configs without .yml).")]
+
+
+def start(
+    context: typer.Context,
+    configs: Annotated[
+        str | None,
+        typer.Argument(metavar="[CONFIG_LIST]", help="Comma-separated file names in config_dir, paths, or globs."),
+    ] = None,
+    gpus: Annotated[
+        str | None, typer.Argument(metavar="[GPU_LIST]", help="Comma-separated; entry i pins config i to that GPU.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for these tasks; exit 1 if one did not complete.")] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Be the scheduler here, not in a tmux session; exit 1 as --wait does.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be queued and start nothing.")] = False,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Queue completed tasks again, too.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Queue failed and lost tasks again, too.")] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Queue completed tasks again whose config was edited since.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Queue the configs that are new and make sure that a scheduler runs. Safe to repeat at any time.
+
+    Examples:  tinksched start   |   tinksched start "a.yml,b.yml" "0,1"   |   tinksched start --failed --wait
+    """
+    if wait and foreground:
+        raise UsageError("--wait and --foreground can't be used together: --foreground waits by itself")
+    found = find(context, workspace, config)
+    prepared = starting.prepare(found.settings, Wish(configs, gpus, rerun, failed, changed))
+    if dry_run:
+        render.plan(starting.plan(found, prepared), dry=True)
+        return
+    with found.open() as opened:
+        plan = starting.queue(opened, prepared)
+        render.plan(plan, dry=False)
+        if foreground:
+            raise typer.Exit(_foreground(found, opened, plan))
+        _ensure(opened)
+        if wait:
+            raise typer.Exit(_wait(found, opened, _batch(opened, plan)))
+
+
+def retry(
+    context: typer.Context,
+    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK...]", help="Names of finished tasks.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All that failed, timed out or were lost.")] = False,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Queue finished tasks again.
+
+    Examples:  tinksched retry exp1 exp2   |   tinksched retry --failed
+    """
+    if bool(tasks) == failed:
+        raise UsageError("retry takes names of tasks, or --failed")
+    with find(context, workspace, config).open_existing() as opened:
+        names, started = control.retry(opened, tasks or [], failed=failed)
+        print(f"queued again: {', '.join(names)}")
+        render.message(started)
+
+
+def cancel(
+    context: typer.Context, tasks: TasksArgument, workspace: WorkspaceOption = None, config: ConfigOption = None
+) -> None:
+    """Cancel tasks: a queued one leaves the queue, a running one is ended with all its processes.
+
+    Example:  tinksched cancel exp1 exp2
+    """
+    with find(context, workspace, config).open_existing() as opened:
+        done = control.cancel(opened, tasks)
+    if done.cancelled:
+        print(f"cancelled: {', '.join(done.cancelled)}")
+    for name, outcome in done.finished:
+        print(f"{name} {outcome} before it could be cancelled")
+    if done.stuck:
+        raise TinkschedError(
+            f"not ended yet: {', '.join(done.stuck)}", hint="its processes don't die; tinksched status shows them"
+        )
+
+
+def stop(context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
+    """Stop the scheduler. Running tasks go on; a later `start` finds them again."""
+    found = find(context, workspace, config)
+    if not found.state.exists:
+        print("no scheduler runs here")
+        return
+    with found.open() as opened:
+        done = control.stop(opened)
+    print("scheduler stopped" if done.was_running else "no scheduler was running")
+    if done.running:
+        print(f"{len(done.running)} running on: {', '.join(done.running)}")
+    if done.queued:
+        print(f"{done.queued} queued, and waiting for `tinksched start`")
+
+
+def kill_all(context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
+    """The emergency stop: end the scheduler and every run of this workspace, now. Asks nothing."""
+    found = find(context, workspace, config)
+    if not found.state.exists:
+        print("nothing to kill: nothing was ever queued here")
+        return
+    with found.open() as opened:
+        done = control.kill_all(opened)
+    if not (done.scheduler or done.runs or done.queued or done.stuck):
+        print("nothing to kill")
+    if done.scheduler:
+        print("killed: the scheduler")
+    if done.runs:
+        print(f"killed: {', '.join(done.runs)}")
+    if done.queued:
+        print(f"cancelled in the queue: {', '.join(done.queued)}")
+    if done.stuck:
+        raise TinkschedError(f"some processes of these could not be killed: {', '.join(done.stuck)}")
+
+
+def serve_workspace(context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
+    """Be the scheduler (what `start` runs in the scheduler's session)."""
+    from ..host import wake
+    from ..scheduler.main import serve
+
+    found = find(context, workspace, config)
+    try:
+        with found.open() as opened:
+            serve(opened.settings, opened.state, opened.home)
+    except TinkschedError as error:
+        wake.announce(found.state.path, b"error: " + error.message.encode())
+        raise
+
+
+def _ensure(opened: OpenWorkspace) -> None:
+    """A scheduler, if there is anything for it to do."""
+    if not opened.store.queue() and not opened.store.active_tasks():
+        render.message("nothing to do")
+        return
+    started = daemon.ensure(opened)
+    render.message(started or "the scheduler runs already, and has been told")
+    render.message("tinksched status shows what happens; tinksched logs TASK -f follows a run")
+
+
+def _batch(opened: OpenWorkspace, plan: Plan) -> list[str]:
+    """The tasks that `--wait` is about: those of this call, those that were busy already included."""
+    return [*plan.queued, *plan.sorted.busy]
+
+
+def _foreground(found: Workspace, opened: OpenWorkspace, plan: Plan) -> int:
+    from ..scheduler.main import serve
+
+    batch = _batch(opened, plan)
+    if opened.lock.is_held():
+        raise TinkschedError(
+            "a scheduler runs already, and has been told of what is new", hint="tinksched stop ends it; or use --wait"
+        )
+    serve(opened.settings, opened.state, opened.home)
+    return _report(found, opened, batch)
+
+
+def _wait(found: Workspace, opened: OpenWorkspace, batch: list[str]) -> int:
+    with render.progress(len(batch)) as progress:
+        for tasks in waiting.follow(opened, batch):
+            progress.show(tasks)
+    return _report(found, opened, batch)
+
+
+def _report(found: Workspace, opened: OpenWorkspace, batch: list[str]) -> int:
+    """The final table, with the last words of what failed; 1 if a task of the batch did not complete."""
+    sys.stderr.flush()
+    render.status(status_of(found), last_words=True)
+    wanted = set(batch)
+    return 0 if waiting.went_well([task for task in opened.store.tasks() if task.name in wanted]) else 1

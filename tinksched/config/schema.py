@@ -1,0 +1,160 @@
+"""The table of keys: what scheduler_config.yml may hold. Loading, `config`, template and README derive from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinksched.config import values
+from tinksched.config.document import ScalarNode
+from tinksched.config.settings import NO_VARIABLES, WORDS_FOR_NONE, TaskRule, plain
+from tinksched.config.values import BadValue, Reader, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key, how its value is read, what it is when left out, and what it means in one line.
+
+    A default that is a Path is relative to the workspace. A `note` marks a key that only old files have: it is
+    accepted where it changes nothing, and `config` shows the note.
+    """
+
+    name: str
+    read: Reader[Any]
+    default: Any
+    doc: str
+    required: bool = False
+    note: str = ""
+
+    @property
+    def default_text(self) -> str:
+        """The default as the file would say it; empty if it is nothing."""
+        default = WORDS_FOR_NONE.get(self.name) if self.default is None else plain(self.default)
+        if default in (None, [], {}) or self.required or self.note:
+            return ""
+        return default if isinstance(default, str) and default else json.dumps(default)
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether `key:` without a value stands for the default: it does where that default is itself nothing."""
+        return not self.required and self.default in (None, "", (), {})
+
+    def value(self, value: Value) -> Any:
+        """The typed value. Raises BadValue."""
+        return self.default if self.may_be_empty and values.is_empty(value.node) else self.read(value)
+
+
+def unknown(key: ScalarNode, what: str, known: Mapping[str, Key]) -> BadValue:
+    """The problem of a key that is not in the table, with the nearest one that is."""
+    name = key.text if len(key.text) <= 60 else key.text[:57] + "..."
+    nearest = values.did_you_mean(key.text, tuple(word for word in known if not known[word].note))
+    return BadValue(key, f"unknown {what} {name!r}" + (f"; {nearest}" if nearest else ""))
+
+
+def _rules(value: Value) -> tuple[TaskRule, ...]:
+    """`tasks`: the map from globs to options."""
+    found = []
+    for entry in values.entries(value, "a map from globs to options, such as {'big_*': {gpus: 2}}"):
+        label = f"{value.label}[{entry.key.text!r}]"
+        pattern = value.context.attempt(values.glob, value.child(values.as_name(entry.key), label))
+        given = value.context.attempt(_options, value.child(entry.value, label))
+        if pattern is not None and given is not None:
+            found.append(TaskRule(pattern, entry.key.line, entry.key.column, **given))
+    return tuple(found)
+
+
+def _options(value: Value) -> dict[str, Any]:
+    """The options of one glob; bad ones are noted and left out."""
+    given: dict[str, Any] = {}
+    allowed = ", ".join(TASK_OPTIONS)
+    for entry in () if values.is_empty(value.node) else values.entries(value, f"a map of options ({allowed})"):
+        option = TASK_OPTIONS.get(entry.key.text)
+        if option is None:
+            value.context.problems.append(unknown(entry.key, "option", TASK_OPTIONS))
+            continue
+        content = value.child(entry.value, f"{value.label}.{option.name}")
+        given[option.name] = value.context.attempt(option.value, content)
+    return given
+
+
+def _off(reader: Reader[Any], message: str) -> Callable[[Value], Any]:
+    """Reads a key whose capability this version does not have: only the value that means "off" is accepted."""
+
+    def read(value: Value) -> Any:
+        found = reader(value)
+        if found:
+            raise BadValue(value.node, f"{value.label} is not in this version yet; {message}")
+        return found
+
+    return read
+
+
+def _table(*keys: Key) -> Mapping[str, Key]:
+    return {key.name: key for key in keys}
+
+
+TASK_OPTIONS: Mapping[str, Key] = _table(
+    Key("gpus", values.integer(1), 1, "number of GPUs that the task gets, one slot on each"),
+    Key("exclusive", values.boolean, False, "true: nothing else runs on its GPUs meanwhile"),
+    Key("priority", values.integer(), 0, "of the tasks that wait, higher numbers start first"),
+    Key("args", values.arguments, (), "arguments after the config path, in place of the `args` of the workspace"),
+    Key("environment", values.variables, NO_VARIABLES, "variables, added to the `environment` of the workspace"),
+)
+
+_NO_EFFECT = "accepted for old files; has no effect"
+_NOTHING_TYPED = "accepted for old files; nothing is typed into sessions, so there is nothing to delay"
+
+KEYS: Mapping[str, Key] = _table(
+    Key("task_name", values.task_name, "", "prefix of sessions and logs; `${task_name}` stands for it", required=True),
+    Key("work_dir", values.path, Path("."), "folder where the runs start; relative to the workspace, as all paths"),
+    Key("config_dir", values.path, Path("configs"), "folder of the task configs"),
+    Key("script_path", values.path, Path("train.py"), "Python script that every run starts"),
+    Key("output_dir", values.path, Path("out"), "folder of the completion markers"),
+    Key("python_env", values.text_or_none, None, "interpreter: path, name on PATH, or folder of a virtual environment"),
+    Key("args", values.arguments, (), "arguments of the script after `--config_path CONFIG`"),
+    Key("config_pattern", values.patterns, ("*.yml", "*.yaml"), "glob or list of globs for the task configs"),
+    Key("max_jobs_per_gpu", values.integer(1), 2, "runs that may share one GPU"),
+    Key("gpu_count", values.count_or_auto, None, "number of GPUs to use; auto: all that the driver counts"),
+    Key("use_gpus", values.devices, None, "indices or UUIDs of the GPUs to use, best first; wins over gpu_count"),
+    Key("placement", values.choice("spread", "pack"), "spread", "spread: emptiest GPU first; pack: fullest first"),
+    Key(
+        "cuda_visible_devices_var",
+        values.variable_name,
+        "CUDA_VISIBLE_DEVICES",
+        "variable that tells a run its GPU indices (HIP_VISIBLE_DEVICES on AMD)",
+    ),
+    Key("environment", values.variables, NO_VARIABLES, "map of variables for every run"),
+    Key("tasks", _rules, (), f"map from globs of task names to their options: {', '.join(TASK_OPTIONS)}"),
+    Key("require_marker", values.boolean, False, "true: exit code 0 without a fresh completion marker is a failure"),
+    Key("strict_exit", values.boolean, False, "true: another exit code is a failure even with a fresh marker"),
+    Key("stop_grace", values.seconds, 10.0, "time that a run has to end when asked to, before it is killed"),
+    Key("check_interval", values.positive_seconds, 30.0, "safety net: how often to look even if nothing was reported"),
+    Key("startup_delay", values.seconds, 0.0, "least time between two starts on the same GPU"),
+    Key("scheduler_session_suffix", values.file_name_part, "_scheduler", "the scheduler's session: task_name and this"),
+    Key("worker_prefix", values.session_text, "", "prefix of the runs' sessions, in place of task_name"),
+    Key("cleanup_on_complete", values.boolean, False, "true: close the session of a completed run"),
+    Key("keep_sessions", values.integer(0), 20, "number of ended sessions that are kept to look at, the newest"),
+    Key("log_dir", values.path, Path("logs"), "folder of the logs"),
+    Key("enable_logging", values.boolean, True, "false: no log files, only the screens of the sessions"),
+    Key("executor", values.choice("tmux", "local"), "tmux", "tmux: a session for each run; local: plain processes"),
+    Key("tmux_socket", values.file_name_part, "", "name of a private tmux server; empty: the user's default one"),
+    Key("command_delay", values.as_written, "", "for old files only", note=_NOTHING_TYPED),
+    Key(
+        "conda_env",
+        _off(values.text, "activate the environment before `start`, or name its python in python_env"),
+        "",
+        "for old files only: must be empty",
+        note=_NO_EFFECT,
+    ),
+    Key(
+        "auto_restart_failed",
+        _off(values.boolean, "write false"),
+        False,
+        "for old files only: must be false",
+        note=_NO_EFFECT,
+    ),
+    Key("max_retries", values.integer(0), 3, "for old files only", note=_NO_EFFECT),
+)

@@ -1,0 +1,175 @@
+"""The settings of a workspace, typed and frozen, and where each came from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from tinksched.errors import Problem
+
+CONFIG_NAME = "scheduler_config.yml"
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
+WORDS_FOR_NONE: Mapping[str, str] = MappingProxyType({"gpu_count": "auto"})  # what the file says where we say None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from. Line and column are those of its key, counted from 1."""
+
+    kind: Literal["file", "default"]
+    line: int = 0
+    column: int = 0
+    file: str = CONFIG_NAME
+    note: str = ""
+
+    def __str__(self) -> str:
+        place = "default" if self.kind == "default" else f"{self.file}:{self.line}"
+        return f"{place} ({self.note})" if self.note else place
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """What one task asks for. `args` follow the config path; `environment` is added to that of the command."""
+
+    gpus: int = 1
+    exclusive: bool = False
+    priority: int = 0
+    args: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=lambda: NO_VARIABLES)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRule:
+    """One entry of `tasks`: options for the tasks whose name matches the glob. None: the rule does not say."""
+
+    pattern: str
+    line: int
+    column: int
+    gpus: int | None = None
+    exclusive: bool | None = None
+    priority: int | None = None
+    args: tuple[str, ...] | None = None
+    environment: Mapping[str, str] | None = None
+
+    def matches(self, task: str) -> bool:
+        """Whether the task's name matches the glob; case counts."""
+        return fnmatchcase(task, self.pattern)
+
+    def given(self) -> dict[str, object]:
+        """The options that the rule names."""
+        values = {option.name: getattr(self, option.name) for option in fields(TaskOptions)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def over(self, options: TaskOptions) -> TaskOptions:
+        """The options with this rule's laid over them. Variables are merged one by one, everything else is replaced."""
+        variables = MappingProxyType({**options.environment, **(self.environment or {})})
+        return TaskOptions(
+            gpus=options.gpus if self.gpus is None else self.gpus,
+            exclusive=options.exclusive if self.exclusive is None else self.exclusive,
+            priority=options.priority if self.priority is None else self.priority,
+            args=options.args if self.args is None else self.args,
+            environment=variables,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The resolved settings: paths are absolute, durations are seconds. What each key means stands in `schema.KEYS`.
+
+    `origins` has every key in documented order, keys for old files (`old_values`) only if the file has them.
+    """
+
+    task_name: str
+    work_dir: Path
+    config_dir: Path
+    script_path: Path
+    output_dir: Path
+    python_env: str | None
+    args: tuple[str, ...]
+    config_pattern: tuple[str, ...]
+    max_jobs_per_gpu: int
+    gpu_count: int | None
+    use_gpus: tuple[int | str, ...] | None
+    placement: Literal["spread", "pack"]
+    cuda_visible_devices_var: str
+    environment: Mapping[str, str]
+    tasks: tuple[TaskRule, ...]
+    require_marker: bool
+    strict_exit: bool
+    stop_grace: float
+    check_interval: float
+    startup_delay: float
+    scheduler_session_suffix: str
+    worker_prefix: str
+    cleanup_on_complete: bool
+    keep_sessions: int
+    log_dir: Path
+    enable_logging: bool
+    executor: Literal["tmux", "local"]
+    tmux_socket: str
+
+    workspace: Path
+    file: Path
+    origins: Mapping[str, Origin]
+    old_values: Mapping[str, object]
+    warnings: tuple[Problem, ...]
+
+    def rows(self) -> list[tuple[str, object, Origin]]:
+        """Each key with its value and where that came from, in documented order. `plain` makes a value JSON-able."""
+        return [(key, self._value(key), origin) for key, origin in self.origins.items()]
+
+    def options_for(self, task: str) -> TaskOptions:
+        """The options of a task: the workspace's `args` and `environment`, then every matching rule of `tasks`."""
+        options = TaskOptions(args=self.args, environment=self.environment)
+        for rule in self.tasks:
+            if rule.matches(task):
+                options = rule.over(options)
+        return options
+
+    def unmatched_rules(self, task_names: Iterable[str]) -> list[Problem]:
+        """A warning for each rule of `tasks` whose glob matches none of the names."""
+        names = tuple(task_names)
+        unmatched = [rule for rule in self.tasks if not any(map(rule.matches, names))]
+        return [
+            Problem(shown(self.file), rule.line, rule.column, f"no task matches {rule.pattern!r}{_glob_hint(rule)}")
+            for rule in unmatched
+        ]
+
+    def _value(self, key: str) -> object:
+        if key in self.old_values:
+            return self.old_values[key]
+        value: object = getattr(self, key)
+        return WORDS_FOR_NONE.get(key) if value is None else value
+
+
+def plain(value: object) -> object:
+    """The value as JSON knows it: paths as text, tuples as lists, a rule of `tasks` as the options that it gives."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, TaskRule):
+        return {"pattern": value.pattern, **{name: plain(given) for name, given in value.given().items()}}
+    if isinstance(value, Mapping):
+        return {str(name): plain(entry) for name, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def shown(path: Path) -> str:
+    """The path as a message shows it: relative to the current folder if it lies below, so that editors can open it."""
+    try:
+        return str(path.relative_to(os.getcwd()))
+    except (ValueError, OSError):  # elsewhere, or the current folder is gone
+        return str(path)
+
+
+def _glob_hint(rule: TaskRule) -> str:
+    by_file_name = rule.pattern.endswith((".yml", ".yaml"))
+    return "; a task is named by its config file without .yml" if by_file_name else ""

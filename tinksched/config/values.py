@@ -1,0 +1,379 @@
+"""Readers: each turns the node of one value into its type, or raises BadValue and says what was expected."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+from unicodedata import category
+
+from tinksched.config.document import Entry, MappingNode, Node, ScalarNode, SequenceNode
+from tinksched.config.units import DAY, duration
+
+T = TypeVar("T")
+LARGEST = 1_000_000  # of any whole number: beyond it lies a typing mistake, or somebody's integer overflow
+LONGEST = 365 * DAY
+YES_NO = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
+
+
+class BadValue(Exception):
+    """A value that its key can't have."""
+
+    def __init__(self, node: Node, message: str) -> None:
+        super().__init__(message)
+        self.node = node
+        self.message = message
+
+
+@dataclass(slots=True)
+class Context:
+    """What every reader of one file shares. `task_name` is None until it is known."""
+
+    workspace: Path
+    task_name: str | None = None
+    problems: list[BadValue] = field(default_factory=list)
+
+    def attempt(self, reader: Callable[[Value], T], value: Value) -> T | None:
+        """What the reader makes of the value; None if it is bad, which is noted, so that reading can go on."""
+        try:
+            return reader(value)
+        except BadValue as bad:
+            self.problems.append(bad)
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A node to be read, and what messages call it."""
+
+    node: Node
+    label: str
+    context: Context
+
+    def child(self, node: Node, label: str) -> Value:
+        """A value inside this one."""
+        return Value(node, label, self.context)
+
+    def bad(self, expected: str, hint: str = "") -> BadValue:
+        """`LABEL must be EXPECTED, not FOUND; HINT`."""
+        found = "and has no value" if is_empty(self.node) else f"not {described(self.node)}"
+        message = f"{self.label} must be {expected}, {found}"
+        return BadValue(self.node, f"{message}; {hint}" if hint else message)
+
+    def forbids(self, what: str) -> BadValue:
+        """`LABEL WHAT`, where `what` begins with "must"."""
+        return BadValue(self.node, f"{self.label} {what}")
+
+
+Reader = Callable[[Value], T]
+
+
+# Scalars
+
+
+def text(value: Value) -> str:
+    """Any text, with `${task_name}` replaced."""
+    node = value.node
+    if not isinstance(node, ScalarNode) or node.kind == "null":
+        raise value.bad("a text", tilde_hint(node))
+    if node.kind != "text":
+        raise value.bad("a text", f'write "{node.text}" in quotes')
+    return as_written(value)
+
+
+def as_written(value: Value) -> str:
+    """The text of any scalar just as the file has it (`007`, `1e-3`, `true`), with `${task_name}` replaced."""
+    node = value.node
+    if not isinstance(node, ScalarNode) or node.kind == "null":
+        raise value.bad("a text, a number, or true or false", 'write "" for an empty text' if is_empty(node) else "")
+    return _clean(value, node.text.replace("${task_name}", value.context.task_name or "${task_name}"))
+
+
+def filled(value: Value) -> str:
+    """A text that is not blank."""
+    found = text(value)
+    if not found.strip():
+        raise value.forbids("must not be empty")
+    return found
+
+
+def text_or_none(value: Value) -> str | None:
+    """A text, or None for a blank one."""
+    found = text(value)
+    return found if found.strip() else None
+
+
+def session_text(value: Value) -> str:
+    """A part of a session's name; it may be empty."""
+    found = text(value)
+    if any(category(character) in ("Cc", "Zl", "Zp") for character in found):
+        raise value.forbids("must not hold control characters or line breaks")
+    return found
+
+
+def file_name_part(value: Value) -> str:
+    """A part of the names of sessions and files; it may be empty."""
+    found = session_text(value)
+    if "/" in found:
+        raise value.forbids("must not hold '/'; it becomes part of file names")
+    if len(found.encode()) > 100:
+        raise value.forbids("must not be longer than 100 bytes; it becomes part of file names")
+    return found
+
+
+def task_name(value: Value) -> str:
+    """The workspace's name: not empty, and fit for the names of sessions and files."""
+    if "${task_name}" in filled(value):
+        raise value.forbids("must not refer to itself")
+    return file_name_part(value)
+
+
+def boolean(value: Value) -> bool:
+    """`true` or `false`."""
+    node = value.node
+    if isinstance(node, ScalarNode) and node.kind == "bool":
+        return node.text.lower() == "true"
+    word = YES_NO.get(node.text.lower()) if isinstance(node, ScalarNode) else None
+    raise value.bad("true or false", f"write {word}" if word else "")
+
+
+def integer(least: int = -LARGEST) -> Reader[int]:
+    """A whole number that is not below `least`."""
+
+    def read(value: Value) -> int:
+        number = whole(value.node)
+        if number is None or number < least:
+            at_least = "" if least == -LARGEST and number is None else f" of at least {least}"
+            raise value.bad(f"a whole number{at_least}", _unquote_hint(value.node))
+        if number > LARGEST:
+            raise value.bad(f"at most {LARGEST}")
+        return number
+
+    return read
+
+
+def count_or_auto(value: Value) -> int | None:
+    """A whole number that is not below 1, or None for `auto`."""
+    if isinstance(value.node, ScalarNode) and value.node.text == "auto":
+        return None
+    if whole(value.node) is None:
+        raise value.bad("auto or a whole number of at least 1", _unquote_hint(value.node))
+    return integer(1)(value)
+
+
+def seconds(value: Value) -> float:
+    """A duration in seconds; 0 is one."""
+    expected = "a duration such as 90s, 30m, 2h or 1d, or a number of seconds"
+    if not isinstance(value.node, ScalarNode) or value.node.kind in ("null", "bool"):
+        raise value.bad(expected)
+    try:
+        found = duration(value.node.text)
+    except ValueError:
+        raise value.bad(expected) from None
+    if not found <= LONGEST:
+        raise value.bad("at most 365d")
+    return found
+
+
+def positive_seconds(value: Value) -> float:
+    """A duration that is not 0."""
+    if not (found := seconds(value)):
+        raise value.bad("longer than 0 seconds")
+    return found
+
+
+def choice(*choices: str) -> Reader[str]:
+    """One of the given words."""
+
+    def read(value: Value) -> str:
+        found = value.node.text if isinstance(value.node, ScalarNode) else ""
+        if found not in choices:
+            raise value.bad(f"one of {', '.join(choices)}", did_you_mean(found, choices))
+        return found
+
+    return read
+
+
+def path(value: Value) -> Path:
+    """A path relative to the workspace, with `~` expanded; nothing is looked up on the disk."""
+    found = filled(value)
+    expanded = os.path.expanduser(found)
+    if found.startswith("~") and expanded == found:
+        raise value.forbids(f"must name a home folder that exists, not {found.split('/')[0]!r}; for a file write ./~")
+    return value.context.workspace / expanded
+
+
+def variable_name(value: Value) -> str:
+    """The name of an environment variable."""
+    found = text(value)
+    if not found or "=" in found:
+        raise value.bad("the name of an environment variable: not empty, and without '='")
+    return found
+
+
+# Lists and maps
+
+
+def arguments(value: Value) -> tuple[str, ...]:
+    """A list of scalars, each the text that a program is given."""
+    return _items(value, as_written, "a list, such as [--resume, --lr, 0.1]", _list_hint(value.node))
+
+
+def patterns(value: Value) -> tuple[str, ...]:
+    """One glob or a list of globs, for the names of the files in a folder."""
+    if isinstance(value.node, ScalarNode) and value.node.kind == "text":
+        return (glob(value),)
+    found = _items(value, glob, "a glob such as '*.yml', or a list of globs")
+    if isinstance(value.node, SequenceNode) and not value.node.items:
+        raise value.forbids("must not be an empty list")
+    return found
+
+
+def glob(value: Value) -> str:
+    """A glob for one file or task name."""
+    found = filled(value)
+    if "/" in found:
+        raise value.forbids("must not hold '/'; it matches names, not paths")
+    try:
+        fnmatchcase("", found)
+    except re.error:
+        raise value.bad("a glob such as '*.yml'") from None
+    return found
+
+
+def devices(value: Value) -> tuple[int | str, ...]:
+    """GPU indices and UUIDs without duplicates."""
+    seen: set[int | str] = set()
+
+    def new_device(item: Value) -> int | str:
+        device = _device(item)
+        same = device.lower() if isinstance(device, str) else device
+        if same in seen:
+            raise item.forbids(f"must not name GPU {device} again; it stands in the list already")
+        seen.add(same)
+        return device
+
+    if isinstance(value.node, SequenceNode) and not value.node.items:
+        raise value.forbids("must name a GPU; leave the key out to use all of them")
+    return _items(value, new_device, "a list of GPU indices or UUIDs, such as [0, 2]")
+
+
+def variables(value: Value) -> Mapping[str, str]:
+    """A map of environment variables."""
+    found = {}
+    for entry in entries(value, "a map of names to values, such as {OMP_NUM_THREADS: 4}"):
+        context = value.context
+        name = context.attempt(variable_name, value.child(as_name(entry.key), f"a name in {value.label}"))
+        content = context.attempt(as_written, value.child(entry.value, f"{value.label}.{entry.key.text}"))
+        if name is not None and content is not None:
+            found[name] = content
+    return MappingProxyType(found)
+
+
+def entries(value: Value, expected: str) -> tuple[Entry, ...]:
+    """The entries of a map."""
+    if not isinstance(value.node, MappingNode):
+        raise value.bad(expected)
+    return value.node.entries
+
+
+def _items(value: Value, reader: Reader[T], expected: str, hint: str = "") -> tuple[T, ...]:
+    """What the reader makes of each item of a list, without the bad ones, which are noted."""
+    if not isinstance(value.node, SequenceNode):
+        raise value.bad(expected, hint)
+    items = [value.child(item, f"{value.label}[{index}]") for index, item in enumerate(value.node.items)]
+    found = [value.context.attempt(reader, item) for item in items]
+    return tuple(item for item in found if item is not None)
+
+
+def _device(value: Value) -> int | str:
+    number = whole(value.node)
+    if number is not None and 0 <= number <= LARGEST:
+        return number
+    if isinstance(value.node, ScalarNode) and value.node.text.startswith(("GPU-", "MIG-")):
+        return text(value)
+    raise value.bad("a GPU index such as 0, or a UUID such as GPU-8a6f", _unquote_hint(value.node))
+
+
+# Words about nodes
+
+
+def as_name(key: ScalarNode) -> ScalarNode:
+    """A map's key is a name whatever its kind, so that `1: x` is no puzzle."""
+    return ScalarNode(key.line, key.column, key.text, "text")
+
+
+def is_empty(node: Node) -> bool:
+    """Whether the key has no value (`key:`)."""
+    return isinstance(node, ScalarNode) and node.kind == "null"
+
+
+def whole(node: Node) -> int | None:
+    """The whole number that the node is, if it is one."""
+    if not isinstance(node, ScalarNode) or node.kind != "int":
+        return None
+    try:
+        return int(node.text, 16 if "x" in node.text else 8 if "o" in node.text else 10)
+    except ValueError:  # more digits than Python converts
+        return None
+
+
+def described(node: Node) -> str:
+    """What a message calls the node."""
+    if isinstance(node, MappingNode):
+        return "a map"
+    if isinstance(node, SequenceNode):
+        return "a list"
+    shortened = node.text if len(node.text) <= 40 else node.text[:37] + "..."
+    words = {"text": f"the text {shortened!r}", "bool": shortened}
+    return words.get(node.kind, f"the number {shortened}")
+
+
+def did_you_mean(found: str, known: tuple[str, ...]) -> str:
+    """A question with the nearest known word, or nothing."""
+    nearest = get_close_matches(found.lower(), known, n=1, cutoff=0.65) if len(found) <= 60 else []
+    return f"did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def tilde_hint(node: Node) -> str:
+    """`work_dir: ~` is nothing to YAML, and the home folder to everybody else."""
+    is_tilde = isinstance(node, ScalarNode) and node.text == "~"
+    return 'to YAML a bare ~ is nothing; write "~" in quotes for the home folder' if is_tilde else ""
+
+
+def _unquote_hint(node: Node) -> str:
+    is_number = isinstance(node, ScalarNode) and node.kind == "text" and re.fullmatch("-?[0-9]{1,7}", node.text)
+    return f"write {node.text} without quotes" if is_number and isinstance(node, ScalarNode) else ""
+
+
+def _list_hint(node: Node) -> str:
+    """The list that a command line in one text was meant to be."""
+    if not isinstance(node, ScalarNode) or not 0 < len(node.text) <= 200:
+        return ""
+    try:
+        words = shlex.split(node.text)
+    except ValueError:  # a quote that is never closed
+        return ""
+    return f"write [{', '.join(map(_in_quotes, words))}]"
+
+
+def _in_quotes(word: str) -> str:
+    return word if re.fullmatch(r"[A-Za-z0-9_./=-]+", word) else "'" + word.replace("'", "''") + "'"
+
+
+def _clean(value: Value, found: str) -> str:
+    """Text that a program can be given: without NUL, and without the halves of characters that `\\ud800` makes."""
+    if "\0" in found:
+        raise value.forbids("must not hold a NUL character")
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        raise value.forbids("must not hold a lone surrogate (half a character)") from None
+    return found

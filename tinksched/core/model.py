@@ -1,0 +1,246 @@
+"""The words of the scheduler as frozen types: Task, Run, Slots, Placement, and why something waits or failed.
+
+Times are seconds since the epoch. Nothing here reads a clock or a file; a changed object is a new object.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+Detail = Mapping[str, "str | int | float"]
+
+
+class TaskState(str, enum.Enum):
+    """Where a task is. "Blocked", "held" and "paused" are reasons of QUEUED, not states."""
+
+    QUEUED = "queued"  # waits for a slot; says why
+    ACTIVE = "active"  # has a run that starts or runs
+    DONE = "done"  # has an outcome
+
+
+class RunState(str, enum.Enum):
+    """Where a run is."""
+
+    STARTING = "starting"  # intended and on disk; the executor may or may not have launched it
+    RUNNING = "running"  # the executor said that it runs
+    ENDED = "ended"  # has an outcome, and none of its processes is left
+
+
+class Outcome(str, enum.Enum):
+    """How a run ended; a task that is done has the outcome of its last run."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    LOST = "lost"  # nobody can know how it ended
+
+
+class Request(str, enum.Enum):
+    """What a user asked for while the task was active. A request is a column, not a state."""
+
+    CANCEL = "cancel"
+    KILL_ALL = "kill_all"
+
+
+class ReasonCode(str, enum.Enum):
+    """Why a task waits, or why a run ended as it did. The text of each stands in `_TEXTS`."""
+
+    # waiting
+    STARTS_NEXT = "starts_next"
+    GPUS_FULL = "gpus_full"
+    PINNED_GPU_FULL = "pinned_gpu_full"
+    TOO_FEW_GPUS = "too_few_gpus"
+    NEEDS_EMPTY_GPUS = "needs_empty_gpus"
+    HELD_FOR = "held_for"
+    STARTUP_DELAY = "startup_delay"
+    NO_SUCH_GPU = "no_such_gpu"
+    NEVER_BEGAN = "never_began"
+    NO_SCHEDULER = "no_scheduler"
+    # ended
+    EXIT_CODE = "exit_code"
+    MARKER_DESPITE_EXIT = "marker_despite_exit"
+    NO_MARKER = "no_marker"
+    KILLED_BY_SIGNAL = "killed_by_signal"
+    LEFTOVERS_KILLED = "leftovers_killed"
+    LAUNCH_FAILED = "launch_failed"
+    NO_EXIT_STATUS = "no_exit_status"
+    MACHINE_RESTARTED = "machine_restarted"
+    INTERRUPTED = "interrupted"
+    CANCELLED_BY_USER = "cancelled_by_user"
+    KILL_ALL = "kill_all"
+    MARKER_FROM_BEFORE = "marker_from_before"
+
+
+_TEXTS: dict[ReasonCode, str] = {
+    ReasonCode.STARTS_NEXT: "starts as soon as the scheduler looks",
+    ReasonCode.GPUS_FULL: "all slots are taken ({used} of {slots}{others})",
+    ReasonCode.PINNED_GPU_FULL: "pinned to GPU {gpu}, whose slots are taken ({used} of {slots}{others})",
+    ReasonCode.TOO_FEW_GPUS: "needs {wanted} GPUs at once, {free} {free_has} a free slot{others}",
+    ReasonCode.NEEDS_EMPTY_GPUS: "wants {wanted} for itself alone, and {free} {free_is} empty{others}",
+    ReasonCode.HELD_FOR: "the free slots are held for {task}, which comes first and needs more than one slot",
+    ReasonCode.STARTUP_DELAY: "the last start on GPU {gpu} is too recent (startup_delay); next start at {until}",
+    ReasonCode.NO_SUCH_GPU: "asks for {wanted}, and the scheduler uses {exists}",
+    ReasonCode.NEVER_BEGAN: "its last launch never began ({why}), so it is queued again",
+    ReasonCode.NO_SCHEDULER: "no scheduler runs",
+    ReasonCode.EXIT_CODE: "exit code {code}",
+    ReasonCode.MARKER_DESPITE_EXIT: "it wrote its completion marker and then ended with exit code {code}",
+    ReasonCode.NO_MARKER: "exit code 0, but no fresh completion marker (require_marker)",
+    ReasonCode.KILLED_BY_SIGNAL: "exit code {code} (signal {signal})",
+    ReasonCode.LEFTOVERS_KILLED: "processes that outlived it were killed: {names}",
+    ReasonCode.LAUNCH_FAILED: "could not be launched: {why}",
+    ReasonCode.NO_EXIT_STATUS: "it is gone and left no exit status{why}",
+    ReasonCode.MACHINE_RESTARTED: "the machine restarted while it ran",
+    ReasonCode.INTERRUPTED: "interrupted with Ctrl-C in its session",
+    ReasonCode.CANCELLED_BY_USER: "cancelled by {user}",
+    ReasonCode.KILL_ALL: "ended by kill-all",
+    ReasonCode.MARKER_FROM_BEFORE: "its completion marker was there before any run of it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something waits or ended: a code that programs compare, with the details that its text needs."""
+
+    code: ReasonCode
+    detail: Detail = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """One sentence for a person, without a full stop."""
+        words = dict(self.detail)
+        if "until" in words:
+            words["until"] = datetime.fromtimestamp(float(words["until"])).strftime("%H:%M:%S")
+        return _TEXTS[self.code].format_map(_Blank(words))
+
+
+class _Blank(dict[str, "str | int | float"]):
+    """A detail that an older version did not record leaves a blank, never an error."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What a task needs and runs, resolved when it was queued.
+
+    `command` is the whole argument list. `pinned` holds GPU indices; empty means any. `environment` are the variables
+    that the workspace adds; `environment_ref` names the stored environment of the command that queued the task.
+    """
+
+    command: tuple[str, ...]
+    work_dir: str
+    marker: str
+    output_dir: str
+    gpus: int = 1
+    pinned: tuple[int, ...] = ()
+    exclusive: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
+    environment_ref: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One config file in the queue, named by the file's stem."""
+
+    id: int
+    name: str
+    config: str
+    spec: TaskSpec
+    state: TaskState
+    priority: int
+    queue_number: int
+    queued_at: float
+    changed_at: float
+    attempts: int = 0
+    outcome: Outcome | None = None
+    reason: Reason | None = None
+    request: Request | None = None
+    config_hash: str | None = None
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The sort key of the queue: higher priority first, then the queue number."""
+        return (-self.priority, self.queue_number)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One attempt at a task. A retry is a new Run of the same Task.
+
+    `devices` are the names under which leases stand (a UUID, or `index-N` without a driver); `gpus` are the indices
+    that the run sees in `CUDA_VISIBLE_DEVICES`, in the same order. `marker_before` identifies the marker file that was
+    there at launch, so that a stale one is never taken for this run's.
+    """
+
+    id: str
+    task_id: int
+    task: str
+    attempt: int
+    state: RunState
+    gpus: tuple[int, ...]
+    devices: tuple[str, ...]
+    executor: str
+    session: str  # empty for an executor without sessions
+    directory: str
+    work_dir: str
+    log: str | None
+    lease: str
+    marker: str
+    marker_before: str | None
+    boot_id: str
+    created_at: float
+    pid: int | None = None
+    pid_started: int | None = None  # clock ticks since boot, from /proc/PID/stat
+    started_at: float | None = None
+    ended_at: float | None = None
+    outcome: Outcome | None = None
+    reason: Reason | None = None
+    exit_code: int | None = None
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Somebody else's hold on a GPU of this host, as its lease says it: another workspace or another user."""
+
+    user: str
+    workspace: str
+    task: str
+    limit: int  # the most runs that this one allows on the GPU, itself included
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSlots:
+    """A GPU as placement sees it: its slots, who of this workspace is on it, and who else."""
+
+    index: int
+    device: str
+    slots: int
+    own: tuple[Run, ...] = ()
+    others: tuple[Tenant, ...] = ()
+    last_start: float | None = None
+
+    @property
+    def used(self) -> int:
+        """Slots that are taken, by anybody on this host."""
+        return len(self.own) + len(self.others)
+
+    @property
+    def allowed(self) -> int:
+        """The most runs that may be on it now: the least of what everybody on it allows."""
+        own = [1 for run in self.own if run.exclusive]
+        return min([self.slots, *own, *(tenant.limit for tenant in self.others)])
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A task that starts now, and the GPUs that it gets (indices, ascending)."""
+
+    task_id: int
+    gpus: tuple[int, ...]

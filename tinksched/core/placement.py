@@ -1,0 +1,184 @@
+"""Which queued task starts now, on which GPUs; and for every other one, why it does not.
+
+`decide` walks the queue once, in order, over a picture of the GPUs. `place` takes its placements and `explain` its
+reasons, so an explanation can't differ from what happens. Everything is deterministic in its arguments.
+
+The rules, in the words of the design: priority, then queue number. A task that can't start is passed by, except that
+one which needs several slots at once (several GPUs, or a GPU for itself alone) holds the GPUs that it waits for:
+otherwise a stream of small tasks would starve it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .model import GpuSlots, Placement, Reason, ReasonCode, Task
+
+
+class Policy(str, enum.Enum):
+    """How a GPU is chosen among those that have a free slot."""
+
+    SPREAD = "spread"  # the least loaded first
+    PACK = "pack"  # the most loaded first, so that whole GPUs stay free
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What starts now, in order; and for each other task of the queue, why it waits."""
+
+    placements: tuple[Placement, ...]
+    waiting: Mapping[int, Reason]
+    wake_at: float | None  # the earliest time at which a startup_delay ends; None if none matters
+
+
+@dataclass(slots=True)
+class _Desk:
+    """One GPU while the queue is walked: what is taken, what is held, and for whom."""
+
+    gpu: GpuSlots
+    order: int
+    started: list[bool] = field(default_factory=list)  # exclusivity of each task placed in this walk
+    held: int = 0
+    held_for: str = ""
+
+    @property
+    def used(self) -> int:
+        return self.gpu.used + len(self.started)
+
+    @property
+    def allowed(self) -> int:
+        return 1 if any(self.started) else self.gpu.allowed
+
+    def has_slot(self, task: Task) -> bool:
+        """Room for one more that leaves everybody's limit respected, held slots aside."""
+        return self.used == 0 if task.spec.exclusive else self.used < self.allowed
+
+    def has_slot_unheld(self, task: Task) -> bool:
+        if task.spec.exclusive:
+            return self.used == 0 and not self.held
+        return self.used + self.held < self.allowed
+
+    def ready_at(self, delay: float, now: float) -> float | None:
+        """When the startup delay ends, or None if it has."""
+        if delay <= 0:
+            return None
+        last = now if self.started else self.gpu.last_start
+        return None if last is None or last + delay <= now or last > now + delay else last + delay
+
+
+def place(
+    queue: Sequence[Task], gpus: Sequence[GpuSlots], now: float, *, policy: Policy, startup_delay: float = 0
+) -> tuple[Placement, ...]:
+    """The tasks that start now. `queue` is in order of rank; `gpus` in order of preference."""
+    return decide(queue, gpus, now, policy=policy, startup_delay=startup_delay).placements
+
+
+def explain(
+    task: Task, queue: Sequence[Task], gpus: Sequence[GpuSlots], now: float, *, policy: Policy, startup_delay: float = 0
+) -> Reason:
+    """Why `task`, which is in `queue`, does not run yet."""
+    decision = decide(queue, gpus, now, policy=policy, startup_delay=startup_delay)
+    return decision.waiting.get(task.id, Reason(ReasonCode.STARTS_NEXT))
+
+
+def decide(
+    queue: Iterable[Task], gpus: Sequence[GpuSlots], now: float, *, policy: Policy, startup_delay: float = 0
+) -> Decision:
+    """Walk the queue once. Times are seconds since the epoch, `startup_delay` is in seconds."""
+    desks = [_Desk(gpu, order) for order, gpu in enumerate(gpus)]
+    placements: list[Placement] = []
+    waiting: dict[int, Reason] = {}
+    wake_at: float | None = None
+    for task in queue:
+        candidates = _candidates(task, desks)
+        if candidates is None:
+            waiting[task.id] = _no_such_gpu(task, desks)
+            continue
+        free = [desk for desk in candidates if desk.has_slot_unheld(task)]
+        ready = [desk for desk in free if desk.ready_at(startup_delay, now) is None]
+        if len(ready) >= task.spec.gpus:
+            chosen = sorted(ready, key=lambda desk: _preference(desk, policy))[: task.spec.gpus]
+            for desk in chosen:
+                desk.started.append(task.spec.exclusive)
+            placements.append(Placement(task.id, tuple(sorted(desk.gpu.index for desk in chosen))))
+            continue
+        waiting[task.id] = _why(task, candidates, free, startup_delay, now)
+        if len(free) >= task.spec.gpus:
+            ends = sorted(end for desk in free if (end := desk.ready_at(startup_delay, now)) is not None)
+            wake_at = min(ends[0], wake_at) if wake_at is not None else ends[0]
+        if task.spec.gpus > 1 or task.spec.exclusive:
+            _hold(task, candidates)
+    return Decision(tuple(placements), waiting, wake_at)
+
+
+def _candidates(task: Task, desks: list[_Desk]) -> list[_Desk] | None:
+    """The GPUs that the task may ever get; None if it can never have enough of them."""
+    pinned = task.spec.pinned
+    allowed = [desk for desk in desks if not pinned or desk.gpu.index in pinned]
+    return allowed if len(allowed) >= task.spec.gpus else None
+
+
+def _preference(desk: _Desk, policy: Policy) -> tuple[float, int]:
+    load = desk.used if policy is Policy.SPREAD else -desk.used
+    return (load, desk.order)
+
+
+def _hold(task: Task, candidates: list[_Desk]) -> None:
+    """Reserve the GPUs that the task will get: those with a free slot, then those that need the fewest ends."""
+    nearest = sorted(candidates, key=lambda desk: (desk.held > 0, not desk.has_slot(task), desk.used, desk.order))
+    for desk in nearest[: task.spec.gpus]:
+        desk.held = desk.allowed if task.spec.exclusive else desk.held + 1
+        desk.held_for = desk.held_for or task.name
+
+
+def _why(task: Task, candidates: list[_Desk], free: list[_Desk], delay: float, now: float) -> Reason:
+    """The one sentence that helps most. The order of the checks is the order of their weight."""
+    wanted = task.spec.gpus
+    if len(free) >= wanted:
+        desk, until = min(
+            ((desk, end) for desk in free if (end := desk.ready_at(delay, now)) is not None), key=lambda pair: pair[1]
+        )
+        return Reason(ReasonCode.STARTUP_DELAY, {"gpu": desk.gpu.index, "until": until})
+    if sum(desk.has_slot(task) for desk in candidates) >= wanted:
+        holder = next(desk.held_for for desk in candidates if desk.has_slot(task) and desk.held_for)
+        return Reason(ReasonCode.HELD_FOR, {"task": holder})
+    others = _others(candidates)
+    if task.spec.exclusive:
+        what = "a GPU" if wanted == 1 else f"{wanted} GPUs"
+        count = {"free": len(free) or "none", "free_is": "is" if len(free) <= 1 else "are"}
+        return Reason(ReasonCode.NEEDS_EMPTY_GPUS, {"wanted": what, **count, "others": others})
+    if wanted > 1:
+        count = {"free": len(free) or "none", "free_has": "has" if len(free) <= 1 else "have"}
+        return Reason(ReasonCode.TOO_FEW_GPUS, {"wanted": wanted, **count, "others": others})
+    taken: dict[str, str | int | float] = {
+        "used": sum(desk.used for desk in candidates),
+        "slots": sum(desk.gpu.slots for desk in candidates),
+        "others": others,
+    }
+    if task.spec.pinned:
+        return Reason(ReasonCode.PINNED_GPU_FULL, {"gpu": _listed(candidates), **taken})
+    return Reason(ReasonCode.GPUS_FULL, taken)
+
+
+def _others(desks: list[_Desk]) -> str:
+    """What a person must know of those on these GPUs who are not of this workspace, as an ending of a sentence."""
+    tenants = [tenant for desk in desks for tenant in desk.gpu.others]
+    if tenants:
+        first = tenants[0]
+        more = f" and {len(tenants) - 1} more" if len(tenants) > 1 else ""
+        return f"; one by {first.user}, {first.task} of {first.workspace}{more}"
+    alone = [run.task for desk in desks for run in desk.gpu.own if run.exclusive]
+    return f"; {alone[0]} has one for itself alone" if alone else ""
+
+
+def _no_such_gpu(task: Task, desks: list[_Desk]) -> Reason:
+    pinned = ", ".join(str(gpu) for gpu in task.spec.pinned)
+    wanted = f"GPU {pinned}" if task.spec.pinned else f"{task.spec.gpus} GPUs"
+    exists = f"GPU {_listed(desks)}" if len(desks) == 1 else f"GPUs {_listed(desks)}"
+    return Reason(ReasonCode.NO_SUCH_GPU, {"wanted": wanted, "exists": exists if desks else "no GPU"})
+
+
+def _listed(desks: list[_Desk]) -> str:
+    return ", ".join(str(desk.gpu.index) for desk in desks)

@@ -1,0 +1,1 @@
+"""What starts, observes and stops runs on a node."""

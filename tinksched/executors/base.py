@@ -1,0 +1,222 @@
+"""The executor protocol, and what both executors of this machine share: runs under the wrapper, seen from outside.
+
+An executor has four methods, none optional, all of them safe to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ..core.model import Run
+from ..host import processes
+from ..host.processes import Process
+from ..host.rundir import RunDir
+
+WRAPPER = Path(__file__).with_name("wrapper.sh")
+WRAPPER_SECONDS = 5.0  # how long the wrapper may take to write the status of a command that has ended
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """What finds a run again. It can be made from the run alone: `pid` is only a shorter way."""
+
+    run_id: str
+    directory: str
+    wrapper: Process | None = None
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The executor could not launch a run, and never will; nothing of it is left."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """At least one process of the run is alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The main process ended with this status, at this time. Others of the run may still be there."""
+
+    code: int
+    at: float
+    leftovers: tuple[Process, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NeverBegan:
+    """The run did not begin and never will."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Nothing of the run is left, and it left no exit status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """The executor can't tell at present. This is never taken for an end."""
+
+    why: str
+
+
+Observation = Running | Exited | NeverBegan | Gone | Unreachable
+Wake = Callable[[], None]
+
+
+class Executor(Protocol):
+    """Starts, observes and stops runs. Events are reported through the `wake` that it was made with."""
+
+    async def launch(self, runs: Sequence[Run]) -> Mapping[str, Handle | Refused]:
+        """Launch prepared runs and return at once. A run that was launched already is found, not started again."""
+        ...
+
+    async def observe(self, handles: Sequence[Handle]) -> Mapping[Handle, Observation]:
+        """What each run is doing now."""
+        ...
+
+    async def stop(self, handle: Handle, *, grace: float) -> bool:
+        """TERM, after `grace` seconds KILL, then verified dead. False if something of it could not be killed."""
+        ...
+
+    async def forget(self, handles: Sequence[Handle]) -> None:
+        """Give back what is kept of runs that have ended: their folders and, if they have one, their sessions."""
+        ...
+
+
+def handle_of(run: Run) -> Handle:
+    """The handle of a run that was launched by anybody, at any time."""
+    known = Process(run.pid, run.pid_started) if run.pid and run.pid_started is not None else None
+    return Handle(run.id, run.directory, known, run.session)
+
+
+class WrapperRuns:
+    """Observing and stopping runs under `wrapper.sh`, by their files and processes alone."""
+
+    def __init__(self, wake: Wake) -> None:
+        self._wake = wake
+        self._watched: dict[Process, int] = {}
+
+    @property
+    def blind(self) -> bool:
+        """True if a run is alive that can't be watched (no pidfds): somebody has to look every now and then."""
+        return any(descriptor < 0 for descriptor in self._watched.values())
+
+    async def observe(self, handles: Sequence[Handle]) -> Mapping[Handle, Observation]:
+        """See the protocol. One pass over `/proc` for all runs whose wrapper is not seen alive."""
+        seen: dict[Handle, Observation] = {}
+        unclear: list[Handle] = []
+        for handle in handles:
+            if self._wrapper_lives(handle) and RunDir(handle.directory).exit_status() is None:
+                seen[handle] = Running()
+            else:
+                unclear.append(handle)
+        if unclear:
+            living = processes.of_runs(handle.run_id for handle in unclear)
+            for handle in unclear:
+                seen[handle] = self._judge(handle, living[handle.run_id])
+        return seen
+
+    async def stop(self, handle: Handle, *, grace: float) -> bool:
+        """See the protocol."""
+        return await asyncio.to_thread(self._stop, handle, grace)
+
+    def close(self) -> None:
+        """Stop watching. The runs go on."""
+        for process in list(self._watched):
+            self._forget(process)
+
+    # -- inside
+
+    def _judge(self, handle: Handle, living: list[Process]) -> Observation:
+        folder = RunDir(handle.directory)
+        status = folder.exit_status()
+        for process in living:
+            self.watch(process)
+        if status is not None:
+            return Exited(status.code, status.at, tuple(living))
+        if living:
+            return Running()
+        if self._wrapper_lives(handle):
+            return Running()
+        why = folder.never()
+        if why is not None:
+            return NeverBegan(why)
+        # The wrapper may have written its status between the two looks.
+        status = folder.exit_status()
+        return Exited(status.code, status.at) if status is not None else Gone()
+
+    def _wrapper_lives(self, handle: Handle) -> bool:
+        wrapper = handle.wrapper or began_process(handle)
+        if wrapper is None or not wrapper.alive():
+            return False
+        self.watch(wrapper)
+        return True
+
+    def _stop(self, handle: Handle, grace: float) -> bool:
+        folder = RunDir(handle.directory)
+        folder.take_back()
+        _, alive = processes.end(handle.run_id, grace=grace)
+        wrapper = handle.wrapper or began_process(handle)
+        if wrapper is not None and not processes.wait_for([wrapper], WRAPPER_SECONDS):
+            processes.send(wrapper, 9)
+            processes.wait_for([wrapper], 1.0)
+            _, alive = processes.end(handle.run_id, grace=0)
+        return not alive
+
+    def watch(self, process: Process) -> None:
+        """Call `wake` when this process ends."""
+        if process in self._watched:
+            return
+        descriptor = processes.open_pidfd(process)
+        if descriptor is None:
+            if process.alive():
+                self._watched[process] = -1
+            else:
+                self._wake()
+            return
+        self._watched[process] = descriptor
+        asyncio.get_running_loop().add_reader(descriptor, self._ended, process)
+
+    def _ended(self, process: Process) -> None:
+        self._forget(process)
+        self._wake()
+
+    def _forget(self, process: Process) -> None:
+        descriptor = self._watched.pop(process, -1)
+        if descriptor >= 0:
+            with contextlib.suppress(RuntimeError):
+                asyncio.get_running_loop().remove_reader(descriptor)
+            os.close(descriptor)
+
+
+def began_process(handle: Handle) -> Process | None:
+    """The wrapper as it named itself when the run began, if it is still that process."""
+    folder = RunDir(handle.directory)
+    pid = folder.began()
+    found = processes.identify(pid) if pid else None
+    if found is None:
+        return None
+    # The pid may belong to somebody else by now: the wrapper's command line names the run's folder.
+    with contextlib.suppress(OSError):
+        arguments = Path(f"/proc/{found.pid}/cmdline").read_bytes().split(b"\0")
+        if os.fsencode(handle.directory) in arguments:
+            return found
+    return None
+
+
+def wrapper_command(run: Run) -> list[str]:
+    """The argument list that runs a prepared run."""
+    return ["/bin/sh", str(WRAPPER), run.directory, run.lease, run.work_dir]

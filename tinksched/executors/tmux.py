@@ -1,0 +1,84 @@
+"""Runs in tmux sessions: each run in its own, with the wrapper as the session's only command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from ..core.model import Run
+from ..host import processes
+from ..host.rundir import RunDir
+from ..host.tmux import RUN_OPTION, WORKSPACE_OPTION, NewSession, Pane, Tmux, TmuxError
+from .base import Handle, Refused, Wake, WrapperRuns, wrapper_command
+
+_SUFFIXES = 50  # how many sessions of others may have the names that a run would like
+
+
+class TmuxExecutor(WrapperRuns):
+    """Launches runs in a tmux server."""
+
+    def __init__(self, wake: Wake, tmux: Tmux, workspace_id: str) -> None:
+        super().__init__(wake)
+        self._tmux = tmux
+        self._workspace_id = workspace_id
+
+    async def launch(self, runs: Sequence[Run]) -> Mapping[str, Handle | Refused]:
+        """See the protocol. One client call for each run."""
+        launched: dict[str, Handle | Refused] = {}
+        for run in runs:
+            try:
+                name, pane = self._create(run)
+            except TmuxError as error:
+                launched[run.id] = self._refused(run, error.message)
+                continue
+            wrapper = processes.identify(pane.pid)
+            if wrapper is not None:
+                self.watch(wrapper)
+            else:
+                self._wake()  # it has ended already
+            launched[run.id] = Handle(run.id, run.directory, wrapper, name)
+        return launched
+
+    async def forget(self, handles: Sequence[Handle]) -> None:
+        """See the protocol. The sessions are found by run id: names and tmux's ids may be somebody else's by now."""
+        await asyncio.to_thread(self._forget_sessions, {handle.run_id for handle in handles})
+        for handle in handles:
+            RunDir(handle.directory).remove()
+
+    def _forget_sessions(self, run_ids: set[str]) -> None:
+        for pane in self._tmux.panes():
+            if pane.run in run_ids:
+                self._tmux.kill_session(pane.session_id)
+
+    def _create(self, run: Run) -> tuple[str, Pane]:
+        """Create the run's session, under another name if somebody else has this one.
+
+        The name is taken only by asking tmux to create it, so two that want it at once can't both get it.
+        """
+        name = run.session
+        for number in range(2, _SUFFIXES):
+            try:
+                return name, self._tmux.create(self._session(run, name))
+            except TmuxError as error:
+                there = self._tmux.pane_of(name)
+                if there is None:
+                    raise error
+            if there.run == run.id:
+                return name, there
+            if there.dead and there.run and there.workspace == self._workspace_id:
+                self._tmux.kill_session(there.session_id)  # the kept session of an earlier run
+                number -= 1
+            else:
+                name = f"{run.session}_{number}"
+        raise TmuxError(f"tmux has {_SUFFIXES} sessions named like {run.session} already")
+
+    def _session(self, run: Run, name: str) -> NewSession:
+        options = [(RUN_OPTION, run.id), (WORKSPACE_OPTION, self._workspace_id)]
+        return NewSession(name, wrapper_command(run), run.work_dir, run.log, options)
+
+    def _refused(self, run: Run, why: str) -> Handle | Refused:
+        """A launch that failed half-way may have begun the run all the same."""
+        if RunDir(run.directory).take_back():
+            self._forget_sessions({run.id})
+            return Refused(why)
+        return Handle(run.id, run.directory, None, run.session)

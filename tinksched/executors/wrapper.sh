@@ -1,0 +1,51 @@
+#!/bin/sh
+# The wrapper of one run: takes the lease, claims the run, runs the command on this terminal, writes its exit status.
+#
+#     wrapper.sh RUN_DIR LEASE WORK_DIR
+#
+# RUN_DIR/command is one `set --` in shell quoting, written by tinksched: env -i NAME=VALUE ... PROGRAM ARGS ...
+# It writes in RUN_DIR:
+#     began   its pid. Created exclusively: if the scheduler made it first, the run was taken back and never begins
+#     never   why the run never began (its lease was revoked, say)
+#     exit    the exit status and a line feed. Without the line feed the file does not count
+#
+# POSIX sh and flock(1) of util-linux; nothing is forked between the command's end and the exit status.
+# All of it is one function, so that the shell has read the whole file before anything runs.
+
+never() {
+    printf '%s\n' "$1" >"$run_dir/never"
+    exit 0
+}
+
+main() {
+    run_dir=$1 lease=$2 work_dir=$3
+
+    # The command runs in the foreground, so the kernel sends it Ctrl-C and hang-ups itself, and stop goes to its
+    # processes by run id. The wrapper only has to outlive them. A handler, unlike '', is not inherited.
+    trap : HUP INT QUIT TERM
+    # Nobody could ever resume a run that Ctrl-Z suspended.
+    trap '' TSTP
+
+    # Descriptor 9 stays open in the command too: if the wrapper is killed, the lease lives on with the run.
+    [ -s "$lease" ] || never 'its lease is gone'
+    { command exec 9<>"$lease"; } 2>/dev/null || never 'its lease could not be opened'
+    flock -s -w 30 9 || never 'its lease could not be locked'
+    # The lease may have been revoked, or its file removed by a cleaner, before the lock was there.
+    [ -s "$lease" ] && [ "$lease" -ef /proc/self/fd/9 ] || never 'its lease was revoked'
+
+    set -C
+    { echo "$$" >"$run_dir/began"; } 2>/dev/null || exit 0
+    set +C
+
+    if cd -- "$work_dir"; then
+        . "$run_dir/command"
+        "$@" </dev/null
+        code=$?
+    else
+        code=127
+    fi
+    echo "$code" >"$run_dir/exit"
+    exit "$code"
+}
+
+main "$@"

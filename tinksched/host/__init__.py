@@ -1,0 +1,1 @@
+"""What this machine knows and holds: processes, kernel locks, GPUs, tmux, markers, wake-up sockets."""

@@ -1,0 +1,62 @@
+"""How a run ended, decided from the evidence that it left."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from pathlib import Path
+
+from ..core.model import Outcome, Reason, ReasonCode
+
+
+def marker_identity(path: Path | str) -> str | None:
+    """What distinguishes this marker from any other one: inode, size and modification time. None without a file."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def is_fresh(path: Path | str, before: str | None) -> bool:
+    """Whether the marker is there and isn't the one that was there at launch."""
+    now = marker_identity(path)
+    return now is not None and now != before
+
+
+def file_hash(path: Path | str) -> str | None:
+    """The SHA-256 of a file; None if it can't be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def conclude(
+    code: int, *, fresh_marker: bool, require_marker: bool, strict_exit: bool
+) -> tuple[Outcome, Reason | None]:
+    """The outcome of a run that left an exit status.
+
+    0 is completed, unless a marker is required and there is no fresh one. Anything else is failed, unless there is a
+    fresh marker (programs crash in teardown) and `strict_exit` is off. 130 is Ctrl-C: cancelled.
+    """
+    if code == 0:
+        if require_marker and not fresh_marker:
+            return Outcome.FAILED, Reason(ReasonCode.NO_MARKER)
+        return Outcome.COMPLETED, None
+    if fresh_marker and not strict_exit:
+        return Outcome.COMPLETED, Reason(ReasonCode.MARKER_DESPITE_EXIT, {"code": code})
+    if code == 128 + signal.SIGINT:
+        return Outcome.CANCELLED, Reason(ReasonCode.INTERRUPTED)
+    name = signal_name(code)
+    if name:
+        return Outcome.FAILED, Reason(ReasonCode.KILLED_BY_SIGNAL, {"code": code, "signal": name})
+    return Outcome.FAILED, Reason(ReasonCode.EXIT_CODE, {"code": code})
+
+
+def signal_name(code: int) -> str | None:
+    """The signal that a shell's exit status above 128 stands for: 137 is "KILL"."""
+    try:
+        return signal.Signals(code - 128).name.removeprefix("SIG") if code > 128 else None
+    except ValueError:
+        return None

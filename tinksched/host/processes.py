@@ -1,0 +1,210 @@
+"""Processes: who is alive, who belongs to a run, and ending them for certain.
+
+A pid is reused, so a process is its pid and its start time, in clock ticks since boot, from field 22 of
+`/proc/PID/stat` (proc(5)). The processes of a run are those that carry its id in their environment, and all that
+descend from these; what clears its environment *and* is adopted by init can't be found so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+RUN_ID_VARIABLE = "TINKSCHED_RUN_ID"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process, for as long as it lives."""
+
+    pid: int
+    started: int  # clock ticks since boot
+
+    def alive(self) -> bool:
+        """Whether this very process still runs (a zombie does not)."""
+        return identify(self.pid) == self
+
+    @property
+    def name(self) -> str:
+        """Its command name, for messages."""
+        try:
+            return Path(f"/proc/{self.pid}/comm").read_text(errors="replace").strip()
+        except OSError:
+            return "?"
+
+
+@dataclass(frozen=True, slots=True)
+class _Stat:
+    process: Process
+    parent: int
+    zombie: bool
+
+
+def boot_id() -> str:
+    """The identity of this boot of the kernel; another one after every restart."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def identify(pid: int) -> Process | None:
+    """The process that has this pid now; None if there is none, or only its zombie."""
+    stat = _stat(pid)
+    return None if stat is None or stat.zombie else stat.process
+
+
+def open_pidfd(process: Process) -> int | None:
+    """A descriptor that becomes readable when the process ends; None if it has ended or the kernel has no pidfds.
+
+    The caller closes it. Callers that get None look at `alive()` and, if it is true, have to poll.
+    """
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:  # gone (ESRCH), not supported (ENOSYS), or out of descriptors: polling is right for the rest
+        return None
+    if process.alive():
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def of_runs(run_ids: Iterable[str]) -> dict[str, list[Process]]:
+    """The living processes of each run, found in one pass over `/proc`.
+
+    The wrapper itself does not carry the run id in its environment and is not among them.
+    """
+    wanted = {f"{RUN_ID_VARIABLE}={run_id}".encode(): run_id for run_id in run_ids}
+    found: dict[str, list[Process]] = {run_id: [] for run_id in wanted.values()}
+    if not wanted:
+        return found
+    prefix = f"{RUN_ID_VARIABLE}=".encode()
+    stats = _own_processes()
+    owner: dict[int, str] = {}
+    for pid in stats:
+        environment = _environment(pid)
+        at = environment.find(prefix)
+        if at == 0 or (at > 0 and environment[at - 1] == 0):
+            run_id = wanted.get(environment[at : environment.find(b"\0", at)])
+            if run_id is not None:
+                owner[pid] = run_id
+    for pid, stat in stats.items():
+        run_id = _inherited(pid, stats, owner)
+        if run_id is not None:
+            found[run_id].append(stat.process)
+    return found
+
+
+def end(run_id: str, *, grace: float) -> tuple[list[Process], list[Process]]:
+    """End every process of a run: TERM, then after `grace` seconds KILL, until none is left.
+
+    Blocks until they are dead, at most `grace` + 10 seconds. A process that forks while it is being killed is met by
+    looking again. Returns all that were signalled, and those that are still alive (stuck in the kernel, or not ours).
+    """
+    signalled: dict[Process, None] = {}
+    term_until = time.monotonic() + grace
+    give_up = term_until + 10.0
+    while True:
+        alive = of_runs([run_id])[run_id]
+        if not alive:
+            return list(signalled), []
+        now = time.monotonic()
+        if now >= give_up:
+            return list(signalled), alive
+        number = signal.SIGTERM if now < term_until else signal.SIGKILL
+        for process in alive:
+            if process not in signalled or number == signal.SIGKILL:
+                send(process, number)
+            signalled[process] = None
+        wait_for(alive, max(0.0, term_until - now) if number == signal.SIGTERM else 1.0)
+
+
+def send(process: Process, number: int) -> bool:
+    """Send a signal to exactly this process. False if it has ended or belongs to somebody else."""
+    descriptor = open_pidfd(process)
+    try:
+        if descriptor is not None:
+            signal.pidfd_send_signal(descriptor, number)
+        elif process.alive():
+            os.kill(process.pid, number)
+        else:
+            return False
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+    # A stopped process sees TERM only when it runs again.
+    if number == signal.SIGTERM:
+        send(process, signal.SIGCONT)
+    return True
+
+
+def wait_for(processes: Iterable[Process], seconds: float) -> bool:
+    """Wait until all of these have ended, at most `seconds`. True if they have."""
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        descriptor = open_pidfd(process)
+        if descriptor is None:
+            _poll_until_dead(process, deadline)
+            continue
+        try:
+            poller = select.poll()
+            poller.register(descriptor, select.POLLIN)
+            poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        finally:
+            os.close(descriptor)
+    return not any(process.alive() for process in processes)
+
+
+def _poll_until_dead(process: Process, deadline: float) -> None:
+    """For kernels without pidfds."""
+    while process.alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _own_processes() -> dict[int, _Stat]:
+    me = os.geteuid()
+    stats: dict[int, _Stat] = {}
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                if me != 0 and entry.stat().st_uid != me:
+                    continue
+                stat = _stat(int(entry.name))
+                if stat is not None and not stat.zombie:
+                    stats[stat.process.pid] = stat
+    return stats
+
+
+def _stat(pid: int) -> _Stat | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The command name is in parentheses and may hold spaces and parentheses itself.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return _Stat(Process(pid, int(fields[19])), parent=int(fields[1]), zombie=fields[0] in (b"Z", b"X"))
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def _inherited(pid: int, stats: dict[int, _Stat], owner: dict[int, str]) -> str | None:
+    """The run of the nearest ancestor that has one, the process itself included."""
+    seen = 0
+    while pid in stats and seen < 1000:
+        if pid in owner:
+            return owner[pid]
+        pid = stats[pid].parent
+        seen += 1
+    return None

@@ -1,0 +1,97 @@
+"""The private folder of one run: what the wrapper is told there, and what it tells us.
+
+The protocol is described in `executors/wrapper.sh`. Every file is written by one side only, except `began`, which both
+sides try to create exclusively: whoever succeeds has decided whether the run begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """The status that the wrapper wrote, and when (seconds since the epoch). 128 + n stands for signal n."""
+
+    code: int
+    at: float
+
+
+class RunDir:
+    """The folder of one run."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def prepare(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Make the folder (0700) and write what to run (0600).
+
+        Raises:
+            OSError: the disk is full, say.
+        """
+        self.path.mkdir(mode=0o700, parents=True)
+        write_private(self.path / "command", set_arguments(command, environment))
+
+    def take_back(self) -> bool:
+        """Make sure that the run never begins. False if it has begun already."""
+        try:
+            os.close(os.open(self.path / "began", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            return True  # the folder was never made, or was deleted: the wrapper can't create the file either
+        return True
+
+    def began(self) -> int | None:
+        """The wrapper's pid once the run has begun; None before, or while the file is being written."""
+        text = self._line("began")
+        return int(text) if text and text.isdigit() else None
+
+    def never(self) -> str | None:
+        """Why the wrapper did not begin; None if it said nothing."""
+        return self._line("never")
+
+    def exit_status(self) -> ExitStatus | None:
+        """The exit status, once it is there as a whole."""
+        text = self._line("exit")
+        if text is None or not text.isdigit():
+            return None
+        with contextlib.suppress(OSError):
+            return ExitStatus(int(text), (self.path / "exit").stat().st_mtime)
+        return None
+
+    def remove(self) -> None:
+        """Delete the folder; the run has ended and its end is on record."""
+        with contextlib.suppress(OSError):
+            for file in list(self.path.iterdir()):
+                file.unlink()
+            self.path.rmdir()
+
+    def _line(self, name: str) -> str | None:
+        try:
+            text = (self.path / name).read_text(errors="replace")
+        except OSError:
+            return None
+        return text[:-1] if text.endswith("\n") else None
+
+
+def set_arguments(command: Sequence[str], environment: Mapping[str, str]) -> bytes:
+    """The `command` file: a shell command that makes `env -i …` and the command the shell's arguments, all quoted.
+
+    `env` sets even those variables whose names a shell would refuse.
+    """
+    pairs = [f"{name}={value}" for name, value in environment.items()]
+    words = ["env", "-i", *pairs, *command]
+    return os.fsencode(f"set -- {' '.join(map(shlex.quote, words))}\n")
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a new file that only its owner can read."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)

@@ -1,0 +1,224 @@
+"""The private state folder of a workspace: who owns it, what lies where in it, and the lock of its scheduler."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pwd
+import secrets
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import WorkspaceError
+from .processes import Process, identify
+
+NAME = ".tinksched"
+_FLOCK = "hhqqi4x"  # struct flock of fcntl(2) on 64-bit Linux
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Which host and path this state belongs to, and the workspace's own id."""
+
+    host: str
+    machine: str
+    path: str
+    workspace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateDir:
+    """The paths in the state folder."""
+
+    path: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.path / "state.db"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the scheduler for as long as it lives."""
+        return self.path / "lock"
+
+    @property
+    def runs(self) -> Path:
+        """One folder for each run that has not been cleared away."""
+        return self.path / "runs"
+
+    @property
+    def environments(self) -> Path:
+        """The stored environments of the commands that queued tasks."""
+        return self.path / "environments"
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever queued here."""
+        return self.database.exists()
+
+
+def prepare(workspace: Path) -> tuple[StateDir, Home]:
+    """The state folder for somebody who is going to write: made if it isn't there, and surely ours.
+
+    Raises:
+        WorkspaceError: it belongs to another user, another host or another place, or the disk is read-only.
+    """
+    _check_owner(workspace)
+    state = StateDir(workspace / NAME)
+    try:
+        state.path.mkdir(mode=0o700, exist_ok=True)
+        _check_owner(state.path)
+        for folder in (state.runs, state.environments):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        home = _home(state, workspace)
+        _check_writable(state.path)
+    except OSError as error:
+        raise WorkspaceError(
+            f"{state.path}: the workspace's state can't be written: {error.strerror}",
+            hint="tinksched keeps its state in the workspace; it needs a place where you may write",
+        ) from None
+    return state, home
+
+
+def check_home(state: StateDir) -> None:
+    """For those who only read: refuse state that another host is working with.
+
+    Raises:
+        WorkspaceError: the state belongs to another host.
+    """
+    home = read_home(state)
+    if home is not None:
+        _check_host(state, home)
+
+
+def read_home(state: StateDir) -> Home | None:
+    """What the state says of its home; None if it says nothing."""
+    try:
+        record = json.loads((state.path / "home").read_text())
+        return Home(**{name: str(record[name]) for name in ("host", "machine", "path", "workspace_id")})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class SchedulerLock:
+    """Held by a process for as long as it is the workspace's only scheduler.
+
+    It is an open-file-description lock (fcntl(2)): asking who holds it takes nothing, so that asking can't make a
+    scheduler believe that another one runs.
+    """
+
+    def __init__(self, state: StateDir) -> None:
+        self._path = state.lock
+        self._descriptor = -1
+
+    def acquire(self) -> bool:
+        """Become the only scheduler. False if there is one."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        except OSError:
+            os.close(descriptor)
+            return False
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Stop being the scheduler."""
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def is_held(self) -> bool:
+        """Whether a scheduler runs, this process included."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            answer = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
+            return bool(answer[0] != fcntl.F_UNLCK)
+        finally:
+            os.close(descriptor)
+
+    def holder(self) -> Process | None:
+        """The scheduler's process; None if none runs, or it has not written its pid yet."""
+        if not self.is_held():
+            return None
+        with contextlib.suppress(OSError, ValueError):
+            return identify(int(self._path.read_text()))
+        return None
+
+
+def machine_id() -> str:
+    """What tells this host from others: the machine id, or where there is none the host's name."""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        with contextlib.suppress(OSError):
+            text = Path(path).read_text().strip()
+            if text:
+                return text
+    return socket.gethostname()
+
+
+def _home(state: StateDir, workspace: Path) -> Home:
+    home = read_home(state)
+    if home is None:
+        home = Home(socket.gethostname(), machine_id(), str(workspace), secrets.token_hex(4))
+        _write_home(state, home)
+        return home
+    _check_host(state, home)
+    if home.path == str(workspace):
+        return home
+    if (Path(home.path) / NAME / "home").exists():
+        raise WorkspaceError(
+            f"{workspace} is a copy of the workspace {home.path}, state included",
+            hint=f"to begin with a state of its own: rm -r {state.path}",
+        )
+    moved = Home(home.host, home.machine, str(workspace), home.workspace_id)
+    _write_home(state, moved)
+    return moved
+
+
+def _check_host(state: StateDir, home: Home) -> None:
+    if home.machine != machine_id():
+        raise WorkspaceError(
+            f"{state.path.parent}: this workspace is worked on by the host {home.host}, and this is "
+            f"{socket.gethostname()}",
+            hint=f"use it on {home.host}; if that host is gone for good: rm {state.path / 'home'}",
+        )
+
+
+def _write_home(state: StateDir, home: Home) -> None:
+    record = {"host": home.host, "machine": home.machine, "path": home.path, "workspace_id": home.workspace_id}
+    aside = state.path / f"home.{os.getpid()}"
+    aside.write_text(json.dumps(record) + "\n")
+    aside.chmod(0o600)
+    aside.replace(state.path / "home")
+
+
+def _check_owner(folder: Path) -> None:
+    owner = folder.stat().st_uid
+    if owner != os.geteuid():
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            name = f"uid {owner}"
+        raise WorkspaceError(
+            f"{folder} belongs to {name}, and you are {pwd.getpwuid(os.geteuid()).pw_name}",
+            hint=f"run it as {name}, or make a workspace of your own: tinksched setup-workspace DIR",
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    """Write for real: a read-only mount or a full quota shows only so."""
+    probe = folder / f"probe.{os.getpid()}"
+    probe.write_bytes(b"x")
+    probe.unlink()

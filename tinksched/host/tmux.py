@@ -1,0 +1,231 @@
+"""Driving tmux: one client call for each thing that is wanted, exact targets, nothing typed, nothing expanded.
+
+What was measured on 3.3a and shapes this file: targets match prefixes unless they begin with `=`; a command in a
+sequence without a target hits the caller's pane; `-s` of new-session and the argument of pipe-pane are expanded as
+formats (`#(…)` runs programs), so `#` and, for pipe-pane, `%` are doubled; an argument that ends in `;` ends the
+command; `.`, `:`, `$`, `\\` and control characters in a session's name are rewritten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import MissingProgram, TinkschedError
+from .processes import RUN_ID_VARIABLE
+
+if TYPE_CHECKING:
+    import libtmux
+
+OLDEST = (3, 2, "a")
+OLDEST_TEXT = "3.2a"
+RUN_OPTION = "@tinksched_run"
+WORKSPACE_OPTION = "@tinksched_workspace"
+COLUMNS, LINES = 200, 50
+_FIELDS = ("session_id", "pane_id", "pane_pid", "pane_dead", "pane_pipe", RUN_OPTION, WORKSPACE_OPTION)
+_PANE_FORMAT = "|".join(f"#{{{field}}}" for field in _FIELDS)
+_GONE = ("no server running", "error connecting", "no current client", "server exited unexpectedly")
+
+
+class TmuxError(TinkschedError):
+    """tmux refused a command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pane:
+    """A pane as tmux describes it. `run` and `workspace` are ids, and empty if it isn't one of ours."""
+
+    session_id: str
+    pane_id: str
+    pid: int
+    dead: bool = False
+    piped: bool = False
+    run: str = ""
+    workspace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A session to create, with the command as its only process."""
+
+    name: str
+    command: Sequence[str]
+    work_dir: str
+    log: str | None
+    options: Sequence[tuple[str, str]]  # user options of the session, @name and value
+
+
+class Tmux:
+    """One tmux server: the user's default one, or a private one named by its socket."""
+
+    def __init__(self, socket_name: str = "") -> None:
+        self.socket_name = socket_name
+        self._libtmux: libtmux.Server | None = None
+
+    @property
+    def _server(self) -> libtmux.Server:
+        if self._libtmux is None:
+            import libtmux
+
+            # Named even if it is the default: otherwise tmux takes the server that $TMUX of the caller names.
+            self._libtmux = libtmux.Server(socket_name=self.socket_name or "default")
+        return self._libtmux
+
+    def call(self, *arguments: str) -> list[str]:
+        """Run one command, or several separated by a lone `;`. Returns the lines that it printed.
+
+        Raises:
+            TmuxError: tmux refused; the message is its own.
+        """
+        with _without_run_id():
+            answer = self._server.cmd("-u", *arguments)  # -u: names come back as they are in any locale
+        if answer.returncode != 0 or answer.stderr:
+            raise TmuxError("tmux: " + "; ".join(answer.stderr or [f"exit code {answer.returncode}"]))
+        return list(answer.stdout)
+
+    def create(self, new: NewSession) -> Pane:
+        """Create a session in one command sequence; its output is logged from the first byte.
+
+        Raises:
+            TmuxError: a session of this name exists, or tmux refused.
+        """
+        target = f"={new.name}:"
+        sequence = [
+            "new-session", "-d", "-P", "-F", "#{session_id} #{pane_id} #{pane_pid}",
+            "-x", str(COLUMNS), "-y", str(LINES), "-c", new.work_dir, "-s", new.name.replace("#", "##"),
+            *new.command,
+        ]  # fmt: skip
+        commands = [sequence]
+        if new.log is not None:
+            commands.append(["pipe-pane", "-t", target, _append_to(new.log)])
+        commands.append(["set-option", "-p", "-t", target, "remain-on-exit", "on"])
+        # A user's tmux.conf may end sessions that nobody is attached to.
+        commands.append(["set-option", "-t", target, "destroy-unattached", "off"])
+        commands += [["set-option", "-t", target, name, value] for name, value in new.options]
+        (line,) = self.call(*join(commands))[:1]
+        session_id, pane_id, pid = line.split()
+        return Pane(session_id, pane_id, int(pid), piped=new.log is not None)
+
+    def panes(self) -> list[Pane]:
+        """The panes that carry one of our options; empty if no server runs."""
+        try:
+            panes = map(_pane, self.call("list-panes", "-a", "-F", _PANE_FORMAT))
+        except TmuxError as error:
+            if is_gone(error):
+                return []
+            raise
+        return [pane for pane in panes if pane.run or pane.workspace]
+
+    def pane_of(self, session: str) -> Pane | None:
+        """The pane of the session with exactly this name; None if there is none."""
+        try:
+            (line,) = self.call("display-message", "-p", "-t", f"={session}:", _PANE_FORMAT)[:1]
+        except (TmuxError, ValueError):
+            return None
+        return _pane(line)
+
+    def session_names(self) -> set[str]:
+        """The names of all sessions; empty if no server runs."""
+        try:
+            return set(self.call("list-sessions", "-F", "#{session_name}"))
+        except TmuxError as error:
+            if is_gone(error):
+                return set()
+            raise
+
+    def kill_session(self, session_id: str) -> None:
+        """Close a session by its id; one that is gone already is fine."""
+        with contextlib.suppress(TmuxError):
+            self.call("kill-session", "-t", session_id)
+
+    def arguments(self) -> list[str]:
+        """The start of a command line that speaks to this server, for people and for exec."""
+        return ["tmux", "-L", self.socket_name] if self.socket_name else ["tmux"]
+
+
+def _pane(line: str) -> Pane:
+    session_id, pane_id, pid, dead, piped, run, workspace = line.split("|")
+    return Pane(session_id, pane_id, int(pid), dead == "1", piped == "1", run, workspace)
+
+
+def session_name(text: str) -> str:
+    """The name as tmux will keep it: what it would rewrite becomes `_` here first."""
+    return "".join("_" if char in ".:$\\" or unicodedata.category(char)[0] == "C" else char for char in text)
+
+
+def join(commands: Sequence[Sequence[str]]) -> list[str]:
+    """Several commands as one sequence. A trailing `;` of an argument would end a command, so it is escaped."""
+    words: list[str] = []
+    for command in commands:
+        words += [";"] if words else []
+        words += [f"{word[:-1]}\\;" if word.endswith(";") else word for word in command]
+    return words
+
+
+def is_gone(error: TmuxError) -> bool:
+    """Whether the error means that no tmux server runs."""
+    return any(text in error.message for text in _GONE)
+
+
+def require() -> None:
+    """Make sure that there is a tmux that is new enough.
+
+    Raises:
+        MissingProgram: there is none, or it is too old.
+    """
+    if shutil.which("tmux") is None:
+        raise MissingProgram("tmux is not installed", hint=_install_hint())
+    import libtmux.common
+
+    try:
+        text = str(libtmux.common.tmux_cmd("-V").stdout[0])
+    except Exception as error:
+        raise MissingProgram(f"tmux can't be run: {error}", hint=_install_hint()) from None
+    found = version_of(text)
+    if found is not None and found < OLDEST:
+        raise MissingProgram(f"{text} is too old: {OLDEST_TEXT} or newer is needed", hint=_install_hint())
+
+
+def version_of(text: str) -> tuple[int, int, str] | None:
+    """The version in the answer of `tmux -V`; None for a development build, which is taken to be new."""
+    match = re.match(r"tmux (?:next-)?(\d+)\.(\d+)([a-z]?)", text)
+    return (int(match[1]), int(match[2]), match[3]) if match else None
+
+
+def _install_hint() -> str:
+    for program, command in (
+        ("apt-get", "sudo apt-get install tmux"),
+        ("dnf", "sudo dnf install tmux"),
+        ("yum", "sudo yum install tmux"),
+        ("pacman", "sudo pacman -S tmux"),
+        ("zypper", "sudo zypper install tmux"),
+        ("apk", "sudo apk add tmux"),
+        ("conda", "conda install -c conda-forge tmux"),
+    ):
+        if shutil.which(program):
+            return f"{command}   (or, without tmux, set `executor: local`)"
+    return "install tmux with your package manager (or, without tmux, set `executor: local`)"
+
+
+def _append_to(log: str) -> str:
+    """The shell command for pipe-pane: quoted for the shell, and doubled where tmux expands."""
+    return f"exec cat >>{shlex.quote(str(Path(log)))}".replace("#", "##").replace("%", "%%")
+
+
+@contextlib.contextmanager
+def _without_run_id() -> Iterator[None]:
+    """A tmux server that is started from inside of a run must not look like a process of that run."""
+    run_id = os.environ.pop(RUN_ID_VARIABLE, None)
+    try:
+        yield
+    finally:
+        if run_id is not None:
+            os.environ[RUN_ID_VARIABLE] = run_id

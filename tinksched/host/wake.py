@@ -1,0 +1,94 @@
+"""Waking each other up: a Unix datagram socket in the state folder. A datagram carries no data that matters; whoever
+gets one looks at the store, which is the truth. See unix(7).
+
+A socket's path may have 107 bytes only, and a workspace may lie deep in a tree: paths go through `/proc/self/fd/N` of
+the open folder, which is always short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+WAKE = "wake"
+LISTENERS = "listeners"
+
+
+class Receiver:
+    """A bound datagram socket. `fileno()` becomes readable when somebody sent a datagram."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        """Bind `folder/name`, taking the place of one that a crash left behind.
+
+        Raises:
+            OSError: the folder isn't there or can't be written.
+        """
+        self.path = folder / name
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        with _short(folder) as short:
+            self._socket.bind(f"{short}/{name}")
+        self.path.chmod(0o600)
+        self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        """The descriptor to wait for."""
+        return self._socket.fileno()
+
+    def clear(self) -> list[bytes]:
+        """Take all datagrams that are there. Clear first and look afterwards, never the other way round."""
+        messages = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                messages.append(self._socket.recv(65536))
+        return messages
+
+    def close(self) -> None:
+        """Unbind, and remove the name unless somebody else has taken it by now."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+        self._socket.close()
+
+
+def send(folder: Path, name: str, message: bytes = b"") -> bool:
+    """Send a datagram to `folder/name`. False if nobody listens there."""
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+    with contextlib.suppress(OSError), _short(folder) as short, socket.socket(socket.AF_UNIX, kind) as sender:
+        sender.setblocking(False)
+        with contextlib.suppress(BlockingIOError):  # its queue is full, so it will wake up anyway
+            sender.sendto(message, f"{short}/{name}")
+        return True
+    return False
+
+
+def listen(state: Path) -> Receiver:
+    """A socket that hears of every change that the scheduler commits. Close it when you are done."""
+    folder = state / LISTENERS
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return Receiver(folder, f"{os.getpid()}-{os.urandom(4).hex()}")
+
+
+def announce(state: Path, message: bytes = b"") -> None:
+    """Tell every listener that the store has changed; those that are gone are forgotten."""
+    folder = state / LISTENERS
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in names:
+        if not send(folder, name, message):
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+
+
+@contextlib.contextmanager
+def _short(folder: Path) -> Iterator[str]:
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

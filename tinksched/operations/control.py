@@ -1,0 +1,218 @@
+"""`stop`, `kill-all`, `cancel`, `retry`: what changes the course of things."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.lifecycle import Dropped
+from ..core.model import Outcome, Reason, ReasonCode, Request, Task, TaskState
+from ..errors import NothingToActOn, TinkschedError, UsageError
+from ..host import processes, wake
+from ..host.processes import Process
+from ..scheduler.loop import STOPPED
+from ..scheduler.main import settle_requests
+from . import daemon, selection
+from .start import requeue
+from .workspace import OpenWorkspace, Workspace, actor, user_name
+
+STOP_SECONDS = 15.0  # how long a scheduler may take to end once it was asked
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What `stop` found: whether a scheduler ran, and the tasks that go on without it."""
+
+    was_running: bool
+    running: tuple[str, ...]
+    queued: int
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """What `kill-all` ended. `stuck` are tasks of which something could not be killed."""
+
+    scheduler: bool
+    runs: tuple[str, ...]
+    queued: tuple[str, ...]
+    stuck: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What became of the tasks that were to be cancelled."""
+
+    cancelled: tuple[str, ...]
+    finished: tuple[tuple[str, str], ...]  # ended by themselves first, and how
+    stuck: tuple[str, ...]
+
+
+def stop(opened: OpenWorkspace) -> Stopped:
+    """Stop the scheduler and let the runs go on. The queue stays as it is.
+
+    Raises:
+        TinkschedError: it did not end.
+    """
+    with opened.store.transaction(actor("stop"), time.time()) as tx:
+        tx.set_fact(STOPPED, f"by {user_name()}")
+    was_running = _end_scheduler(opened, kill=False)
+    running = tuple(task.name for task in opened.store.active_tasks())
+    return Stopped(was_running, running, len(opened.store.queue()))
+
+
+def kill_all(opened: OpenWorkspace) -> Killed:
+    """End the scheduler and every run of this workspace, verified dead; what was queued is cancelled."""
+    reason = Reason(ReasonCode.KILL_ALL)
+    with opened.store.transaction(actor("kill-all"), time.time()) as tx:
+        tx.set_fact(STOPPED, f"by kill-all of {user_name()}")
+        queued = opened.store.queue()
+        for task in queued:
+            tx.apply(task, Dropped(Outcome.CANCELLED, reason))
+        active = opened.store.active_tasks()
+        for task in active:
+            tx.request(task, Request.KILL_ALL)
+    was_running = _end_scheduler(opened, kill=True)
+    _await_requests(opened, {task.id for task in active})
+    stuck = tuple(task.name for task in opened.store.active_tasks())
+    ended = tuple(task.name for task in active if task.name not in stuck)
+    wake.announce(opened.state.path)
+    return Killed(was_running, ended, tuple(task.name for task in queued), stuck)
+
+
+def cancel(opened: OpenWorkspace, names: Sequence[str]) -> Cancelled:
+    """Cancel tasks: a queued one leaves the queue, a running one is ended, verified dead.
+
+    Raises:
+        NothingToActOn: one of the names is no task, or none of them is queued or running; nothing was done.
+    """
+    with opened.store.transaction(actor("cancel"), time.time()) as tx:
+        tasks = _tasks(opened, names)
+        pending = [task for task in tasks if task.state is not TaskState.DONE]
+        if not pending:
+            done = ", ".join(f"{task.name} is {task.outcome.value}" for task in tasks if task.outcome)
+            raise NothingToActOn(f"nothing to cancel: {done}")
+        for task in pending:
+            if task.state is TaskState.QUEUED:
+                by_user = Reason(ReasonCode.CANCELLED_BY_USER, {"user": user_name()})
+                tx.apply(task, Dropped(Outcome.CANCELLED, by_user))
+            else:
+                tx.request(task, Request.CANCEL)
+    wake.announce(opened.state.path)
+    active = [task for task in pending if task.state is TaskState.ACTIVE]
+    _await_requests(opened, {task.id for task in active})
+    return _what_became(opened, [task.name for task in pending])
+
+
+def retry(opened: OpenWorkspace, names: Sequence[str], *, failed: bool) -> tuple[tuple[str, ...], str | None]:
+    """Queue finished tasks again, and make sure that a scheduler runs. Returns their names and what was started.
+
+    Raises:
+        NothingToActOn: one of the names is no task, is not finished, or there is no failed one.
+    """
+    tasks = _failed(opened.store.tasks()) if failed else _tasks(opened, names)
+    if not tasks:
+        raise NothingToActOn("no task has failed", hint="tinksched status")
+    busy = [f"{task.name} is {task.state.value}" for task in tasks if task.state is not TaskState.DONE]
+    if busy:
+        raise NothingToActOn(f"only finished tasks can be retried: {', '.join(busy)}; nothing was queued")
+    for task in tasks:
+        if not Path(task.config).is_file():
+            raise UsageError(f"{task.name}: its config {task.config} is gone; nothing was queued")
+    requeue(opened, tasks, "retry")
+    return tuple(task.name for task in tasks), daemon.ensure(opened)
+
+
+def require_scheduler_or_tasks(workspace: Workspace) -> OpenWorkspace | None:
+    """The workspace if there can be anything to stop in it; None if nothing was ever queued."""
+    return workspace.open() if workspace.state.exists else None
+
+
+def _tasks(opened: OpenWorkspace, names: Iterable[str]) -> list[Task]:
+    """The tasks of these names; a config's file name stands for its task."""
+    known = {task.name: task for task in opened.store.tasks()}
+    found = []
+    for name in dict.fromkeys(names):
+        stem = name.rpartition(".")[0] if name.endswith((".yml", ".yaml")) else name
+        task = known.get(name) or known.get(stem)
+        if task is None:
+            raise NothingToActOn(f"there is no task {name!r}; nothing was done", hint=selection.near(name, list(known)))
+        found.append(task)
+    return found
+
+
+def _failed(tasks: Iterable[Task]) -> list[Task]:
+    bad = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
+    return [task for task in tasks if task.outcome in bad]
+
+
+def _end_scheduler(opened: OpenWorkspace, *, kill: bool) -> bool:
+    """Have the scheduler end, which was asked to in the store already. With `kill`, by force if it doesn't."""
+    deadline = time.monotonic() + STOP_SECONDS
+    was_running = False
+    while daemon.nudge(opened):
+        was_running = True
+        holder = opened.lock.holder()
+        if holder is None:  # it has just taken the lock, or just given it back
+            if time.monotonic() > deadline:
+                raise TinkschedError("the scheduler's lock is held by a process that can't be found")
+            continue
+        if daemon.await_end(holder, max(0.1, deadline - time.monotonic())):
+            continue
+        if not kill:
+            raise TinkschedError(
+                f"the scheduler (process {holder.pid}) did not end in {STOP_SECONDS:.0f} seconds",
+                hint="tinksched kill-all ends it by force",
+            )
+        processes.send(holder, signal.SIGKILL)
+        processes.wait_for([holder], 5.0)
+    return was_running
+
+
+def _await_requests(opened: OpenWorkspace, ids: set[int]) -> None:
+    """Wait until what was asked for is done: by the scheduler, or by us if there is none."""
+    deadline = time.monotonic() + opened.settings.stop_grace + STOP_SECONDS
+    listener = wake.listen(opened.state.path)
+    try:
+        while any(task.id in ids and task.request for task in opened.store.active_tasks()):
+            if not daemon.nudge(opened):
+                settle_requests(opened.settings, opened.state, opened.home)
+                continue
+            if time.monotonic() > deadline:
+                return
+            _await_news(listener, opened.lock.holder(), deadline)
+    finally:
+        listener.close()
+
+
+def _await_news(listener: wake.Receiver, scheduler: Process | None, deadline: float) -> None:
+    """Until the scheduler announces a change, or ends."""
+    poller = select.poll()
+    poller.register(listener.fileno(), select.POLLIN)
+    pidfd = processes.open_pidfd(scheduler) if scheduler else None
+    if pidfd is not None:
+        poller.register(pidfd, select.POLLIN)
+    try:
+        poller.poll(max(0.0, min(1.0 if pidfd is None else 3600.0, deadline - time.monotonic())) * 1000)
+        listener.clear()
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def _what_became(opened: OpenWorkspace, names: Iterable[str]) -> Cancelled:
+    cancelled, finished, stuck = [], [], []
+    for name in names:
+        task = opened.store.task(name)
+        assert task is not None
+        if task.outcome is Outcome.CANCELLED:
+            cancelled.append(name)
+        elif task.outcome is not None:
+            finished.append((name, task.outcome.value))
+        else:
+            stuck.append(name)
+    return Cancelled(tuple(cancelled), tuple(finished), tuple(stuck))

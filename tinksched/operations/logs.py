@@ -1,0 +1,167 @@
+"""`logs` and `attach`: what a run printed, and its live screen."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.model import Run, RunState
+from ..errors import NothingToActOn, TinkschedError
+from ..host import inotify, wake
+from ..host.tmux import Tmux
+from ..store import Store
+from . import selection
+from .workspace import Workspace
+
+_ESCAPES = re.compile(
+    rb"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # OSC: titles, links
+    rb"|\x1b[P^_X][^\x1b]*\x1b\\"  # DCS and other strings
+    rb"|\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
+    rb"|\x1b[ -/]*[0-~]"  # all others
+    rb"|[\x00-\x06\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]"
+)
+_ERASE_TO_END = b"\x1b[K"
+LAST_LINES_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The log of one run, and whether more may come."""
+
+    path: Path
+    attempt: int
+    live: bool
+
+
+def find(workspace: Workspace, task: str, attempt: int | None) -> Log:
+    """The log of a task's newest run, or of the attempt that is named.
+
+    Raises:
+        NothingToActOn: there is no such task, run or log.
+    """
+    store = workspace.store()
+    if store is None:
+        raise NothingToActOn(f"{task} has not run yet: nothing was ever queued here", hint="tinksched start")
+    with store:
+        run = _run(store, task, attempt)
+    if run.log is None:
+        raise NothingToActOn(f"{task} has no log: enable_logging is off", hint=f"tinksched attach {task}")
+    return Log(Path(run.log), run.attempt, run.state is not RunState.ENDED)
+
+
+def follow(workspace: Workspace, task: str, log: Log) -> Iterator[bytes]:
+    """The log from its beginning, and what is added to it until the run has ended. Waits for events, never polls.
+
+    Raises:
+        NothingToActOn: the log is not there, and the run has ended.
+    """
+    watch = inotify.Watch()
+    listener = wake.listen(workspace.state.path)
+    poller = select.poll()
+    poller.register(watch.fileno(), select.POLLIN)
+    poller.register(listener.fileno(), select.POLLIN)
+    log.path.touch()
+    try:
+        watch.add(log.path, inotify.MODIFY | inotify.CLOSE_WRITE | inotify.DELETE_SELF)
+        with log.path.open("rb") as file:
+            ended = not log.live
+            while True:
+                if chunk := file.read(65536):
+                    yield chunk
+                    continue
+                if ended or not log.path.exists():
+                    return
+                # The scheduler may be away, and then nobody announces the end: hence the time-out.
+                poller.poll(2000)
+                watch.clear()
+                listener.clear()
+                ended = _has_ended(workspace, task, log.attempt)
+    finally:
+        listener.close()
+        watch.close()
+
+
+def clean(data: bytes) -> str:
+    """A log as lines for reading: what a progress bar overwrote is gone, and so are colours and cursor moves.
+
+    Raw, a terminal would show only the last state of a line that was rewritten with carriage returns; so do we.
+    """
+    lines = []
+    for line in data.replace(b"\r\n", b"\n").split(b"\n"):
+        parts = [part for part in line.split(b"\r") if _ESCAPES.sub(b"", part)]
+        lines.append(_overwritten([_ESCAPES.sub(b"", part.replace(_ERASE_TO_END, b"")) for part in parts]))
+    return b"\n".join(lines).decode(errors="replace")
+
+
+def last_lines(path: Path | str, count: int) -> list[str]:
+    """The last lines of a log that say anything, cleaned. Empty if there is no log."""
+    try:
+        with Path(path).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LAST_LINES_BYTES))
+            text = clean(file.read())
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+
+
+def attach_command(workspace: Workspace, task: str, *, write: bool) -> list[str]:
+    """The command line that shows the task's session.
+
+    Raises:
+        NothingToActOn: there is no such task or run, or its session is closed.
+    """
+    store = workspace.store()
+    if store is None:
+        raise NothingToActOn(f"{task} has not run yet: nothing was ever queued here", hint="tinksched start")
+    with store:
+        run = _run(store, task, None)
+    if not run.session:
+        raise NothingToActOn(f"{task} ran without tmux (executor: {run.executor})", hint=f"tinksched logs {task}")
+    tmux = Tmux(workspace.settings.tmux_socket)
+    pane = next((pane for pane in tmux.panes() if pane.run == run.id), None)
+    if pane is None:
+        raise NothingToActOn(f"the session of {task} is closed", hint=f"tinksched logs {task}")
+    verb = ["switch-client"] if _inside(tmux) else ["attach-session"]
+    return [*tmux.arguments(), *verb, *([] if write else ["-r"]), "-t", pane.session_id]
+
+
+def _inside(tmux: Tmux) -> bool:
+    """Whether this terminal shows a session of the same tmux server, which can't be attached to within itself."""
+    here = os.environ.get("TMUX", "").split(",")[0]
+    return bool(here) and os.path.basename(here) == (tmux.socket_name or "default")
+
+
+def _run(store: Store, name: str, attempt: int | None) -> Run:
+    task = store.task(name) or store.task(name.rpartition(".")[0])
+    if task is None:
+        names = [known.name for known in store.tasks()]
+        raise NothingToActOn(f"there is no task {name!r}", hint=selection.near(name, names))
+    runs = store.runs_of(task)
+    if not runs:
+        raise NothingToActOn(f"{task.name} has not run yet", hint=f"tinksched explain {task.name}")
+    if attempt is None:
+        return runs[-1]
+    for run in runs:
+        if run.attempt == attempt:
+            return run
+    raise NothingToActOn(f"{task.name} has no attempt {attempt}; it has {', '.join(str(r.attempt) for r in runs)}")
+
+
+def _has_ended(workspace: Workspace, task: str, attempt: int) -> bool:
+    try:
+        return not find(workspace, task, attempt).live
+    except TinkschedError:
+        return True
+
+
+def _overwritten(parts: list[bytes]) -> bytes:
+    """What is to be seen of a line that was written several times from its beginning."""
+    shown = b""
+    for part in parts:
+        shown = part + shown[len(part) :]
+    return shown

@@ -1,0 +1,108 @@
+"""Which task configs there are, and which of them a list on the command line means."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from ..config import Settings, natural_key
+from ..errors import UsageError
+
+_GLOB = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskConfig:
+    """A task config: the file, and the name of its task."""
+
+    name: str
+    path: Path
+
+
+def available(settings: Settings) -> list[TaskConfig]:
+    """The configs in `config_dir` that match `config_pattern`, in natural order.
+
+    Raises:
+        UsageError: the folder isn't there or can't be read, or two files stand for one task.
+    """
+    folder = settings.config_dir
+    try:
+        names = [entry.name for entry in folder.iterdir() if entry.is_file()]
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: the config folder can't be read: {error.strerror}", hint="config_dir names it"
+        ) from None
+    wanted = [name for name in names if name[0] not in "._" and _matches(name, settings.config_pattern)]
+    configs = [TaskConfig(Path(name).stem, folder / name) for name in sorted(wanted, key=natural_key)]
+    refuse_namesakes(configs)
+    return configs
+
+
+def choose(settings: Settings, wanted: str) -> list[TaskConfig]:
+    """The configs that a comma-separated list means: file names in `config_dir`, paths, or globs, in its order.
+
+    Raises:
+        UsageError: one of them means nothing, or one is named twice.
+    """
+    there = available(settings)
+    # A name may hold a comma itself.
+    items = [wanted] if _find(wanted, there) else [item.strip() for item in wanted.split(",") if item.strip()]
+    chosen: list[TaskConfig] = []
+    for item in items:
+        found = _find(item, there)
+        if not found:
+            raise _unknown(settings, item, there)
+        chosen += found
+    refuse_namesakes(chosen)
+    return chosen
+
+
+def refuse_namesakes(configs: Iterable[TaskConfig]) -> None:
+    """A task is known by its config's stem, so two configs can't share one.
+
+    Raises:
+        UsageError: two do.
+    """
+    seen: dict[str, Path] = {}
+    for config in configs:
+        other = seen.setdefault(config.name, config.path)
+        if other is not config.path:
+            what = "is named twice" if other == config.path else f"and {other} are both the task {config.name!r}"
+            raise UsageError(f"{config.path} {what}", hint="a task is named by its config file without .yml")
+
+
+def near(name: str, names: Sequence[str]) -> str:
+    """A hint at the names that look like this one."""
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return f"there are: {shown}" if names else ""
+
+
+def _find(item: str, there: Sequence[TaskConfig]) -> list[TaskConfig]:
+    exact = [config for config in there if item in (config.path.name, config.name)]
+    if exact:
+        return exact
+    path = Path(item).expanduser()
+    try:
+        if path.is_file():
+            return [TaskConfig(path.stem, path.absolute())]
+    except (OSError, ValueError):
+        return []
+    if _GLOB & set(item):
+        return [config for config in there if _matches(config.path.name, [item]) or _matches(config.name, [item])]
+    return []
+
+
+def _unknown(settings: Settings, item: str, there: Sequence[TaskConfig]) -> UsageError:
+    what = "no config matches" if _GLOB & set(item) else "there is no config"
+    hint = near(item, [config.path.name for config in there])
+    return UsageError(f"{what} {item!r} in {settings.config_dir}", hint=hint or "add a .yml file there")
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

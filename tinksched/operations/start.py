@@ -1,0 +1,297 @@
+"""`start`: check everything, queue what is new, and make sure that one scheduler works on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..config import Settings
+from ..core import placement
+from ..core.lifecycle import Requeued
+from ..core.model import GpuSlots, Outcome, ReasonCode, Task, TaskSpec, TaskState
+from ..errors import UsageError
+from ..host import environments, gpus
+from ..host.completion import file_hash, marker_identity
+from ..host.gpus import lease_name
+from ..scheduler.loop import STOPPED
+from ..scheduler.starting import current_environment, run_session
+from ..store import NewTask
+from . import preflight, selection
+from .selection import TaskConfig
+from .workspace import OpenWorkspace, Workspace, actor
+
+_RUN_AGAIN = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked `start` for."""
+
+    configs: str | None = None  # the comma-separated list; None for all
+    gpus: str | None = None
+    rerun: bool = False  # completed ones too
+    failed: bool = False  # those that failed, timed out or were lost, too
+    changed: bool = False  # completed ones whose config has changed since, too
+
+
+@dataclass(slots=True)
+class Sorted:
+    """The chosen configs by what `start` does with them. Names of tasks, in the order of the queue."""
+
+    new: list[TaskConfig] = field(default_factory=list)
+    again: list[Task] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)  # queued or running already
+    completed: list[str] = field(default_factory=list)
+    by_marker: list[str] = field(default_factory=list)  # completed, says a marker that nobody here saw written
+    changed: list[str] = field(default_factory=list)  # completed, and the config was edited since
+    failed: list[str] = field(default_factory=list)  # failed, timed out, lost
+    cancelled: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `start` will do, or has done."""
+
+    queued: tuple[str, ...]
+    sorted: Sorted
+    starts_now: tuple[tuple[str, tuple[int, ...]], ...]  # the first placements, if nobody else is on the GPUs
+    gpu_note: str | None
+    warnings: tuple[str, ...]
+
+
+def prepare(settings: Settings, wish: Wish) -> Prepared:
+    """Check everything that can be checked before anything is touched.
+
+    Raises:
+        TinkschedError: something is wrong.
+    """
+    return Prepared(settings, wish)
+
+
+def plan(workspace: Workspace, prepared: Prepared) -> Plan:
+    """What `start` would do, without doing any of it.
+
+    Raises:
+        TinkschedError: it would be refused.
+    """
+    store = workspace.store()
+    tasks = store.tasks() if store is not None else []
+    if store is not None:
+        store.close()
+    sorting = prepared.sort(tasks)
+    prepared.refuse_collisions(tasks)
+    return prepared.plan(sorting, tasks)
+
+
+def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
+    """Queue what is new. When this returns, it is on disk.
+
+    Raises:
+        TinkschedError: something is wrong; nothing was queued.
+    """
+    prepared.refuse_collisions(opened.store.tasks())
+    try:
+        reference = environments.save(opened.state.environments, current_environment())
+    except OSError as error:
+        raise UsageError(f"{opened.state.environments}: can't be written: {error.strerror}") from None
+    with opened.store.transaction(actor("start"), time.time()) as tx:
+        tasks = opened.store.tasks()
+        sorting = prepared.sort(tasks)
+        numbers = tx.queue_numbers(len(sorting.again) + len(sorting.new))
+        for number, task in zip(numbers, sorting.again, strict=False):
+            options = opened.settings.options_for(task.name)
+            tx.apply(task, Requeued(number, options.priority, prepared.spec(_config_of(task), reference)))
+        tx.add_tasks([prepared.new_task(config, reference) for config in sorting.new])
+        tx.set_fact(STOPPED, None)
+    return prepared.plan(sorting, tasks)
+
+
+def requeue(opened: OpenWorkspace, tasks: Sequence[Task], command: str) -> None:
+    """Queue finished tasks again, as the configuration says now.
+
+    Raises:
+        TinkschedError: the workspace can't run them; nothing was queued.
+    """
+    interpreter, resolved = preflight.check(opened.settings)
+    reference = environments.save(opened.state.environments, current_environment())
+    with opened.store.transaction(actor(command), time.time()) as tx:
+        for number, task in zip(tx.queue_numbers(len(tasks)), tasks, strict=True):
+            spec = task_spec(opened.settings, _config_of(task), interpreter, task.spec.pinned, reference)
+            refuse_impossible(task.name, spec, resolved.gpus)
+            tx.apply(task, Requeued(number, opened.settings.options_for(task.name).priority, spec))
+        tx.set_fact(STOPPED, None)
+
+
+def task_spec(
+    settings: Settings, config: TaskConfig, interpreter: str, pinned: tuple[int, ...], environment_ref: str
+) -> TaskSpec:
+    """What a task runs and needs, as the configuration says now."""
+    options = settings.options_for(config.name)
+    command = (interpreter, str(settings.script_path), "--config_path", str(config.path), *options.args)
+    return TaskSpec(
+        command=command,
+        work_dir=str(settings.work_dir),
+        marker=str(settings.output_dir / f"{config.name}_completed.txt"),
+        output_dir=str(settings.output_dir),
+        gpus=options.gpus,
+        pinned=pinned,
+        exclusive=options.exclusive,
+        environment=tuple(options.environment.items()),
+        environment_ref=environment_ref,
+    )
+
+
+def refuse_impossible(task: str, spec: TaskSpec, there: Sequence[gpus.Device]) -> None:
+    """Refuse what could never start on these GPUs.
+
+    Raises:
+        UsageError: the task wants more GPUs than it may have.
+    """
+    if spec.pinned and spec.gpus > len(spec.pinned):
+        raise UsageError(f"{task} needs {spec.gpus} GPUs, and the GPU list pins it to one")
+    if spec.gpus > len(there):
+        indices = ", ".join(str(gpu.index) for gpu in there)
+        raise UsageError(f"{task} needs {spec.gpus} GPUs, and the scheduler uses GPU {indices}")
+
+
+class Prepared:
+    """A `start` that was checked: everything about it that does not depend on what is in the store."""
+
+    def __init__(self, settings: Settings, wish: Wish) -> None:
+        self._settings = settings
+        self._wish = wish
+        all_there = selection.available(settings)
+        self._named = bool(wish.configs)
+        self._configs = selection.choose(settings, wish.configs) if wish.configs else all_there
+        if not self._configs:
+            patterns = ", ".join(settings.config_pattern)
+            raise UsageError(
+                f"{settings.config_dir} holds no task config ({patterns}; names that begin with _ or . don't count)",
+                hint="a task is one config file there",
+            )
+        self._interpreter, resolved = preflight.check(settings)
+        self._gpus = resolved.gpus
+        self._note = resolved.note
+        self._pins = _pins(wish.gpus, self._configs, resolved.gpus)
+        for config in self._configs:
+            refuse_impossible(config.name, self.spec(config, ""), self._gpus)
+        names = {config.name for config in (*all_there, *self._configs)}
+        self._warnings = tuple(str(problem) for problem in (*settings.warnings, *settings.unmatched_rules(names)))
+        self._hashes: dict[str, str | None] = {}
+
+    def spec(self, config: TaskConfig, reference: str) -> TaskSpec:
+        """The spec of one of the chosen configs."""
+        return task_spec(self._settings, config, self._interpreter, self._pins.get(config.name, ()), reference)
+
+    def new_task(self, config: TaskConfig, reference: str) -> NewTask:
+        """A task for a config that has none yet."""
+        priority = self._settings.options_for(config.name).priority
+        return NewTask(config.name, str(config.path), self.spec(config, reference), priority)
+
+    def sort(self, tasks: Iterable[Task]) -> Sorted:
+        """Which of the chosen configs are queued now, and why the others aren't."""
+        known = {task.name: task for task in tasks}
+        sorting = Sorted()
+        for config in self._configs:
+            task = known.get(config.name)
+            if task is not None:
+                self._sort_known(task, sorting)
+            elif marker_identity(self.spec(config, "").marker) and not self._wish.rerun:
+                sorting.by_marker.append(config.name)
+            else:
+                sorting.new.append(config)
+        return sorting
+
+    def _sort_known(self, task: Task, sorting: Sorted) -> None:
+        if task.state is not TaskState.DONE:
+            sorting.busy.append(task.name)
+        elif task.outcome is Outcome.COMPLETED:
+            changed = self._has_changed(task)
+            if self._wish.rerun or (changed and self._wish.changed):
+                sorting.again.append(task)
+            else:
+                (sorting.changed if changed else sorting.completed).append(task.name)
+        elif self._named or _left_behind(task) or (self._wish.failed and task.outcome in _RUN_AGAIN):
+            sorting.again.append(task)
+        elif task.outcome is Outcome.CANCELLED:
+            sorting.cancelled.append(task.name)
+        else:
+            sorting.failed.append(task.name)
+
+    def _has_changed(self, task: Task) -> bool:
+        if task.config not in self._hashes:
+            self._hashes[task.config] = file_hash(task.config)
+        return task.config_hash is not None and self._hashes[task.config] not in (None, task.config_hash)
+
+    def refuse_collisions(self, tasks: Iterable[Task]) -> None:
+        """tmux rewrites some characters of names, so two tasks may come to want one session.
+
+        Raises:
+            UsageError: two do.
+        """
+        names = dict.fromkeys(config.name for config in self._configs)
+        names |= dict.fromkeys(task.name for task in tasks if task.state is not TaskState.DONE)
+        seen: dict[str, str] = {}
+        for name in names:
+            session = run_session(self._settings, name, ())
+            other = seen.setdefault(session, name)
+            if other != name:
+                raise UsageError(
+                    f"the tasks {other!r} and {name!r} would have the same tmux session name ({session}…)",
+                    hint="rename one of the configs: tmux does not tell . : $ \\ and _ apart",
+                )
+
+    def plan(self, sorting: Sorted, tasks: Sequence[Task]) -> Plan:
+        """The plan in words and first placements."""
+        queued = (*(task.name for task in sorting.again), *(config.name for config in sorting.new))
+        return Plan(queued, sorting, self._first_placements(sorting, tasks), self._note, self._warnings)
+
+    def _first_placements(self, sorting: Sorted, tasks: Sequence[Task]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        waiting = sorted((task for task in tasks if task.state is TaskState.QUEUED), key=lambda task: task.rank)
+        again = [_as_queued(task.name, task.id, self._options(task.name), task.spec) for task in sorting.again]
+        fresh = [
+            _as_queued(config.name, -number, self._options(config.name), self.spec(config, ""))
+            for number, config in enumerate(sorting.new, start=1)
+        ]
+        queue = sorted([*waiting, *again, *fresh], key=lambda task: -task.priority)
+        slots = [GpuSlots(gpu.index, lease_name(gpu), self._settings.max_jobs_per_gpu) for gpu in self._gpus]
+        placed = placement.place(queue, slots, time.time(), policy=placement.Policy(self._settings.placement))
+        names = {task.id: task.name for task in queue}
+        return tuple((names[item.task_id], item.gpus) for item in placed)
+
+    def _options(self, name: str) -> int:
+        return self._settings.options_for(name).priority
+
+
+def _as_queued(name: str, task_id: int, priority: int, spec: TaskSpec) -> Task:
+    return Task(task_id, name, "", spec, TaskState.QUEUED, priority, 0, 0.0, 0.0)
+
+
+def _config_of(task: Task) -> TaskConfig:
+    return TaskConfig(task.name, Path(task.config))
+
+
+def _left_behind(task: Task) -> bool:
+    return task.reason is not None and task.reason.code is ReasonCode.KILL_ALL
+
+
+def _pins(
+    wanted: str | None, configs: Sequence[TaskConfig], there: Sequence[gpus.Device]
+) -> dict[str, tuple[int, ...]]:
+    """GPU entry i pins config i; a shorter list leaves the rest to automatic placement."""
+    entries = [entry.strip() for entry in (wanted or "").split(",")] if wanted else []
+    if len(entries) > len(configs):
+        raise UsageError(
+            f"{len(entries)} GPUs are named for {len(configs)} config{'s' * (len(configs) != 1)}",
+            hint="GPU entry i pins config i; a shorter list leaves the rest to automatic placement",
+        )
+    indices = [gpu.index for gpu in there]
+    pins: dict[str, tuple[int, ...]] = {}
+    for entry, config in zip(entries, configs, strict=False):
+        if not entry.isdecimal() or int(entry) not in indices:
+            exist = ", ".join(map(str, sorted(indices)))
+            raise UsageError(f"GPU {entry!r} is not one that the scheduler uses (there are: {exist})")
+        pins[config.name] = (int(entry),)
+    return pins

@@ -1,0 +1,342 @@
+"""`status` and `explain`: what is, and why what waits does. Reads only."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..config import Settings
+from ..core import placement
+from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, Task, TaskState, Tenant
+from ..errors import NothingToActOn, TinkschedError
+from ..host import processes
+from ..host.completion import conclude, file_hash, is_fresh, marker_identity
+from ..host.gpus import lease_name
+from ..host.leases import Leases
+from ..host.processes import Process, boot_id
+from ..host.rundir import RunDir
+from ..scheduler.loop import STOPPED
+from ..scheduler.main import resolve_gpus
+from ..store import Store
+from . import selection
+from .workspace import Workspace
+
+JSON_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """A task as a user sees it. Times are seconds since the epoch."""
+
+    name: str
+    state: str  # new, queued, starting, running, or the outcome of a finished one
+    reason: Reason | None
+    config: str
+    config_changed: bool
+    gpus: tuple[int, ...]
+    wanted_gpus: int
+    priority: int
+    attempt: int
+    exit_code: int | None
+    queued_at: float | None
+    started_at: float | None
+    ended_at: float | None
+    session: str | None
+    log: str | None
+    pid: int | None
+
+    @property
+    def active(self) -> bool:
+        """Whether it occupies a slot."""
+        return self.state in ("starting", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class GpuStatus:
+    """A GPU: its slots, and who is on them."""
+
+    index: int
+    device: str
+    name: str | None
+    slots: int
+    tasks: tuple[str, ...]
+    others: tuple[Tenant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A workspace at one instant."""
+
+    workspace: str
+    task_name: str
+    at: float
+    scheduler_pid: int | None
+    stopped: str | None  # who stopped the scheduler, if a user did
+    gpus: tuple[GpuStatus, ...]
+    gpu_note: str | None
+    tasks: tuple[TaskStatus, ...]
+    max_jobs_per_gpu: int
+    log_dir: str
+    output_dir: str
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many tasks there are in each state."""
+        return Counter(task.state for task in self.tasks)
+
+    def json(self) -> dict[str, object]:
+        """The versioned form for programs. Fields may be added; nothing is renamed or removed within a version."""
+        return {
+            "version": JSON_VERSION,
+            "workspace": self.workspace,
+            "task_name": self.task_name,
+            "at": self.at,
+            "scheduler": {
+                "running": self.scheduler_pid is not None,
+                "pid": self.scheduler_pid,
+                "stopped": self.stopped,
+            },
+            "gpus": [_gpu_json(gpu) for gpu in self.gpus],
+            "gpu_note": self.gpu_note,
+            "counts": dict(self.counts),
+            "tasks": [_task_json(task) for task in self.tasks],
+        }
+
+
+def status(workspace: Workspace) -> Status:
+    """The workspace now. Works while nothing runs, and before anything was ever queued."""
+    store = workspace.store()
+    try:
+        return _status(workspace, store)
+    finally:
+        if store is not None:
+            store.close()
+
+
+def explain(workspace: Workspace, name: str) -> tuple[TaskStatus, list[str]]:
+    """One task, and in sentences why it is where it is.
+
+    Raises:
+        NothingToActOn: there is no such task.
+    """
+    now = status(workspace)
+    found = next((task for task in now.tasks if task.name == name), None)
+    if found is None:
+        raise NothingToActOn(f"there is no task {name!r}", hint=selection.near(name, [task.name for task in now.tasks]))
+    return found, _sentences(found, now)
+
+
+def _status(workspace: Workspace, store: Store | None) -> Status:
+    settings = workspace.settings
+    pid = _scheduler(workspace)
+    tasks: list[Task] = []
+    runs: dict[int, Run] = {}
+    stopped = None
+    if store is not None:
+        with store.snapshot():
+            tasks, runs, stopped = store.tasks(), store.last_runs(), store.fact(STOPPED)
+    active = [runs[task.id] for task in tasks if task.state is TaskState.ACTIVE]
+    ended = _ended_unseen(settings, active) if pid is None else {}
+    slots, gpu_status, note = _gpus(settings, [run for run in active if run.id not in ended])
+    waiting = _reasons(settings, [task for task in tasks if task.state is TaskState.QUEUED], slots, pid)
+    shown = [_task(task, runs.get(task.id), waiting.get(task.id), ended) for task in tasks]
+    shown += _without_record(settings, {task.name for task in tasks})
+    return Status(
+        workspace=str(settings.workspace),
+        task_name=settings.task_name,
+        at=time.time(),
+        scheduler_pid=pid,
+        stopped=stopped,
+        gpus=tuple(gpu_status),
+        gpu_note=note,
+        tasks=tuple(shown),
+        max_jobs_per_gpu=settings.max_jobs_per_gpu,
+        log_dir=str(settings.log_dir),
+        output_dir=str(settings.output_dir),
+    )
+
+
+def _scheduler(workspace: Workspace) -> int | None:
+    if not workspace.lock.is_held():
+        return None
+    holder = workspace.lock.holder()
+    return holder.pid if holder else 0
+
+
+def _ended_unseen(settings: Settings, active: Sequence[Run]) -> dict[str, Run]:
+    """While no scheduler looks: the runs that have ended by now, as the scheduler will record them."""
+    ended: dict[str, Run] = {}
+    living = processes.of_runs(run.id for run in active)
+    for run in active:
+        status = RunDir(run.directory).exit_status()
+        if status is not None:
+            outcome, reason = conclude(
+                status.code,
+                fresh_marker=is_fresh(run.marker, run.marker_before),
+                require_marker=settings.require_marker,
+                strict_exit=settings.strict_exit,
+            )
+            ended[run.id] = replace(run, outcome=outcome, reason=reason, exit_code=status.code, ended_at=status.at)
+        elif not living[run.id] and not _wrapper_lives(run):
+            ended[run.id] = replace(run, outcome=Outcome.LOST, reason=Reason(ReasonCode.NO_EXIT_STATUS))
+    return ended
+
+
+def _wrapper_lives(run: Run) -> bool:
+    if run.boot_id != boot_id() or run.pid is None or run.pid_started is None:
+        return False
+    return Process(run.pid, run.pid_started).alive()
+
+
+def _gpus(settings: Settings, active: Sequence[Run]) -> tuple[list[GpuSlots], list[GpuStatus], str | None]:
+    try:
+        resolved = resolve_gpus(settings)
+    except TinkschedError as error:  # `status` never fails for what `start` will refuse
+        return [], [], error.message
+    try:
+        leases: Leases | None = Leases()
+    except TinkschedError:
+        leases = None
+    own = {run.id for run in active}
+    slots, shown = [], []
+    for gpu in resolved.gpus:
+        device = lease_name(gpu)
+        mine = tuple(run for run in active if device in run.devices)
+        held = leases.holders(device) if leases is not None else []
+        others = tuple(
+            Tenant(user, claim.workspace, claim.task, claim.limit, claim.since)
+            for claim, user in held
+            if claim.run_id not in own
+        )
+        slots.append(GpuSlots(gpu.index, device, settings.max_jobs_per_gpu, mine, others))
+        names = tuple(run.task for run in mine)
+        shown.append(GpuStatus(gpu.index, device, gpu.name, settings.max_jobs_per_gpu, names, others))
+    return slots, shown, resolved.note
+
+
+def _reasons(
+    settings: Settings, queue: list[Task], slots: list[GpuSlots], scheduler: int | None
+) -> Mapping[int, Reason]:
+    queue.sort(key=lambda task: task.rank)
+    policy = placement.Policy(settings.placement)
+    waiting = dict(placement.decide(queue, slots, time.time(), policy=policy).waiting) if slots else {}
+    missing = Reason(ReasonCode.STARTS_NEXT if scheduler is not None else ReasonCode.NO_SCHEDULER)
+    return {task.id: waiting.get(task.id, missing) for task in queue}
+
+
+def _task(task: Task, run: Run | None, waits: Reason | None, ended: Mapping[str, Run]) -> TaskStatus:
+    if run is not None:
+        run = ended.get(run.id, run)
+    state = task.state.value
+    reason = waits or task.reason
+    if task.state is TaskState.ACTIVE and run is not None:
+        state = run.outcome.value if run.outcome else run.state.value
+        reason = run.reason
+    elif task.outcome is not None:
+        state = task.outcome.value
+    queued = task.state is TaskState.QUEUED
+    ran = None if queued else run
+    return TaskStatus(
+        name=task.name,
+        state=state,
+        reason=reason,
+        config=task.config,
+        config_changed=task.config_hash is not None and file_hash(task.config) not in (None, task.config_hash),
+        gpus=ran.gpus if ran else (),
+        wanted_gpus=task.spec.gpus,
+        priority=task.priority,
+        attempt=task.attempts,
+        exit_code=ran.exit_code if ran else None,
+        queued_at=task.queued_at,
+        started_at=ran.created_at if ran else None,
+        ended_at=ran.ended_at if ran else (task.changed_at if task.outcome else None),
+        session=ran.session or None if ran else None,
+        log=run.log if run else None,
+        pid=ran.pid if ran else None,
+    )
+
+
+def _without_record(settings: Settings, known: set[str]) -> list[TaskStatus]:
+    """Configs that were never queued. One with a marker was finished by another program before."""
+    try:
+        configs = selection.available(settings)
+    except TinkschedError:
+        return []
+    shown = []
+    for config in configs:
+        if config.name in known:
+            continue
+        marker = marker_identity(os.path.join(settings.output_dir, f"{config.name}_completed.txt"))
+        options = settings.options_for(config.name)
+        state = "completed" if marker else "new"
+        reason = Reason(ReasonCode.MARKER_FROM_BEFORE) if marker else None
+        shown.append(
+            TaskStatus(config.name, state, reason, str(config.path), False, (), options.gpus, options.priority, 0,
+                       None, None, None, None, None, None, None)
+        )  # fmt: skip
+    return shown
+
+
+def _sentences(task: TaskStatus, now: Status) -> list[str]:
+    lines = []
+    if task.state == "new":
+        lines.append("It was never queued: `tinksched start` queues it.")
+    elif task.state == "queued":
+        lines.append(f"It waits: {task.reason.text if task.reason else 'nobody knows why'}.")
+        if now.scheduler_pid is None:
+            stopped = f" (stopped: {now.stopped})" if now.stopped else ""
+            lines.append(f"No scheduler runs{stopped}: `tinksched start` starts one.")
+        lines += [_on_gpu(gpu) for gpu in now.gpus]
+    elif task.active:
+        lines.append(f"It is {task.state} on GPU {', '.join(map(str, task.gpus))}, attempt {task.attempt}.")
+    else:
+        why = f": {task.reason.text}" if task.reason else ""
+        lines.append(f"It is {task.state.replace('_', ' ')}{why}.")
+    if task.config_changed:
+        lines.append("Its config was edited since its last run began.")
+    return lines
+
+
+def _on_gpu(gpu: GpuStatus) -> str:
+    own = [f"{name} (this workspace)" for name in gpu.tasks]
+    others = [f"{tenant.task} of {tenant.workspace} ({tenant.user})" for tenant in gpu.others]
+    return f"GPU {gpu.index}: {', '.join(own + others) or 'free'}; {gpu.slots} slot{'s' * (gpu.slots > 1)}."
+
+
+def _gpu_json(gpu: GpuStatus) -> dict[str, object]:
+    return {
+        "index": gpu.index,
+        "device": gpu.device,
+        "name": gpu.name,
+        "slots": gpu.slots,
+        "tasks": list(gpu.tasks),
+        "others": [
+            {"user": tenant.user, "workspace": tenant.workspace, "task": tenant.task, "since": tenant.since}
+            for tenant in gpu.others
+        ],
+    }
+
+
+def _task_json(task: TaskStatus) -> dict[str, object]:
+    reason = task.reason
+    return {
+        "name": task.name,
+        "state": task.state,
+        "reason": {"code": reason.code.value, "text": reason.text, "detail": dict(reason.detail)} if reason else None,
+        "config": task.config,
+        "config_changed": task.config_changed,
+        "gpus": list(task.gpus),
+        "wanted_gpus": task.wanted_gpus,
+        "priority": task.priority,
+        "attempt": task.attempt,
+        "exit_code": task.exit_code,
+        "queued_at": task.queued_at,
+        "started_at": task.started_at,
+        "ended_at": task.ended_at,
+        "session": task.session,
+        "log": task.log,
+        "pid": task.pid,
+    }

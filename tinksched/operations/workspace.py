@@ -1,0 +1,127 @@
+"""Finding a workspace, and what belongs to it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import CONFIG_NAME, Settings, load
+from ..errors import NothingToActOn, WorkspaceError
+from ..host import statedir
+from ..host.statedir import Home, SchedulerLock, StateDir
+from ..store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A workspace with its settings, as somebody sees it who may only read."""
+
+    settings: Settings
+    state: StateDir
+
+    @property
+    def lock(self) -> SchedulerLock:
+        """The lock of its scheduler."""
+        return SchedulerLock(self.state)
+
+    def store(self) -> Store | None:
+        """The store; None if nothing was ever queued here.
+
+        Raises:
+            StoreError: it can't be read.
+            WorkspaceError: it belongs to another host.
+        """
+        if not self.state.exists:
+            return None
+        statedir.check_home(self.state)
+        return Store(self.state.database)
+
+    def open(self) -> OpenWorkspace:
+        """The workspace for somebody who is going to write.
+
+        Raises:
+            WorkspaceError: it belongs to somebody else, or can't be written.
+            StoreError: its database can't be used.
+        """
+        state, home = statedir.prepare(self.settings.workspace)
+        return OpenWorkspace(self.settings, state, home, Store(state.database, create=True))
+
+    def open_existing(self) -> OpenWorkspace:
+        """The same, where there is nothing to do without earlier tasks.
+
+        Raises:
+            NothingToActOn: nothing was ever queued here.
+        """
+        if not self.state.exists:
+            raise NothingToActOn("nothing was ever queued in this workspace", hint="tinksched start")
+        return self.open()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWorkspace:
+    """A workspace with its state open for writing. Close it, or use it as a context."""
+
+    settings: Settings
+    state: StateDir
+    home: Home
+    store: Store
+
+    @property
+    def lock(self) -> SchedulerLock:
+        """The lock of its scheduler."""
+        return SchedulerLock(self.state)
+
+    def __enter__(self) -> OpenWorkspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.store.close()
+
+
+def find(directory: Path | None, config: Path | None) -> Workspace:
+    """The workspace that is meant: the named folder, or the nearest one upwards from here that has a configuration.
+
+    Raises:
+        WorkspaceError: there is none.
+        ConfigError: its configuration has problems.
+    """
+    folder = _named(directory) if directory is not None else _nearest(config)
+    settings = load(folder, config.absolute() if config is not None else None)
+    return Workspace(settings, StateDir(settings.workspace / statedir.NAME))
+
+
+def actor(command: str) -> str:
+    """Who does it, for the event log: the command and the user's name."""
+    return f"{command} by {user_name()}"
+
+
+def user_name() -> str:
+    """The name of the user who runs this program."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no name for this uid, as in many containers
+        return str(os.geteuid())
+
+
+def _named(directory: Path) -> Path:
+    if not directory.is_dir():
+        raise WorkspaceError(f"{directory}: there is no such folder", hint=f"tinksched setup-workspace {directory}")
+    return directory
+
+
+def _nearest(config: Path | None) -> Path:
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise WorkspaceError("the current folder was deleted", hint="cd to an existing folder") from None
+    for folder in (here, *here.parents):
+        if (folder / CONFIG_NAME).is_file():
+            return folder
+    if config is not None:
+        return config.absolute().parent
+    raise WorkspaceError(
+        f"{here} is not in a workspace: no {CONFIG_NAME} here or in a folder above",
+        hint="cd to your workspace, name it with --workspace DIR, or make one: tinksched setup-workspace DIR",
+    )

@@ -1,0 +1,98 @@
+"""The scheduler's process: takes the workspace's lock, works, and gives it back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from ..config import Settings
+from ..host import gpus, wake
+from ..host.statedir import Home, SchedulerLock, StateDir
+from ..store import Store
+from .journal import Journal
+from .loop import Result, Scheduler
+from .starting import Logs
+
+
+def serve(settings: Settings, state: StateDir, home: Home) -> Result | None:
+    """Be the workspace's scheduler until all is done or it is stopped. None if somebody else is it already.
+
+    Raises:
+        TinkschedError: it could not begin.
+    """
+    lock = SchedulerLock(state)
+    journal = _journal(settings, home)
+    try:
+        while True:
+            if not lock.acquire():
+                journal.say("another scheduler works on this workspace already")
+                wake.announce(state.path, b"ready")
+                return None
+            try:
+                result = asyncio.run(_begin(settings, state, home, journal).run())
+            finally:
+                lock.release()
+            # What was queued after the last look, and before the lock was free, is nobody's but ours.
+            if result.stopped or not _queued_since(state, result):
+                _farewell(journal, result)
+                wake.announce(state.path)
+                return result
+    finally:
+        journal.close()
+
+
+def settle_requests(settings: Settings, state: StateDir, home: Home) -> bool:
+    """Without starting anything, do what was asked for about running tasks. False if a scheduler runs: it does it."""
+    lock = SchedulerLock(state)
+    if not lock.acquire():
+        return False
+    journal = _journal(settings, home, screen=False)
+    try:
+        asyncio.run(Scheduler(settings, state, home, [], journal, launching=False).run())
+    finally:
+        lock.release()
+        journal.close()
+    return True
+
+
+def resolve_gpus(settings: Settings) -> gpus.Resolved:
+    """The GPUs that this workspace's tasks may use on this machine.
+
+    Raises:
+        UsageError: the settings ask for what isn't there.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return gpus.resolve(gpus.discover(), gpu_count=settings.gpu_count, use_gpus=settings.use_gpus, visible=visible)
+
+
+def _begin(settings: Settings, state: StateDir, home: Home, journal: Journal) -> Scheduler:
+    resolved = resolve_gpus(settings)
+    slots = settings.max_jobs_per_gpu
+    note = f" ({resolved.note})" if resolved.note else ""
+    indices = ", ".join(str(gpu.index) for gpu in resolved.gpus)
+    journal.say(f"tinksched works on {settings.workspace}: GPU {indices}, {slots} slot{'s' * (slots > 1)} each{note}")
+    return Scheduler(settings, state, home, resolved.gpus, journal)
+
+
+def _journal(settings: Settings, home: Home, *, screen: bool = True) -> Journal:
+    if not settings.enable_logging:
+        return Journal(None, screen=screen)
+    logs = Logs(settings, home)
+    logs.prepare()
+    return Journal(logs.scheduler, screen=screen)
+
+
+def _queued_since(state: StateDir, result: Result) -> bool:
+    with Store(state.database) as store:
+        return len(store.queue()) > result.impossible
+
+
+def _farewell(journal: Journal, result: Result) -> None:
+    outcomes = [f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(result.counts.items())]
+    tally = ", ".join(outcomes) or "no tasks"
+    if result.stopped:
+        journal.say(f"stopped; running tasks go on, and `tinksched start` finds them again ({tally})")
+    elif result.impossible:
+        journal.say(f"ended, but {result.impossible} queued can't run on these GPUs: see tinksched explain ({tally})")
+    else:
+        journal.say(f"all done: {tally}")

@@ -1,0 +1,105 @@
+"""Rows of the database to frozen types, and back. JSON is used for what is never searched by."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import asdict
+
+from ..core.model import Outcome, Reason, ReasonCode, Request, Run, RunState, Task, TaskSpec, TaskState
+
+Value = "str | int | float | None"
+
+
+def task_of(row: sqlite3.Row) -> Task:
+    """A task from its row."""
+    return Task(
+        id=row["id"],
+        name=row["name"],
+        config=row["config"],
+        spec=_spec_of(row["spec"]),
+        state=TaskState(row["state"]),
+        priority=row["priority"],
+        queue_number=row["queue_number"],
+        queued_at=row["queued_at"],
+        changed_at=row["changed_at"],
+        attempts=row["attempts"],
+        outcome=_outcome_of(row["outcome"]),
+        reason=reason_of(row["reason"]),
+        request=Request(row["request"]) if row["request"] else None,
+        config_hash=row["config_hash"],
+    )
+
+
+def task_row(task: Task) -> dict[str, object]:
+    """The columns of a task, its id and name aside."""
+    return {
+        "config": task.config,
+        "spec": json.dumps(asdict(task.spec), ensure_ascii=False, separators=(",", ":")),
+        "state": task.state.value,
+        "priority": task.priority,
+        "queue_number": task.queue_number,
+        "queued_at": task.queued_at,
+        "changed_at": task.changed_at,
+        "attempts": task.attempts,
+        "outcome": task.outcome.value if task.outcome else None,
+        "reason": reason_text(task.reason),
+        "config_hash": task.config_hash,
+    }
+
+
+def run_of(row: sqlite3.Row) -> Run:
+    """A run from its row, joined with the name of its task as `task`."""
+    columns = {key: row[key] for key in row.keys()}  # noqa: SIM118 - sqlite3.Row has no items()
+    columns |= {
+        "state": RunState(row["state"]),
+        "outcome": _outcome_of(row["outcome"]),
+        "reason": reason_of(row["reason"]),
+        "gpus": tuple(json.loads(row["gpus"])),
+        "devices": tuple(json.loads(row["devices"])),
+        "exclusive": bool(row["exclusive"]),
+    }
+    return Run(**columns)
+
+
+def run_row(run: Run) -> dict[str, object]:
+    """The columns of a run, its id and task aside."""
+    columns = asdict(run)
+    for key in ("id", "task", "task_id"):
+        del columns[key]
+    columns |= {
+        "state": run.state.value,
+        "outcome": run.outcome.value if run.outcome else None,
+        "reason": reason_text(run.reason),
+        "gpus": json.dumps(run.gpus),
+        "devices": json.dumps(run.devices),
+        "exclusive": int(run.exclusive),
+    }
+    return columns
+
+
+def reason_of(text: str | None) -> Reason | None:
+    """A reason from its JSON."""
+    if text is None:
+        return None
+    record = json.loads(text)
+    return Reason(ReasonCode(record["code"]), record.get("detail", {}))
+
+
+def reason_text(reason: Reason | None) -> str | None:
+    """A reason as JSON."""
+    if reason is None:
+        return None
+    return json.dumps({"code": reason.code.value, "detail": dict(reason.detail)}, ensure_ascii=False)
+
+
+def _outcome_of(text: str | None) -> Outcome | None:
+    return Outcome(text) if text else None
+
+
+def _spec_of(text: str) -> TaskSpec:
+    record = json.loads(text)
+    record["command"] = tuple(record["command"])
+    record["pinned"] = tuple(record["pinned"])
+    record["environment"] = tuple((name, value) for name, value in record["environment"])
+    return TaskSpec(**record)

@@ -1,0 +1,270 @@
+"""The store: reads at any time, writes only inside of a transaction, and logs every transition.
+
+Each change of a state goes through `core.lifecycle` and is guarded once more by SQL: an UPDATE that names the states
+from which the event is allowed, and must hit exactly one row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core import lifecycle
+from ..core.lifecycle import RunEvent, TaskEvent
+from ..core.model import Request, Run, Task, TaskSpec, TaskState
+from ..errors import Conflict, StoreError
+from . import records
+from .database import connect, transaction
+
+_RUNS = "SELECT runs.*, tasks.name AS task FROM runs JOIN tasks ON tasks.id = runs.task_id"
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task that is not in the store yet."""
+
+    name: str
+    config: str
+    spec: TaskSpec
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the event log: who moved which task or run, when, from where to where, and why."""
+
+    at: float
+    who: str
+    task_id: int
+    run_id: str | None
+    what: str
+    from_state: str | None
+    to_state: str | None
+    why: str | None
+
+
+class Store:
+    """The workspace's state. One object belongs to one thread; any number of processes may have one each."""
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        """Open the database.
+
+        Raises:
+            StoreError: see `database.connect`.
+        """
+        self.path = path
+        self._connection = connect(path, create=create)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._connection.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def transaction(self, who: str, now: float) -> Iterator[Transaction]:
+        """Write: everything in the block is committed and synced at its end, or nothing is. `who` goes to the log."""
+        with transaction(self._connection, self.path):
+            yield Transaction(self._connection, who, now)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read several things as they were at one instant."""
+        self._read("BEGIN")
+        try:
+            yield
+        finally:
+            self._read("COMMIT")
+
+    # -- reading
+
+    def tasks(self) -> list[Task]:
+        """All tasks, by id."""
+        return [records.task_of(row) for row in self._read("SELECT * FROM tasks ORDER BY id")]
+
+    def task(self, name: str) -> Task | None:
+        """The task of this name."""
+        rows = self._read("SELECT * FROM tasks WHERE name = ?", name)
+        return records.task_of(rows[0]) if rows else None
+
+    def queue(self) -> list[Task]:
+        """The queued tasks, in the order in which they are considered."""
+        sql = "SELECT * FROM tasks WHERE state = 'queued' ORDER BY priority DESC, queue_number"
+        return [records.task_of(row) for row in self._read(sql)]
+
+    def active_tasks(self) -> list[Task]:
+        """The tasks that have a run which has not ended."""
+        return [records.task_of(row) for row in self._read("SELECT * FROM tasks WHERE state = 'active' ORDER BY id")]
+
+    def active_runs(self) -> list[Run]:
+        """The runs that have not ended, oldest first."""
+        sql = f"{_RUNS} WHERE runs.state IN ('starting', 'running') ORDER BY runs.created_at, runs.id"
+        return [records.run_of(row) for row in self._read(sql)]
+
+    def runs_of(self, task: Task) -> list[Run]:
+        """Every run of a task, by attempt."""
+        sql = f"{_RUNS} WHERE runs.task_id = ? ORDER BY runs.attempt"
+        return [records.run_of(row) for row in self._read(sql, task.id)]
+
+    def last_runs(self) -> dict[int, Run]:
+        """The newest run of each task, by task id."""
+        sql = f"{_RUNS} WHERE runs.attempt = (SELECT max(attempt) FROM runs r WHERE r.task_id = runs.task_id)"
+        return {row["task_id"]: records.run_of(row) for row in self._read(sql)}
+
+    def recently_ended(self, limit: int) -> list[Run]:
+        """The last `limit` runs that ended, newest first."""
+        sql = f"{_RUNS} WHERE runs.state = 'ended' ORDER BY runs.ended_at DESC, runs.id LIMIT ?"
+        return [records.run_of(row) for row in self._read(sql, limit)]
+
+    def counts(self) -> Mapping[str, int]:
+        """How many tasks there are by state, and of the done ones by outcome."""
+        rows = self._read("SELECT coalesce(outcome, state) AS kind, count(*) AS number FROM tasks GROUP BY kind")
+        return {row["kind"]: row["number"] for row in rows}
+
+    def events(self, task: Task | None = None) -> list[Event]:
+        """The event log, oldest first; of one task only if it is given."""
+        sql = "SELECT at, who, task_id, run_id, what, from_state, to_state, why FROM events"
+        if task is None:
+            return [Event(*row) for row in self._read(f"{sql} ORDER BY id")]
+        return [Event(*row) for row in self._read(f"{sql} WHERE task_id = ? ORDER BY id", task.id)]
+
+    def fact(self, key: str) -> str | None:
+        """A fact of the workspace; None if it was never recorded."""
+        rows = self._read("SELECT value FROM facts WHERE key = ?", key)
+        return str(rows[0]["value"]) if rows else None
+
+    def requested_by(self, task: Task) -> str:
+        """Who made the request that stands on the task."""
+        rows = self._read("SELECT requested_by FROM tasks WHERE id = ?", task.id)
+        return str(rows[0]["requested_by"] or "") if rows else ""
+
+    def _read(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        try:
+            return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: the state database can't be read: {error}") from error
+
+
+class Transaction:
+    """The writes. They exist only here, so that none can happen outside of a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, who: str, now: float) -> None:
+        self._connection = connection
+        self._who = who
+        self._now = now
+
+    def queue_numbers(self, count: int) -> range:
+        """`count` fresh queue numbers, after all that were ever given."""
+        row = self._connection.execute("SELECT coalesce(max(queue_number), 0) + 1 FROM tasks").fetchone()
+        return range(row[0], row[0] + count)
+
+    def add_tasks(self, new: Sequence[NewTask]) -> list[Task]:
+        """Queue tasks, in the order given.
+
+        Raises:
+            Conflict: one of these names is in the store already.
+        """
+        tasks = []
+        for number, item in zip(self.queue_numbers(len(new)), new, strict=True):
+            task = Task(0, item.name, item.config, item.spec, TaskState.QUEUED, item.priority, number, self._now,
+                        self._now)  # fmt: skip
+            row = {"name": task.name, **records.task_row(task)}
+            try:
+                task_id = self._insert("tasks", row)
+            except sqlite3.IntegrityError:
+                raise Conflict(f"{task.name} was queued by somebody else at this moment; nothing was queued") from None
+            self._log(task_id, None, "Queued", None, task.state.value, None)
+            tasks.append(records.task_of(self._one("SELECT * FROM tasks WHERE id = ?", task_id)))
+        return tasks
+
+    def apply(self, task: Task, event: TaskEvent) -> Task:
+        """Move a task. The row must still be in a state from which the event is allowed.
+
+        Raises:
+            Conflict: somebody moved it first.
+        """
+        moved = lifecycle.apply_task(task, event, self._now)
+        sources = [state.value for state in lifecycle.task_sources(event)]
+        self._update("tasks", records.task_row(moved), task.id, sources, task.name)
+        if isinstance(event, lifecycle.Finished | lifecycle.Dropped | lifecycle.Requeued):
+            self._connection.execute("UPDATE tasks SET request = NULL, requested_by = NULL WHERE id = ?", (task.id,))
+        why = moved.reason.text if moved.reason else None
+        self._log(task.id, None, type(event).__name__, task.state.value, moved.state.value, why)
+        return moved
+
+    def add_run(self, run: Run) -> None:
+        """Record the intent of a run."""
+        self._insert("runs", {"id": run.id, "task_id": run.task_id, **records.run_row(run)})
+        self._log(run.task_id, run.id, "Intended", None, run.state.value, f"GPU {', '.join(map(str, run.gpus))}")
+
+    def apply_run(self, run: Run, event: RunEvent) -> Run:
+        """Move a run, under the same guard.
+
+        Raises:
+            Conflict: somebody moved it first.
+        """
+        moved = lifecycle.apply_run(run, event, self._now)
+        sources = [state.value for state in lifecycle.run_sources(event)]
+        self._update("runs", records.run_row(moved), run.id, sources, f"run {run.id} of {run.task}")
+        why = moved.reason.text if moved.reason else None
+        self._log(run.task_id, run.id, type(event).__name__, run.state.value, moved.state.value, why)
+        return moved
+
+    def remove_run(self, run: Run, why: str) -> None:
+        """Take back a run that never began; the event log keeps that it was intended."""
+        gone = self._connection.execute("DELETE FROM runs WHERE id = ? AND state != 'ended'", (run.id,)).rowcount
+        if gone != 1:
+            raise Conflict(f"run {run.id} of {run.task} has ended")
+        self._log(run.task_id, run.id, "NeverBegan", run.state.value, None, why)
+
+    def request(self, task: Task, request: Request) -> None:
+        """Ask the scheduler for something about an active task.
+
+        Raises:
+            Conflict: the task is not active any more.
+        """
+        hit = self._connection.execute(
+            "UPDATE tasks SET request = ?, requested_by = ? WHERE id = ? AND state = 'active'",
+            (request.value, self._who, task.id),
+        ).rowcount
+        if hit != 1:
+            raise Conflict(f"{task.name} is not active any more")
+        self._log(task.id, None, f"Asked to {request.value}", task.state.value, task.state.value, None)
+
+    def set_fact(self, key: str, value: str | None) -> None:
+        """Record a fact of the workspace, or with None forget it."""
+        if value is None:
+            self._connection.execute("DELETE FROM facts WHERE key = ?", (key,))
+        else:
+            sql = "INSERT INTO facts VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+            self._connection.execute(sql, (key, value))
+
+    def _insert(self, table: str, row: Mapping[str, object]) -> int:
+        marks = ", ".join("?" * len(row))
+        cursor = self._connection.execute(
+            f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values())
+        )
+        return int(cursor.lastrowid or 0)
+
+    def _update(self, table: str, row: Mapping[str, object], key: object, states: list[str], what: str) -> None:
+        columns = ", ".join(f"{name} = ?" for name in row)
+        marks = ", ".join("?" * len(states))
+        sql = f"UPDATE {table} SET {columns} WHERE id = ? AND state IN ({marks})"
+        hit = self._connection.execute(sql, (*row.values(), key, *states)).rowcount
+        if hit != 1:
+            raise Conflict(f"{what} was changed by somebody else at this moment; nothing was written")
+
+    def _one(self, sql: str, *values: object) -> sqlite3.Row:
+        row: sqlite3.Row = self._connection.execute(sql, values).fetchone()
+        return row
+
+    def _log(self, task: int, run: str | None, what: str, old: str | None, new: str | None, why: str | None) -> None:
+        sql = "INSERT INTO events (at, who, task_id, run_id, what, from_state, to_state, why) VALUES (?,?,?,?,?,?,?,?)"
+        self._connection.execute(sql, (self._now, self._who, task, run, what, old, new, why))
