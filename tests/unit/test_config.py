@@ -326,8 +326,8 @@ def test_what_has_no_effect_is_a_warning(tmp_path: Path) -> None:
     )
     assert [(doubt.line, doubt.column, doubt.message.split()[0]) for doubt in found.warnings] == [
         (2, 1, "gpu_count"),
-        (5, 15, "HIP"),
-        (7, 21, "TINKSCHED_TASK"),
+        (5, 15, "'HIP'"),
+        (7, 21, "'TINKSCHED_TASK'"),
     ]
 
 
@@ -370,11 +370,9 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
             load(tmp_path, tmp_path / name)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_without_permission(tmp_path: Path) -> None:
-    write(tmp_path, "task_name: demo").chmod(0)
-    with pytest.raises(ConfigError, match="can't be read: Permission denied"):
-        load(tmp_path)
+def test_a_read_that_fails(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^/proc/self/mem: can't be read: "):  # a regular file, and root fails too
+        load(tmp_path, Path("/proc/self/mem"))
 
 
 def test_the_current_folder_may_be_gone(tmp_path: Path) -> None:

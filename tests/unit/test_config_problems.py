@@ -31,6 +31,8 @@ AT_LEAST_1 = "must be a whole number of at least 1, "
 DEVICE = "must be a GPU index such as 0, or a UUID such as GPU-8a6f, "
 NAME = "must be the name of an environment variable: not empty, and without '=', "
 DURATION = "must be a duration such as 90s, 30m, 2h or 1d, or a number of seconds, "
+NO_ANCHOR = "is an alias without an anchor above; if it is a pattern, put it in quotes"
+LIST = "must be a list, such as [--resume, --lr, 0.1], "
 NO_SLASH = "must not hold '/'; it becomes part of file names"
 
 
@@ -70,15 +72,23 @@ NO_SLASH = "must not hold '/'; it becomes part of file names"
         ("stop_grace: true", 13, f"stop_grace {DURATION}not true"),
         ("startup_delay: [1]", 16, f"startup_delay {DURATION}not a list"),
         # words
-        ("placement: spraed", 12, "placement must be one of spread, pack, not the text 'spraed'; did you mean 'spread'?"),
+        (
+            "placement: spraed",
+            12,
+            "placement must be one of spread, pack, not the text 'spraed'; did you mean 'spread'?",
+        ),
         ("executor: slurm", 11, "executor must be one of tmux, local, not the text 'slurm'"),
         ("executor: [tmux]", 11, "executor must be one of tmux, local, not a list"),
         # texts and paths
-        ("output_dir: 2024", 13, 'output_dir must be a text, not the number 2024; write "2024" in quotes'),
-        ("output_dir: true", 13, 'output_dir must be a text, not true; write "true" in quotes'),
+        ("output_dir: 2024", 13, "output_dir must be a text, not the number 2024; put it in quotes: '2024'"),
+        ("output_dir: true", 13, "output_dir must be a text, not true; put it in quotes: 'true'"),
         ("output_dir: [a]", 13, "output_dir must be a text, not a list"),
         ("output_dir: ''", 13, "output_dir must not be empty"),
-        ("output_dir: ~nobody-x/y", 13, "output_dir must name a home folder that exists, not '~nobody-x'; for a file write ./~"),
+        (
+            "output_dir: ~nobody-x/y",
+            13,
+            "output_dir must name a home folder that exists, not '~nobody-x'; for a file write ./~",
+        ),
         (
             "work_dir: ~",
             11,
@@ -92,7 +102,11 @@ NO_SLASH = "must not hold '/'; it becomes part of file names"
         ("tmux_socket: /tmp/x", 14, f"tmux_socket {NO_SLASH}"),
         ("cuda_visible_devices_var: A=B", 27, f"cuda_visible_devices_var {NAME}not the text 'A=B'"),
         ("cuda_visible_devices_var: ''", 27, f"cuda_visible_devices_var {NAME}not the text ''"),
-        ("config_pattern: ['*.yml', 3]", 27, 'config_pattern[1] must be a text, not the number 3; write "3" in quotes'),
+        (
+            "config_pattern: ['*.yml', 3]",
+            27,
+            "config_pattern[1] must be a text, not the number 3; put it in quotes: '3'",
+        ),
         ("config_pattern: {}", 17, "config_pattern must be a glob such as '*.yml', or a list of globs, not a map"),
         ("config_pattern: []", 17, "config_pattern must not be an empty list"),
         ("config_pattern: a/*.yml", 17, "config_pattern must not hold '/'; it matches names, not paths"),
@@ -100,9 +114,9 @@ NO_SLASH = "must not hold '/'; it becomes part of file names"
         (
             "args: --lr 0.1 'a b'",
             7,
-            "args must be a list, such as [--resume, --lr, 0.1], not the text \"--lr 0.1 'a b'\"; write [--lr, 0.1, 'a b']",
+            f"args {LIST}not the text \"--lr 0.1 'a b'\"; write [--lr, 0.1, 'a b']",
         ),
-        ("args: it's", 7, "args must be a list, such as [--resume, --lr, 0.1], not the text \"it's\""),
+        ("args: it's", 7, 'args must be a list, such as [--resume, --lr, 0.1], not the text "it\'s"'),
         ("args: [a, [b]]", 11, "args[1] must be a text, a number, or true or false, not a list"),
         ("args: [a, ]b", 12, "this does not go on from the lines above; check the indentation, quotes and brackets"),
         ("use_gpus: 0", 11, "use_gpus must be a list of GPU indices or UUIDs, such as [0, 2], not the number 0"),
@@ -113,16 +127,21 @@ NO_SLASH = "must not hold '/'; it becomes part of file names"
         ("use_gpus: [1, 0, 0x1]", 18, "use_gpus[2] must not name GPU 1 again; it stands in the list already"),
         ("use_gpus: [GPU-a, GPU-A]", 19, "use_gpus[1] must not name GPU GPU-A again; it stands in the list already"),
         # maps
-        ("environment: [A]", 14, "environment must be a map of names to values, such as {OMP_NUM_THREADS: 4}, not a list"),
+        (
+            "environment: [A]",
+            14,
+            "environment must be a map of names to values, such as {OMP_NUM_THREADS: 4}, not a list",
+        ),
         (
             "environment: {A: }",
             15,
-            'environment.A must be a text, a number, or true or false, and has no value; write "" for an empty text',
+            "environment['A'] must be a text, a number, or true or false, and has no value; "
+            'write "" for an empty text',
         ),
-        ("environment: {A: [1]}", 18, "environment.A must be a text, a number, or true or false, not a list"),
+        ("environment: {A: [1]}", 18, "environment['A'] must be a text, a number, or true or false, not a list"),
         ("environment: {A=B: 1}", 15, f"a name in environment {NAME}not the text 'A=B'"),
         ("environment: {'': 1}", 15, f"a name in environment {NAME}not the text ''"),
-        ('environment: {A: "\\0"}', 18, "environment.A must not hold a NUL character"),
+        ('environment: {A: "\\0"}', 18, "environment['A'] must not hold a NUL character"),
         ('environment: {"\\0": 1}', 15, "a name in environment must not hold a NUL character"),
         ("tasks: [a]", 8, "tasks must be a map from globs to options, such as {'big_*': {gpus: 2}}, not a list"),
         (
@@ -137,8 +156,16 @@ NO_SLASH = "must not hold '/'; it becomes part of file names"
             23,
             "tasks['a'].priority must be a whole number of at least -1000000, not the number -1000001",
         ),
-        ("tasks: {a: {exclusive: no}}", 24, "tasks['a'].exclusive must be true or false, not the text 'no'; write false"),
-        ("tasks: {a: {args: x}}", 19, "tasks['a'].args must be a list, such as [--resume, --lr, 0.1], not the text 'x'; write [x]"),
+        (
+            "tasks: {a: {exclusive: no}}",
+            24,
+            "tasks['a'].exclusive must be true or false, not the text 'no'; write false",
+        ),
+        (
+            "tasks: {a: {args: x}}",
+            19,
+            "tasks['a'].args must be a list, such as [--resume, --lr, 0.1], not the text 'x'; write [x]",
+        ),
         ("tasks: {a: {gpu: 2}}", 13, "unknown option 'gpu'; did you mean 'gpus'?"),
         ("tasks: {a/b: {}}", 9, "tasks['a/b'] must not hold '/'; it matches names, not paths"),
         ("tasks: {'': {}}", 9, "tasks[''] must not be empty"),
@@ -168,9 +195,9 @@ NO_SLASH = "must not hold '/'; it becomes part of file names"
         (
             "config_pattern: *.yml",
             17,
-            "*.yml is an alias, and nothing above has that anchor; quote a pattern: '*.yml'",
+            f"'*.yml' {NO_ANCHOR}",
         ),
-        ("args: &a [*a]", 11, "*a is an alias, and nothing above has that anchor; quote a pattern: '*a'"),
+        ("args: &a [*a]", 11, f"'*a' {NO_ANCHOR}"),
     ],
 )
 def test_a_bad_line(tmp_path: Path, line: str, column: int, message: str) -> None:
@@ -183,7 +210,7 @@ def test_a_bad_line(tmp_path: Path, line: str, column: int, message: str) -> Non
         ("''", "task_name must not be empty"),
         ("' '", "task_name must not be empty"),
         ("", "task_name must be a text, and has no value"),
-        ("2024", 'task_name must be a text, not the number 2024; write "2024" in quotes'),
+        ("2024", "task_name must be a text, not the number 2024; put it in quotes: '2024'"),
         ("a/b", "task_name must not hold '/'; it becomes part of file names"),
         ('"a\\tb"', "task_name must not hold control characters or line breaks"),
         ('"a\\u2028b"', "task_name must not hold control characters or line breaks"),
@@ -235,13 +262,13 @@ def test_a_missing_task_name(tmp_path: Path) -> None:
             "work_dir: a: b\n",
             1,
             12,
-            "a ':' too many; a value that holds one needs quotes, a key needs a space after it and the right indentation",
+            "a ':' too many; quote a value that holds one, write a space after that of a key, check the indentation",
         ),
         (
             "task_name:demo\ngpu_count: 1\n",
             2,
             10,
-            "a ':' too many; a value that holds one needs quotes, a key needs a space after it and the right indentation",
+            "a ':' too many; quote a value that holds one, write a space after that of a key, check the indentation",
         ),
         ("args: - a\n", 1, 7, "a list with '-' begins on a line of its own, below its key"),
         (
@@ -254,7 +281,7 @@ def test_a_missing_task_name(tmp_path: Path) -> None:
             "tasks:\n  *big*: {gpus: 2}\n",
             2,
             3,
-            "*big* is an alias, and nothing above has that anchor; quote a pattern: '*big*'",
+            f"'*big*' {NO_ANCHOR}",
         ),
         ("a: b\n---\na: c\n", 2, 1, "a second document begins here (---); a config file is one document"),
         ("é: 1\na: é\x01\n", 2, 5, "the control character U+0001, which YAML does not allow in a file"),

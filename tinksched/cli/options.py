@@ -20,7 +20,10 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with a version number, for programs.")]
 
 
+_BEFORE = ("workspace", "config")  # the options that may also stand before the command's name
+
+
 def find(context: typer.Context, workspace: Path | None, config: Path | None) -> workspaces.Workspace:
     """The workspace that the command means: its own options, then those before the command's name."""
-    given = context.find_root().params
+    given = {name: Path(value) for name, value in context.find_root().params.items() if name in _BEFORE and value}
     return workspaces.find(workspace or given.get("workspace"), config or given.get("config"))

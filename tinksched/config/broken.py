@@ -16,9 +16,10 @@ class Broken(Exception):
         self.message = message
 
 
+NOT_IN_LINE = "this does not go on from the lines above; check the indentation, quotes and brackets"
+SECOND_DOCUMENT = "a second document begins here (---); a config file is one document"
 _NEVER_CLOSED = "what opens here is never closed; a quote or bracket is missing"
 _NEEDS_QUOTES = "a value that holds any of [ ] { } , # needs quotes"
-_NOT_IN_LINE = "this does not go on from the lines above; check the indentation, quotes and brackets"
 
 # (what the parser says, what it means, whether the place that counts is where the broken thing began)
 _MEANINGS: tuple[tuple[str, str, bool], ...] = (
@@ -26,7 +27,7 @@ _MEANINGS: tuple[tuple[str, str, bool], ...] = (
     (r"found character '(.)' that cannot start", "a value can't begin with {0} unless it is in quotes", False),
     (
         r"mapping values are not allowed",
-        "a ':' too many; a value that holds one needs quotes, a key needs a space after it and the right indentation",
+        "a ':' too many; quote a value that holds one, write a space after that of a key, check the indentation",
         False,
     ),
     (r"sequence entries are not allowed", "a list with '-' begins on a line of its own, below its key", False),
@@ -35,7 +36,7 @@ _MEANINGS: tuple[tuple[str, str, bool], ...] = (
     (r"expected ',' or '([\]}])'", "expected ',' or '{0}' here; " + _NEEDS_QUOTES, False),
     (r"unknown escape character '(.)'", "\\{0} is no escape; between single quotes a backslash is just itself", False),
     (r"could not find expected ':'", "a line that is neither 'key: value' nor part of a value", True),
-    (r"expected <block end>|expected '<document start>'", _NOT_IN_LINE, False),
+    (r"expected <block end>|expected '?<document start>", NOT_IN_LINE, False),
 )
 
 
@@ -54,6 +55,11 @@ def explain(error: Exception, text: str) -> Broken:
     return _broken(mark or context_mark, f"not valid YAML: {problem}" + (f" ({context})" if context else ""))
 
 
+def quoted(text: str) -> str:
+    """The text as a message shows it: on one line, and not the whole of a long one."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
 def place_of(text: str) -> tuple[int, int]:
     """The line and column of the character that would come after `text`."""
     return text.count("\n") + 1, len(text) - text.rfind("\n")
@@ -61,7 +67,7 @@ def place_of(text: str) -> tuple[int, int]:
 
 def _broken(mark: Any, message: str) -> Broken:
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
-    return Broken(line, column, " ".join(message.split()))
+    return Broken(line, column, " ".join(message.split())[:300])
 
 
 def _forbidden_character(error: Any, text: str) -> Broken:

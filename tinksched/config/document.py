@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tinksched.config.broken import Broken, explain
+from tinksched.config.broken import NOT_IN_LINE, SECOND_DOCUMENT, Broken, explain, quoted
 
 MAX_NODES = 20_000
 MAX_DEPTH = 20
@@ -106,7 +106,7 @@ class _Composer:
             if _is(event, "DocumentStart"):
                 documents += 1
                 if documents > 1:
-                    raise _at(event, "a second document begins here (---); a config file is one document")
+                    raise _at(event, SECOND_DOCUMENT if event.explicit else NOT_IN_LINE)
                 root = self._node(next(self._events), depth=1)
         return root
 
@@ -117,7 +117,7 @@ class _Composer:
             raise _at(event, f"nested deeper than {MAX_DEPTH} levels")
         self._charge(event, 1)
         if event.tag is not None and str(event.tag) not in _PLAIN_TAGS:
-            self.broken.append(_at(event, f"the tag {str(event.tag)!r} means nothing here; remove it"))
+            self.broken.append(_at(event, f"the tag {quoted(str(event.tag))} means nothing here; remove it"))
         if _is(event, "Scalar"):
             node: Node = _scalar(event, empty_at)
         elif _is(event, "SequenceStart"):
@@ -132,8 +132,8 @@ class _Composer:
         """The node that the alias names. It counts in full, so that a few aliases can't stand for millions of nodes."""
         node = self._anchors.get(event.anchor)
         if node is None:
-            name = "*" + event.anchor.removesuffix(":")
-            raise _at(event, f"{name} is an alias, and nothing above has that anchor; quote a pattern: {_quoted(name)}")
+            name = quoted("*" + event.anchor.removesuffix(":"))
+            raise _at(event, f"{name} is an alias without an anchor above; if it is a pattern, put it in quotes")
         self._charge(event, node.size)
         return node
 
@@ -171,7 +171,7 @@ class _Composer:
             self.broken.append(Broken(place.line, place.column, "a key must be a text, not a list or a map"))
         elif key.text in given:
             first = given[key.text].key
-            message = f"duplicate key {_quoted(key.text)}; it stands in line {first.line} already"
+            message = f"duplicate key {quoted(key.text)}; it stands in line {first.line} already"
             self.broken.append(Broken(key.line, key.column, message))
         else:
             given[key.text] = Entry(key, value)
@@ -206,10 +206,6 @@ def _place(event: Any) -> tuple[int, int]:
 
 def _at(event: Any, message: str) -> Broken:
     return Broken(*_place(event), message)
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def _scalar(event: Any, empty_at: ScalarNode | None) -> ScalarNode:

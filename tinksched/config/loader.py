@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tinksched.config.broken import place_of
+from tinksched.config.broken import place_of, quoted
 from tinksched.config.document import Entry, MappingNode, Node, compose
 from tinksched.config.schema import KEYS, Key, unknown
 from tinksched.config.settings import CONFIG_NAME, Origin, Settings, shown
@@ -134,7 +134,7 @@ def _doubts(values: Mapping[str, Any], entries: Mapping[str, Entry]) -> Iterator
     for holder in (entries, *rules):
         for name, variable in _children_of(holder, "environment").items():
             if name in names:
-                yield BadValue(variable.key, f"{name} has no effect here, because the scheduler sets it for every run")
+                yield BadValue(variable.key, f"{quoted(name)} has no effect here; the scheduler sets it for every run")
 
 
 def _children(node: Node) -> dict[str, Entry]:

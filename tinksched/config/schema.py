@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinksched.config import values
+from tinksched.config.broken import quoted
 from tinksched.config.document import ScalarNode
 from tinksched.config.settings import NO_VARIABLES, WORDS_FOR_NONE, TaskRule, plain
 from tinksched.config.values import BadValue, Reader, Value
@@ -49,16 +50,15 @@ class Key:
 
 def unknown(key: ScalarNode, what: str, known: Mapping[str, Key]) -> BadValue:
     """The problem of a key that is not in the table, with the nearest one that is."""
-    name = key.text if len(key.text) <= 60 else key.text[:57] + "..."
     nearest = values.did_you_mean(key.text, tuple(word for word in known if not known[word].note))
-    return BadValue(key, f"unknown {what} {name!r}" + (f"; {nearest}" if nearest else ""))
+    return BadValue(key, f"unknown {what} {quoted(key.text)}" + (f"; {nearest}" if nearest else ""))
 
 
 def _rules(value: Value) -> tuple[TaskRule, ...]:
     """`tasks`: the map from globs to options."""
     found = []
     for entry in values.entries(value, "a map from globs to options, such as {'big_*': {gpus: 2}}"):
-        label = f"{value.label}[{entry.key.text!r}]"
+        label = f"{value.label}[{quoted(entry.key.text)}]"
         pattern = value.context.attempt(values.glob, value.child(values.as_name(entry.key), label))
         given = value.context.attempt(_options, value.child(entry.value, label))
         if pattern is not None and given is not None:

@@ -14,12 +14,14 @@ from types import MappingProxyType
 from typing import TypeVar
 from unicodedata import category
 
+from tinksched.config.broken import quoted
 from tinksched.config.document import Entry, MappingNode, Node, ScalarNode, SequenceNode
 from tinksched.config.units import DAY, duration
 
 T = TypeVar("T")
 LARGEST = 1_000_000  # of any whole number: beyond it lies a typing mistake, or somebody's integer overflow
 LONGEST = 365 * DAY
+LONGEST_GLOB = 255  # as file names
 YES_NO = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
 
 
@@ -84,7 +86,7 @@ def text(value: Value) -> str:
     if not isinstance(node, ScalarNode) or node.kind == "null":
         raise value.bad("a text", tilde_hint(node))
     if node.kind != "text":
-        raise value.bad("a text", f'write "{node.text}" in quotes')
+        raise value.bad("a text", f"put it in quotes: {quoted(node.text)}")
     return as_written(value)
 
 
@@ -206,7 +208,8 @@ def path(value: Value) -> Path:
     found = filled(value)
     expanded = os.path.expanduser(found)
     if found.startswith("~") and expanded == found:
-        raise value.forbids(f"must name a home folder that exists, not {found.split('/')[0]!r}; for a file write ./~")
+        user = quoted(found.split("/")[0])
+        raise value.forbids(f"must name a home folder that exists, not {user}; for a file write ./~")
     return value.context.workspace / expanded
 
 
@@ -241,6 +244,8 @@ def glob(value: Value) -> str:
     found = filled(value)
     if "/" in found:
         raise value.forbids("must not hold '/'; it matches names, not paths")
+    if len(found) > LONGEST_GLOB:
+        raise value.forbids(f"must not be longer than {LONGEST_GLOB} characters")
     try:
         fnmatchcase("", found)
     except re.error:
@@ -271,7 +276,7 @@ def variables(value: Value) -> Mapping[str, str]:
     for entry in entries(value, "a map of names to values, such as {OMP_NUM_THREADS: 4}"):
         context = value.context
         name = context.attempt(variable_name, value.child(as_name(entry.key), f"a name in {value.label}"))
-        content = context.attempt(as_written, value.child(entry.value, f"{value.label}.{entry.key.text}"))
+        content = context.attempt(as_written, value.child(entry.value, f"{value.label}[{quoted(entry.key.text)}]"))
         if name is not None and content is not None:
             found[name] = content
     return MappingProxyType(found)
@@ -331,9 +336,10 @@ def described(node: Node) -> str:
         return "a map"
     if isinstance(node, SequenceNode):
         return "a list"
-    shortened = node.text if len(node.text) <= 40 else node.text[:37] + "..."
-    words = {"text": f"the text {shortened!r}", "bool": shortened}
-    return words.get(node.kind, f"the number {shortened}")
+    if node.kind == "text":
+        return f"the text {quoted(node.text)}"
+    plain = quoted(node.text)[1:-1]
+    return plain if node.kind == "bool" else f"the number {plain}"
 
 
 def did_you_mean(found: str, known: tuple[str, ...]) -> str:
@@ -355,7 +361,7 @@ def _unquote_hint(node: Node) -> str:
 
 def _list_hint(node: Node) -> str:
     """The list that a command line in one text was meant to be."""
-    if not isinstance(node, ScalarNode) or not 0 < len(node.text) <= 200:
+    if not isinstance(node, ScalarNode) or not 0 < len(node.text) <= 200 or not node.text.isprintable():
         return ""
     try:
         words = shlex.split(node.text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,20 +160,20 @@ class WrapperRuns:
         return Exited(status.code, status.at) if status is not None else Gone()
 
     def _wrapper_lives(self, handle: Handle) -> bool:
-        wrapper = handle.wrapper or began_process(handle)
-        if wrapper is None or not wrapper.alive():
-            return False
-        self.watch(wrapper)
-        return True
+        living = wrapper_processes(handle)
+        for process in living:
+            self.watch(process)
+        return bool(living)
 
     def _stop(self, handle: Handle, grace: float) -> bool:
-        folder = RunDir(handle.directory)
-        folder.take_back()
+        RunDir(handle.directory).take_back()
         _, alive = processes.end(handle.run_id, grace=grace)
-        wrapper = handle.wrapper or began_process(handle)
-        if wrapper is not None and not processes.wait_for([wrapper], WRAPPER_SECONDS):
-            processes.send(wrapper, 9)
-            processes.wait_for([wrapper], 1.0)
+        # Its command is dead, so the wrapper writes down the status and ends.
+        wrapper = wrapper_processes(handle)
+        if not processes.wait_for(wrapper, WRAPPER_SECONDS):
+            for process in wrapper:
+                processes.send(process, signal.SIGKILL)
+            processes.wait_for(wrapper, 1.0)
             _, alive = processes.end(handle.run_id, grace=0)
         return not alive
 
@@ -200,6 +201,12 @@ class WrapperRuns:
             with contextlib.suppress(RuntimeError):
                 asyncio.get_running_loop().remove_reader(descriptor)
             os.close(descriptor)
+
+
+def wrapper_processes(handle: Handle) -> list[Process]:
+    """The living ones of the wrapper's two shells: the one that was launched, and the one that said it began."""
+    known = {handle.wrapper, began_process(handle)}
+    return [process for process in known if process is not None and process.alive()]
 
 
 def began_process(handle: Handle) -> Process | None:

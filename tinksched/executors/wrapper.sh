@@ -10,31 +10,35 @@
 #     exit    the exit status and a line feed. Without the line feed the file does not count
 #
 # POSIX sh and flock(1) of util-linux; nothing is forked between the command's end and the exit status.
-# All of it is one function, so that the shell has read the whole file before anything runs.
+#
+# There are two shells. The outer one leads the session: when its terminal goes away (the tmux session is closed, the
+# server dies) the kernel sends HUP to the leader alone, and only the leader's death sends it to the command. So the
+# outer shell dies of HUP and TERM, and the inner one outlives them to write down how the command ended.
 
 never() {
     printf '%s\n' "$1" >"$run_dir/never"
     exit 0
 }
 
-main() {
+# The functions are read as a whole before anything runs, so replacing this file disturbs no run.
+inner() {
     run_dir=$1 lease=$2 work_dir=$3
 
     # The command runs in the foreground, so the kernel sends it Ctrl-C and hang-ups itself, and stop goes to its
-    # processes by run id. The wrapper only has to outlive them. A handler, unlike '', is not inherited.
+    # processes by run id. A handler, unlike '', is not inherited.
     trap : HUP INT QUIT TERM
-    # Nobody could ever resume a run that Ctrl-Z suspended.
-    trap '' TSTP
 
-    # Descriptor 9 stays open in the command too: if the wrapper is killed, the lease lives on with the run.
+    # Descriptor 9 stays open in the command too: if this shell is killed, the lease lives on with the run.
     [ -s "$lease" ] || never 'its lease is gone'
     { command exec 9<>"$lease"; } 2>/dev/null || never 'its lease could not be opened'
     flock -s -w 30 9 || never 'its lease could not be locked'
     # The lease may have been revoked, or its file removed by a cleaner, before the lock was there.
     [ -s "$lease" ] && [ "$lease" -ef /proc/self/fd/9 ] || never 'its lease was revoked'
 
+    # `$$` would be the outer shell.
+    read -r pid rest </proc/self/stat
     set -C
-    { echo "$$" >"$run_dir/began"; } 2>/dev/null || exit 0
+    { echo "$pid" >"$run_dir/began"; } 2>/dev/null || exit 0
     set +C
 
     if cd -- "$work_dir"; then
@@ -48,4 +52,11 @@ main() {
     exit "$code"
 }
 
-main "$@"
+outer() {
+    trap : INT QUIT
+    trap '' TSTP # nobody could ever resume a run that Ctrl-Z suspended
+    (inner "$@")
+    exit
+}
+
+outer "$@"

@@ -32,10 +32,12 @@ class Process:
 
     @property
     def name(self) -> str:
-        """Its command name, for messages."""
+        """Its program's name, for messages; longer than the 15 characters that the kernel keeps."""
+        import psutil
+
         try:
-            return Path(f"/proc/{self.pid}/comm").read_text(errors="replace").strip()
-        except OSError:
+            return psutil.Process(self.pid).name()
+        except psutil.Error:
             return "?"
 
 

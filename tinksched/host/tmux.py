@@ -1,9 +1,9 @@
 """Driving tmux: one client call for each thing that is wanted, exact targets, nothing typed, nothing expanded.
 
 What was measured on 3.3a and shapes this file: targets match prefixes unless they begin with `=`; a command in a
-sequence without a target hits the caller's pane; `-s` of new-session and the argument of pipe-pane are expanded as
-formats (`#(…)` runs programs), so `#` and, for pipe-pane, `%` are doubled; an argument that ends in `;` ends the
-command; `.`, `:`, `$`, `\\` and control characters in a session's name are rewritten.
+sequence without a target hits the caller's pane; `-s` and `-c` of new-session and the argument of pipe-pane are
+expanded as formats (`#(…)` runs programs), so `#` and, for pipe-pane, `%` are doubled; an argument that ends in `;`
+ends the command; `.`, `:`, `$`, `\\` and control characters in a session's name are rewritten.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Tmux:
         target = f"={new.name}:"
         sequence = [
             "new-session", "-d", "-P", "-F", "#{session_id} #{pane_id} #{pane_pid}",
-            "-x", str(COLUMNS), "-y", str(LINES), "-c", new.work_dir, "-s", new.name.replace("#", "##"),
+            "-x", str(COLUMNS), "-y", str(LINES), "-c", _literal(new.work_dir), "-s", _literal(new.name),
             *new.command,
         ]  # fmt: skip
         commands = [sequence]
@@ -159,6 +159,11 @@ def _pane(line: str) -> Pane:
 def session_name(text: str) -> str:
     """The name as tmux will keep it: what it would rewrite becomes `_` here first."""
     return "".join("_" if char in ".:$\\" or unicodedata.category(char)[0] == "C" else char for char in text)
+
+
+def _literal(text: str) -> str:
+    """Text where tmux expands formats."""
+    return text.replace("#", "##")
 
 
 def join(commands: Sequence[Sequence[str]]) -> list[str]:

@@ -16,7 +16,7 @@ from ..host import processes
 from ..host.completion import conclude, file_hash, is_fresh, marker_identity
 from ..host.gpus import lease_name
 from ..host.leases import Leases
-from ..host.processes import Process, boot_id
+from ..host.processes import Process, boot_id, identify
 from ..host.rundir import RunDir
 from ..scheduler.loop import STOPPED
 from ..scheduler.main import resolve_gpus
@@ -186,9 +186,10 @@ def _ended_unseen(settings: Settings, active: Sequence[Run]) -> dict[str, Run]:
 
 
 def _wrapper_lives(run: Run) -> bool:
-    if run.boot_id != boot_id() or run.pid is None or run.pid_started is None:
+    if run.boot_id != boot_id():
         return False
-    return Process(run.pid, run.pid_started).alive()
+    known = Process(run.pid, run.pid_started).alive() if run.pid and run.pid_started is not None else False
+    return known or identify(RunDir(run.directory).began() or -1) is not None
 
 
 def _gpus(settings: Settings, active: Sequence[Run]) -> tuple[list[GpuSlots], list[GpuStatus], str | None]:

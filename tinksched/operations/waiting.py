@@ -9,19 +9,24 @@ from collections.abc import Iterator, Sequence
 from ..core.model import Outcome, Task, TaskState
 from ..errors import TinkschedError
 from ..host import processes, wake
+from ..scheduler.loop import STOPPED
+from . import daemon
 from .workspace import OpenWorkspace
 
-BAD = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST, Outcome.CANCELLED)
+_RESTARTS = 5
 
 
 def follow(opened: OpenWorkspace, names: Sequence[str]) -> Iterator[list[Task]]:
     """The tasks of these names, at once and then after every change, until all are done.
 
+    A scheduler that was killed meanwhile is started again.
+
     Raises:
-        TinkschedError: the scheduler ended before they were.
+        TinkschedError: the scheduler was stopped before they were done, or does not stay.
     """
     wanted = set(names)
     listener = wake.listen(opened.state.path)
+    restarts = 0
     try:
         while True:
             scheduler = opened.lock.holder()
@@ -30,10 +35,13 @@ def follow(opened: OpenWorkspace, names: Sequence[str]) -> Iterator[list[Task]]:
             yield tasks
             if all(task.state is TaskState.DONE for task in tasks):
                 return
-            if not opened.lock.is_held():
-                _explain_end(opened, tasks)
-                return
-            _await_change(listener, scheduler)
+            if opened.lock.is_held():
+                _await_change(listener, scheduler)
+            elif opened.store.fact(STOPPED) or restarts >= _RESTARTS:
+                raise _ended(tasks)
+            else:
+                restarts += 1
+                daemon.ensure(opened)
     finally:
         listener.close()
 
@@ -43,15 +51,12 @@ def went_well(tasks: Sequence[Task]) -> bool:
     return all(task.outcome is Outcome.COMPLETED for task in tasks)
 
 
-def _explain_end(opened: OpenWorkspace, tasks: Sequence[Task]) -> None:
-    """The scheduler is gone. Its last words may be younger than what was read, so look once more."""
-    wanted = {task.name for task in tasks}
-    left = [task.name for task in opened.store.tasks() if task.name in wanted and task.state is not TaskState.DONE]
-    if left:
-        raise TinkschedError(
-            f"the scheduler ended, and {len(left)} of {len(tasks)} tasks are not done; running ones go on",
-            hint="tinksched start starts it again; tinksched status shows what is",
-        )
+def _ended(tasks: Sequence[Task]) -> TinkschedError:
+    left = sum(task.state is not TaskState.DONE for task in tasks)
+    return TinkschedError(
+        f"the scheduler ended, and {left} of {len(tasks)} tasks are not done; running ones go on",
+        hint="tinksched start starts it again; tinksched status shows what is",
+    )
 
 
 def _await_change(listener: wake.Receiver, scheduler: processes.Process | None) -> None:

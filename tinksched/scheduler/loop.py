@@ -114,8 +114,7 @@ class Scheduler:
                     break
                 if not more:
                     await self._sleep()
-            await self._tidy()
-        return Result(self._stopped(), self._store.counts(), self._impossible)
+            return Result(self._stopped(), self._store.counts(), self._impossible)
 
     def _listen(self, stack: contextlib.ExitStack, loop: asyncio.AbstractEventLoop) -> None:
         receiver = wake.Receiver(self._state.path, wake.WAKE)
@@ -181,7 +180,8 @@ class Scheduler:
             return all(run.id in self._stuck for run in self._runs.values() if run.task_id in asked)
         if self._stopped():
             return True
-        return not self._runs and len(self._store.queue()) <= self._impossible
+        # While something is still to be tidied up, new tasks are welcome.
+        return not self._runs and self._tidy_at is None and len(self._store.queue()) <= self._impossible
 
     # -- one tick
 
@@ -466,9 +466,6 @@ class Scheduler:
 
         Not before TIDY_SECONDS after an end: closing a session drops what tmux has not yet passed on to the log.
         """
-        if self._tidy_at is None:
-            return
-        await asyncio.sleep(max(0.0, min(self._tidy_at - time.time(), TIDY_SECONDS)))
         self._tidy_at = None
         with contextlib.suppress(TinkschedError, OSError):
             kept = self._store.recently_ended(self._settings.keep_sessions)

@@ -16,7 +16,7 @@ from ..host.rundir import RunDir
 from ..host.statedir import Home, StateDir
 from ..host.tmux import session_name
 
-_FORGOTTEN = re.compile(r"TMUX.*|TINKSCHED_(?:RUN_ID|TASK|GPUS|OUTPUT_DIR|ATTEMPT)|OLDPWD|SHLVL|_")
+_FORGOTTEN = re.compile(r"TMUX|TMUX_PANE|TINKSCHED_(?:RUN_ID|TASK|GPUS|OUTPUT_DIR|ATTEMPT)|OLDPWD|SHLVL|_")
 _TERMINAL = "screen-256color"  # what every tmux since 1.9 understands, whatever the queueing terminal was
 
 

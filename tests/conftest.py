@@ -1,0 +1,19 @@
+"""Fixtures for all tests, and the proof that tests with a real tmux did run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import Lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """A laboratory that is empty of processes again when the test has ended."""
+    laboratory = Lab(tmp_path)
+    yield laboratory
+    laboratory.close()
+    assert not laboratory.processes()
