@@ -17,3 +17,13 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     yield laboratory
     laboratory.close()
     assert not laboratory.processes()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests passed that drove a real tmux; the continuous integration looks for this line."""
+    passed = terminalreporter.stats.get("passed", [])
+    real = [report for report in passed if report.nodeid.startswith(("tests/e2e/", "tests/contract/"))]
+    if real:
+        terminalreporter.write_line(f"real tmux: {len(real)} passed")
+
+

@@ -70,6 +70,7 @@ SHARED = (
         (MERGES, "task_name is missing"),
         (WIDE, "more than 20000 values"),
         (SHARED, "more than 20000 values"),
+        ('args: [&a "' + "${task_name}" * 40_000 + '"' + ", *a" * 15_000 + "]", "more than 20000 values"),
         ("args:\n" + "- b\n" * 200_000, "more than 20000 values"),
         ("".join(f"key{n}: 1\n" for n in range(60_000)), "more than 20000 values"),
         ("".join(f"key{n}: 1\n" for n in range(9_000)), "9001 problems; these are the first 100"),

@@ -275,7 +275,10 @@ def test_a_wide_task_that_waits_for_a_delay_keeps_its_gpus() -> None:
     assert placed(task(1, gpus=2), task(2), on=gpus, delay=10) == []
 
 
-@pytest.mark.xfail(strict=True, reason="_why names the end of the first delay, and a wide task needs that of the last one of its GPUs")
+@pytest.mark.xfail(
+    strict=True,
+    reason="_why names the end of the first delay, and a wide task needs that of the last one of its GPUs",
+)
 def test_a_wide_task_waits_until_enough_of_its_gpus_may_start_again() -> None:
     gpus = [gpu(0, last_start=NOW - 9), gpu(1, last_start=NOW - 3)]
     wide = task(1, gpus=2)
@@ -283,7 +286,10 @@ def test_a_wide_task_waits_until_enough_of_its_gpus_may_start_again() -> None:
     assert reason.detail["until"] == NOW + 7
 
 
-@pytest.mark.xfail(strict=True, reason="_hold does not look at startup_delay: a later task takes the ready GPU, and the wide one waits longer")
+@pytest.mark.xfail(
+    strict=True,
+    reason="_hold does not look at startup_delay: a later task takes the ready GPU, and the wide one waits longer",
+)
 def test_a_wide_task_holds_the_gpus_that_may_start_first() -> None:
     gpus = [gpu(0, last_start=NOW - 1), gpu(1, last_start=NOW - 9), gpu(2)]
     assert placed(task(1, gpus=2), task(2), on=gpus, delay=10) == []

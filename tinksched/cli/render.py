@@ -50,7 +50,7 @@ def message(text: str | None) -> None:
 def status(now: Status, *, last_words: bool = False) -> None:
     """The table of `status`; with `last_words` the ends of the logs of what failed."""
     console = _console()
-    for part in _status_parts(now, console):
+    for part in status_parts(now, console):
         console.print(part)
     if last_words:
         _last_words(now, console)
@@ -68,7 +68,7 @@ def watch(workspace: Workspace) -> None:
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                live.update(Group(*_status_parts(status_of(workspace), console)), refresh=True)
+                live.update(Group(*status_parts(status_of(workspace), console)), refresh=True)
                 time.sleep(1)  # the durations on the screen count seconds
     except KeyboardInterrupt:
         status(status_of(workspace))
@@ -171,7 +171,7 @@ def progress(total: int) -> Iterator[Progress]:
 # -- the table of status
 
 
-def _status_parts(now: Status, console: Console) -> list[RenderableType]:
+def status_parts(now: Status, console: Console) -> list[RenderableType]:
     from rich.text import Text
 
     parts: list[RenderableType] = [_heading(now), _gpu_table(now, console)]

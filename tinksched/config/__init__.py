@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tinksched.config.loader import load
-from tinksched.config.natural import natural_key
-from tinksched.config.schema import KEYS, TASK_OPTIONS, Key
-from tinksched.config.settings import CONFIG_NAME, Origin, Settings, TaskOptions, TaskRule, plain
+from .loader import load
+from .natural import natural_key
+from .schema import KEYS, TASK_OPTIONS, Key
+from .settings import CONFIG_NAME, Origin, Settings, TaskOptions, TaskRule, plain
 
 __all__ = [
     "CONFIG_NAME",

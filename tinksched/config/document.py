@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tinksched.config.broken import NOT_IN_LINE, SECOND_DOCUMENT, Broken, explain, quoted
+from .broken import NOT_IN_LINE, SECOND_DOCUMENT, Broken, explain, quoted
 
 MAX_NODES = 20_000
 MAX_DEPTH = 20
+CHARACTERS = 64  # of a long text count as one node: twenty thousand aliases of it would be no small thing either
 
 Kind = Literal["text", "null", "bool", "int", "float"]
 
@@ -30,7 +31,7 @@ _PLAIN_TAGS = ("!", *(f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "ma
 
 @dataclass(frozen=True, slots=True)
 class ScalarNode:
-    """One value. `text` is what the file says, without its quotes."""
+    """One value. `text` is what the file says, without its quotes; `size` grows with its length."""
 
     line: int
     column: int
@@ -115,11 +116,11 @@ class _Composer:
             return self._alias(event)
         if depth > MAX_DEPTH:
             raise _at(event, f"nested deeper than {MAX_DEPTH} levels")
-        self._charge(event, 1)
         if event.tag is not None and str(event.tag) not in _PLAIN_TAGS:
             self.broken.append(_at(event, f"the tag {quoted(str(event.tag))} means nothing here; remove it"))
         if _is(event, "Scalar"):
             node: Node = _scalar(event, empty_at)
+            self._charge(event, node.size)
         elif _is(event, "SequenceStart"):
             node = self._sequence(event, depth)
         else:
@@ -143,6 +144,7 @@ class _Composer:
             raise _at(event, f"more than {MAX_NODES} values, with aliases written out; a config file is small")
 
     def _sequence(self, start: Any, depth: int) -> SequenceNode:
+        self._charge(start, 1)
         line, column = _place(start)
         items: list[Node] = []
         here = ScalarNode(line, column, "", "null")
@@ -151,6 +153,7 @@ class _Composer:
         return SequenceNode(line, column, tuple(items), 1 + sum(item.size for item in items))
 
     def _mapping(self, start: Any, depth: int) -> MappingNode:
+        self._charge(start, 1)
         line, column = _place(start)
         given: dict[str, Entry] = {}
         merged: dict[str, Entry] = {}
@@ -164,7 +167,7 @@ class _Composer:
             else:
                 self._add(key, place, value, given)
         entries = tuple(entry for name, entry in merged.items() if name not in given) + tuple(given.values())
-        return MappingNode(line, column, entries, 1 + sum(1 + entry.value.size for entry in entries))
+        return MappingNode(line, column, entries, 1 + sum(entry.key.size + entry.value.size for entry in entries))
 
     def _add(self, key: Node, place: ScalarNode, value: Node, given: dict[str, Entry]) -> None:
         if not isinstance(key, ScalarNode):
@@ -197,6 +200,7 @@ def _events(text: str) -> Iterator[Any]:
 
 
 def _is(event: Any, name: str) -> bool:
+    """Events are told apart by name, so that the parser is imported only when there is something to parse."""
     return type(event).__name__ == f"{name}Event"
 
 
@@ -215,4 +219,4 @@ def _scalar(event: Any, empty_at: ScalarNode | None) -> ScalarNode:
     if plain and not event.value and empty_at is not None:
         line, column = empty_at.line, empty_at.column
     kinds = (kind for kind, pattern in _CORE_SCHEMA if plain and pattern.fullmatch(event.value))
-    return ScalarNode(line, column, event.value, next(kinds, "text"))
+    return ScalarNode(line, column, event.value, next(kinds, "text"), 1 + len(event.value) // CHARACTERS)

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tinksched.config.broken import place_of, quoted
-from tinksched.config.document import Entry, MappingNode, Node, compose
-from tinksched.config.schema import KEYS, Key, unknown
-from tinksched.config.settings import CONFIG_NAME, Origin, Settings, shown
-from tinksched.config.values import BadValue, Context, Value, is_empty
-from tinksched.errors import ConfigError, Problem, WorkspaceError
+from .broken import place_of, quoted
+from .document import Entry, MappingNode, Node, compose
+from .schema import KEYS, Key, unknown
+from .settings import CONFIG_NAME, Origin, Settings, shown
+from .values import BadValue, Context, Value, is_empty
+from ..errors import ConfigError, Problem, WorkspaceError
 
 MAX_BYTES = 1_000_000
 MAX_PROBLEMS = 100

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinksched.config import values
-from tinksched.config.broken import quoted
-from tinksched.config.document import ScalarNode
-from tinksched.config.settings import NO_VARIABLES, WORDS_FOR_NONE, TaskRule, plain
-from tinksched.config.values import BadValue, Reader, Value
+from . import values
+from .broken import quoted
+from .document import ScalarNode
+from .settings import NO_VARIABLES, WORDS_FOR_NONE, TaskRule, plain
+from .values import BadValue, Reader, Value
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from tinksched.errors import Problem
+from ..errors import Problem
 
 CONFIG_NAME = "scheduler_config.yml"
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})

@@ -14,14 +14,15 @@ from types import MappingProxyType
 from typing import TypeVar
 from unicodedata import category
 
-from tinksched.config.broken import quoted
-from tinksched.config.document import Entry, MappingNode, Node, ScalarNode, SequenceNode
-from tinksched.config.units import DAY, duration
+from .broken import quoted
+from .document import Entry, MappingNode, Node, ScalarNode, SequenceNode
+from .units import DAY, duration
 
 T = TypeVar("T")
 LARGEST = 1_000_000  # of any whole number: beyond it lies a typing mistake, or somebody's integer overflow
 LONGEST = 365 * DAY
-LONGEST_GLOB = 255  # as file names
+LONGEST_GLOB = 255  # characters, as file names
+LONGEST_NAME = 100  # bytes; what is put behind it must fit into a file name too
 YES_NO = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
 
 
@@ -117,6 +118,8 @@ def session_text(value: Value) -> str:
     found = text(value)
     if any(category(character) in ("Cc", "Zl", "Zp") for character in found):
         raise value.forbids("must not hold control characters or line breaks")
+    if len(found.encode()) > LONGEST_NAME:
+        raise value.forbids(f"must not be longer than {LONGEST_NAME} bytes; it becomes part of names")
     return found
 
 
@@ -125,8 +128,6 @@ def file_name_part(value: Value) -> str:
     found = session_text(value)
     if "/" in found:
         raise value.forbids("must not hold '/'; it becomes part of file names")
-    if len(found.encode()) > 100:
-        raise value.forbids("must not be longer than 100 bytes; it becomes part of file names")
     return found
 
 

@@ -68,8 +68,9 @@ def refuse_namesakes(configs: Iterable[TaskConfig]) -> None:
     """
     seen: dict[str, Path] = {}
     for config in configs:
-        other = seen.setdefault(config.name, config.path)
-        if other is not config.path:
+        other = seen.get(config.name)
+        seen[config.name] = config.path
+        if other is not None:
             what = "is named twice" if other == config.path else f"and {other} are both the task {config.name!r}"
             raise UsageError(f"{config.path} {what}", hint="a task is named by its config file without .yml")
 

@@ -1,0 +1,31 @@
+"""Draws the README's picture from a real run: python -m tests.picture WORKSPACE FILE.svg
+
+WORKSPACE is one whose tasks are running at this moment (that of the quickstart, say).
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from tinksched.cli.render import status_parts
+from tinksched.operations.status import status
+from tinksched.operations.workspace import find
+
+
+def draw(workspace: Path, picture: Path) -> None:
+    """Write what `tinksched status` shows now as an SVG."""
+    console = Console(
+        record=True, width=100, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False
+    )
+    console.print("[bold]$[/bold] tinksched status")
+    for part in status_parts(status(find(workspace, None)), console):
+        console.print(part)
+    console.save_svg(str(picture), title="tinksched")
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Installs what the tests need and runs them: sh tests/run.sh [PYTEST ARGUMENTS]
+#
+#     PYTHON=python3.12 sh tests/run.sh     with another interpreter
+#     sh tests/run.sh -k leases -x          everything after the name goes to pytest; the other checks are left out
+#
+# The environment lies in .venv-tests of the checkout, one for each version of Python.
+set -eu
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3}
+version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+venv=.venv-tests/$version
+
+# What must be there: tmux, flock (util-linux) and a C compiler for the double of NVIDIA's library.
+missing=
+command -v tmux >/dev/null || missing="$missing tmux"
+command -v flock >/dev/null || missing="$missing util-linux"
+command -v cc >/dev/null || command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
+if [ -n "$missing" ]; then
+    if command -v apt-get >/dev/null; then
+        as_root=
+        [ "$(id -u)" = 0 ] || as_root=sudo
+        $as_root apt-get update -qq
+        # shellcheck disable=SC2086 # a list of packages
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+    else
+        echo "tests/run.sh: please install:$missing" >&2
+        exit 2
+    fi
+fi
+
+if [ ! -x "$venv/bin/python" ]; then
+    "$PYTHON" -m venv "$venv"
+fi
+# Installed again whenever the project's description has changed.
+stamp=$venv/installed
+if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+    touch "$stamp"
+fi
+
+if [ $# -gt 0 ]; then
+    exec "$venv/bin/python" -m pytest "$@"
+fi
+"$venv/bin/python" -m ruff check .
+"$venv/bin/python" -m ruff format --check .
+"$venv/bin/python" -m mypy
+"$venv/bin/python" -m pytest -n "${TEST_WORKERS:-4}" --dist worksteal
