@@ -25,5 +25,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     real = [report for report in passed if report.nodeid.startswith(("tests/e2e/", "tests/contract/"))]
     if real:
         terminalreporter.write_line(f"real tmux: {len(real)} passed")
-
-

@@ -44,7 +44,8 @@ _LOOKS = {  # sign, plain sign, style
 def message(text: str | None) -> None:
     """A message for a person, on standard error."""
     if text:
-        print(text, file=sys.stderr)
+        sys.stdout.flush()  # so that the two streams keep their order where they end up together
+        print(text, file=sys.stderr, flush=True)
 
 
 def status(now: Status, *, last_words: bool = False) -> None:

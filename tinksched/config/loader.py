@@ -10,12 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..errors import ConfigError, Problem, WorkspaceError
 from .broken import place_of, quoted
 from .document import Entry, MappingNode, Node, compose
 from .schema import KEYS, Key, unknown
 from .settings import CONFIG_NAME, Origin, Settings, shown
 from .values import BadValue, Context, Value, is_empty
-from ..errors import ConfigError, Problem, WorkspaceError
 
 MAX_BYTES = 1_000_000
 MAX_PROBLEMS = 100

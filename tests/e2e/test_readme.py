@@ -1,0 +1,108 @@
+"""Every command of the README runs as it is written."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_output import read_terminal
+from tests.support import SCRIPT, Bench, Lab
+from tinksched.config import load
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
+QUICKSTART, TESTS, *GUIDE = COMMANDS
+SHOWN_ON_A_TERMINAL = {"tinksched status --watch": "first", "tinksched attach example": "words of example"}
+
+
+def test_the_first_two_commands_are_the_two_that_matter() -> None:
+    assert [QUICKSTART, TESTS] == ["sh examples/quickstart.sh", "sh tests/run.sh"]
+
+
+def test_the_commands_of_the_guide_run_in_their_order(lab: Lab) -> None:
+    bench = Bench(lab, Path(lab.environment["HOME"]) / "experiments" / "first")
+    cwd = lab.folder
+    gate = bench.lab.folder / "gate"
+    ran = []
+    for command in GUIDE:
+        if command.startswith("cd "):
+            cwd = Path(command[3:].replace("~", lab.environment["HOME"]))
+            _give_it_a_script(bench)
+            gate = bench.gate()  # type: ignore[assignment]
+            bench.add("example.yml", f"text: words of example\n{gate.config}")  # type: ignore[attr-defined]
+            continue
+        if command in SHOWN_ON_A_TERMINAL:
+            bench.wait_for_starts("example")
+            shown = read_terminal(["sh", "-c", f"exec {command}"], bench, SHOWN_ON_A_TERMINAL[command])
+            assert SHOWN_ON_A_TERMINAL[command] in shown, command
+        elif command == "tinksched logs example -f":
+            _follow(command, bench)
+        else:
+            if "--wait" in command:
+                gate.open()
+            _run(command, lab, cwd)
+        ran.append(command)
+    assert len(ran) == len(GUIDE) - 1
+
+
+def _give_it_a_script(bench: Bench) -> None:
+    (bench.folder / "train.py").write_text(SCRIPT)
+    path = bench.folder / "scheduler_config.yml"
+    text = re.sub(r"(?m)^#? ?python_env:.*$", "python_env: /bin/sh", path.read_text(), count=1)
+    path.write_text(text)
+    assert load(bench.folder).python_env == "/bin/sh"
+
+
+def _run(command: str, lab: Lab, cwd: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=cwd, env=lab.environment, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def _follow(command: str, bench: Bench) -> None:
+    with subprocess.Popen(
+        ["sh", "-c", f"exec {command}"], cwd=bench.folder, env=bench.lab.environment,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    ) as follower:  # fmt: skip
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == "words of example\n"
+        follower.terminate()
+
+
+def test_the_test_command_hands_its_arguments_to_pytest() -> None:
+    if os.environ.get("PYTEST_XDIST_WORKER") and sys.prefix == sys.base_prefix:
+        pytest.fail("the tests must run in a virtual environment")
+    text = (ROOT / "tests" / "run.sh").read_text()
+    assert 'exec "$venv/bin/python" -m pytest "$@"' in text
+
+
+@pytest.mark.timeout(600)
+def test_the_quickstart_trains_real_models_and_can_be_run_again(lab: Lab) -> None:
+    checkout = lab.folder / "checkout"
+    ignored = shutil.ignore_patterns(".git", ".venv*", ".quickstart", "__pycache__", ".*_cache", ".hypothesis")
+    shutil.copytree(ROOT, checkout, ignore=ignored)
+    environment = {**lab.environment, "HOME": os.environ.get("HOME", "/"), "PYTHON": sys.executable}
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CONFIG_FILE", "PIP_FIND_LINKS"):
+        if name in os.environ:
+            environment[name] = os.environ[name]
+    for attempt in (1, 2):
+        done = subprocess.run(
+            ["sh", "examples/quickstart.sh"], cwd=checkout, env=environment, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=500,
+        )  # fmt: skip
+        assert done.returncode == 0, f"attempt {attempt}\n{done.stdout}{done.stderr}"
+        assert "11 tasks: 10 completed, 1 failed" in done.stdout
+        assert "Got -0.1 instead" in done.stdout or attempt == 2
+        accuracies = re.findall(r"(?m)^    (\w+) +(0\.\d+)$", done.stdout)
+        assert len(accuracies) == 10
+        assert all(float(value) > 0.9 for name, value in accuracies if name != "mlp_tiny_data")
