@@ -11,7 +11,7 @@ from ..config import Settings
 from ..errors import MissingProgram, TinkschedError, UsageError
 from ..host import gpus, tmux
 from ..host.leases import Leases
-from ..scheduler.main import resolve_gpus
+from ..scheduler.devices import resolve_gpus
 
 
 def check(settings: Settings) -> tuple[str, gpus.Resolved]:

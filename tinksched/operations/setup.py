@@ -85,6 +85,7 @@ def _write(folder: Path, there: list[str]) -> SetUp:
 
 def _configuration(folder: Path) -> str:
     name = re.sub(r"[^\w-]+", "_", folder.resolve().name).strip("_") or "experiment"
+    name = name.encode()[:60].decode(errors="ignore")
     text = template(CONFIG_NAME).replace("@TASK_NAME@", name)
     return text.replace("@PYTHON_ENV_LINE@", _python_env_line())
 
@@ -96,7 +97,7 @@ def _python_env_line() -> str:
         if prefix and os.access(Path(prefix) / "bin" / "python", os.X_OK):
             # JSON's strings are YAML's double-quoted ones.
             return f"python_env: {json.dumps(str(Path(prefix) / 'bin' / 'python'), ensure_ascii=False)}"
-    return "# python_env: python3"
+    return "#python_env: python3"
 
 
 def _write_wrapper(path: Path) -> None:
@@ -108,9 +109,8 @@ def _write_wrapper(path: Path) -> None:
 
 
 def _program() -> str:
-    """The `tinksched` that belongs to this Python, or the one on PATH."""
-    beside = Path(sys.executable).parent / "tinksched"
-    return str(beside) if beside.exists() else (shutil.which("tinksched") or "tinksched")
+    """The `tinksched` that belongs to this Python, whether it is there (yet) or not: the wrapper looks further."""
+    return str(Path(sys.executable).absolute().parent / "tinksched")
 
 
 def _ignore_state(path: Path) -> bool:

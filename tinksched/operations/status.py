@@ -18,8 +18,8 @@ from ..host.gpus import lease_name
 from ..host.leases import Leases
 from ..host.processes import Process, boot_id, identify
 from ..host.rundir import RunDir
+from ..scheduler.devices import resolve_gpus
 from ..scheduler.loop import STOPPED
-from ..scheduler.main import resolve_gpus
 from ..store import Store
 from . import selection
 from .workspace import Workspace

@@ -18,10 +18,10 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config import Settings
+from ..config import Settings, load
 from ..core import placement
 from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched
 from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Request, Run, RunState, Task
@@ -29,13 +29,14 @@ from ..errors import StoreError, TinkschedError
 from ..executors import registry
 from ..executors.base import Exited, Handle, Observation, Refused, Running, Unreachable, began_process, handle_of
 from ..host import environments, inotify, processes, wake
-from ..host.completion import file_hash
+from ..host.completion import file_hash, marker_identity
 from ..host.gpus import Device, lease_name
 from ..host.leases import Claim, Desk, Lease, Leases
 from ..host.processes import Process, boot_id
 from ..host.rundir import RunDir
 from ..host.statedir import Home, StateDir
 from ..store import Store, Transaction
+from .devices import resolve_gpus
 from .endings import Circumstances, Ending, ending_of
 from .journal import Journal
 from .starting import RunMaker
@@ -66,7 +67,9 @@ class Scheduler:
     ) -> None:  # fmt: skip
         """With `launching` off nothing is started: what was asked for (cancel, kill-all) is done, and that's all."""
         self._settings = settings
+        self._read_as = marker_identity(settings.file)
         self._state = state
+        self._home = home
         self._journal = journal
         self._launching = launching
         self._gpus = {gpu.index: lease_name(gpu) for gpu in gpus}
@@ -187,6 +190,7 @@ class Scheduler:
 
     async def _tick(self) -> bool:
         """Observe, decide, persist, act. True if there is reason for another tick at once."""
+        self._follow_settings()
         self._serve_requests()
         endings = await self._endings()
         new: list[tuple[Run, Task]] = []
@@ -211,6 +215,26 @@ class Scheduler:
         if self._tidy_at is not None and time.time() >= self._tidy_at:
             await self._tidy()
         return bool(failed)
+
+    def _follow_settings(self) -> None:
+        """Use an edited configuration from the next launch on. Executor, names and log folder stay as they began."""
+        identity = marker_identity(self._settings.file)
+        if identity == self._read_as or not self._launching:
+            return
+        self._read_as = identity
+        old = self._settings
+        try:
+            new = load(old.workspace, old.file)
+            resolved = resolve_gpus(new)
+        except TinkschedError as error:
+            self._journal.say(f"the configuration was edited, but the old one stays in use: {error}")
+            return
+        self._settings = replace(
+            new, executor=old.executor, tmux_socket=old.tmux_socket, log_dir=old.log_dir, task_name=old.task_name
+        )
+        self._gpus = {gpu.index: lease_name(gpu) for gpu in resolved.gpus}
+        self._maker = RunMaker(self._settings, self._state, self._home)
+        self._journal.say("the configuration was edited, and is used from now on")
 
     async def _endings(self) -> list[Ending]:
         handles = {self._handle(run): run for run in self._runs.values()}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 from ..config import Settings
-from ..host import gpus, wake
+from ..host import wake
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import Store
+from .devices import resolve_gpus
 from .journal import Journal
 from .loop import Result, Scheduler
 from .starting import Logs
@@ -53,16 +53,6 @@ def settle_requests(settings: Settings, state: StateDir, home: Home) -> bool:
         lock.release()
         journal.close()
     return True
-
-
-def resolve_gpus(settings: Settings) -> gpus.Resolved:
-    """The GPUs that this workspace's tasks may use on this machine.
-
-    Raises:
-        UsageError: the settings ask for what isn't there.
-    """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return gpus.resolve(gpus.discover(), gpu_count=settings.gpu_count, use_gpus=settings.use_gpus, visible=visible)
 
 
 def _begin(settings: Settings, state: StateDir, home: Home, journal: Journal) -> Scheduler:
