@@ -167,15 +167,17 @@ def test_a_run_comes_back_with_every_field(store: Store, other: Store) -> None:
     assert empty == [], "this test has a value for every field"
 
 
-@pytest.mark.parametrize("outcome", Outcome)
 @pytest.mark.parametrize("code", [None, *ReasonCode])
-def test_every_outcome_and_reason_can_be_stored(store: Store, outcome: Outcome, code: ReasonCode | None) -> None:
-    (task,) = add(store, "a")
-    reason = Reason(code, {"why": "ä'\"\n{}", "code": 1, "until": NOW}) if code else None
-    with store.transaction("me", NOW) as tx:
-        tx.apply(task, Dropped(outcome, reason))  # type: ignore[arg-type]
-    (found,) = store.tasks()
-    assert (found.outcome, found.reason) == (outcome, reason)
+def test_every_outcome_and_reason_can_be_stored(store: Store, code: ReasonCode | None) -> None:
+    reason = Reason(code or ReasonCode.KILL_ALL, {"why": "ä'\"\n{}", "code": 1, "until": NOW})
+    for outcome, task in zip(Outcome, add(store, *(outcome.value for outcome in Outcome)), strict=True):
+        active, run = begin(store, task)
+        with store.transaction("me", NOW) as tx:
+            tx.apply_run(run, Ended(outcome, reason if code else None, None, NOW))
+            tx.apply(active, Finished(outcome, reason if code else None))
+    assert {(task.outcome, task.name) for task in store.tasks()} == {(outcome, outcome.value) for outcome in Outcome}
+    assert {task.reason.code if task.reason else None for task in store.tasks()} == {code}
+    assert all(run.reason == store.tasks()[run.task_id - 1].reason for run in store.last_runs().values())
 
 
 texts = st.text(st.characters(blacklist_categories=("Cs",)), max_size=30)
@@ -707,7 +709,8 @@ def test_a_file_that_can_not_be_used_is_refused_by_name_and_left_as_it_is(path: 
 
 
 def test_a_database_of_ours_that_does_not_fit_its_version_is_refused(path: Path) -> None:
-    raw(path, f"PRAGMA application_id = {database.APPLICATION_ID}; CREATE TABLE tasks (x); INSERT INTO tasks VALUES (1)")
+    ours = f"PRAGMA application_id = {database.APPLICATION_ID}"
+    raw(path, f"{ours}; CREATE TABLE tasks (x); INSERT INTO tasks VALUES (1)")
     with pytest.raises(StoreError) as caught:
         Store(path)
     assert str(path) in caught.value.message

@@ -65,7 +65,8 @@ class TmuxExecutor(WrapperRuns):
                     raise error
             if there.run == run.id:
                 return name, there
-            if there.dead and there.run and there.workspace == self._workspace_id:
+            ended = there.dead or processes.identify(there.pid) is None
+            if ended and there.run and there.workspace == self._workspace_id:
                 self._tmux.kill_session(there.session_id)  # the kept session of an earlier run
                 number -= 1
             else:

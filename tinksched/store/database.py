@@ -90,9 +90,11 @@ def _create_private(path: Path) -> None:
 
 def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
     """Look before anything is written: a foreign or newer file must stay untouched."""
+    connection.execute("BEGIN")  # one snapshot: somebody else may be making the tables at this moment
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    connection.execute("COMMIT")
     known = len(migrations())
     if tables and application != APPLICATION_ID:
         raise StoreError(

@@ -99,6 +99,14 @@ class Store:
         sql = "SELECT * FROM tasks WHERE state = 'queued' ORDER BY priority DESC, queue_number"
         return [records.task_of(row) for row in self._read(sql)]
 
+    def queue_length(self) -> int:
+        """How many tasks are queued."""
+        return int(self._read("SELECT count(*) AS number FROM tasks WHERE state = 'queued'")[0]["number"])
+
+    def has_queue(self) -> bool:
+        """Whether any task is queued."""
+        return bool(self._read("SELECT 1 FROM tasks WHERE state = 'queued' LIMIT 1"))
+
     def active_tasks(self) -> list[Task]:
         """The tasks that have a run which has not ended."""
         return [records.task_of(row) for row in self._read("SELECT * FROM tasks WHERE state = 'active' ORDER BY id")]

@@ -1,0 +1,271 @@
+"""What is on record and what is held: the runs of the workspace, their leases, and the one transaction of a tick.
+
+Persist, act, record: `commit` writes down in one transaction what ended and what takes its place, before anything is
+launched; `record_launch` writes down what came of it; `adopt` settles what a scheduler that died in between left open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..config import Settings
+from ..core import placement
+from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched
+from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task
+from ..errors import StoreError, TinkschedError
+from ..executors.base import Handle, NeverBegan, began_process, handle_of
+from ..host import environments
+from ..host.completion import file_hash
+from ..host.leases import Claim, Desk, Lease, Leases
+from ..host.processes import boot_id
+from ..host.rundir import RunDir
+from ..host.statedir import Home, StateDir
+from ..store import Store, Transaction
+from .endings import Circumstances, Ending, ending_of
+from .journal import Journal
+from .starting import RunMaker
+
+WHO = "scheduler"
+NEVER_BEGAN_LIMIT = 3  # launches in a row that never begin, until a task has failed
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # the machine's state, not the task's
+
+
+class Ledger:
+    """The runs that have not ended, as they are on record."""
+
+    def __init__(self, settings: Settings, state: StateDir, home: Home, store: Store, journal: Journal) -> None:
+        self._state = state
+        self._home = home
+        self._store = store
+        self._journal = journal
+        self._leases = Leases()
+        self._held: dict[str, Lease] = {}
+        self._last_start: dict[int, float] = {}
+        self._never_began: dict[int, int] = {}
+        self._boot = boot_id()
+        self._gpus: Mapping[int, str] = {}
+        self.runs: dict[str, Run] = {}
+        self.wake_at: float | None = None  # when a startup_delay ends that somebody waits for
+        self.impossible = 0  # queued tasks that can't ever start on these GPUs
+        self.use(settings, {})
+
+    def use(self, settings: Settings, gpus: Mapping[int, str]) -> None:
+        """Work with these settings and GPUs (index to device name, in order of preference) from now on."""
+        self._settings = settings
+        self._gpus = gpus
+        self._maker = RunMaker(settings, self._state, self._home)
+
+    @property
+    def lease_folder(self) -> Path:
+        """Where the leases of this host are; a slot that falls free shows there."""
+        return self._leases.folder
+
+    def close(self) -> None:
+        """Let go of the leases. Runs that go on hold theirs themselves."""
+        for lease in self._held.values():
+            lease.close()
+
+    # -- observing
+
+    def handle(self, run: Run) -> Handle:
+        """The handle of a run. Pids of before a restart of the machine mean nothing now."""
+        return handle_of(run) if run.boot_id == self._boot else Handle(run.id, run.directory)
+
+    def circumstances(self, run: Run, leftovers: tuple[str, ...] = ()) -> Circumstances:
+        """What is on record about a run that is over, besides what was seen of it."""
+        task = self._store.task(run.task)
+        request = task.request if task else None
+        by = self._store.requested_by(task) if task and request else ""
+        return Circumstances(request, by, leftovers, rebooted=run.boot_id != self._boot)
+
+    # -- the transaction of a tick
+
+    def commit(self, endings: Sequence[Ending], *, launching: bool) -> list[Run]:
+        """Write down what ended and what starts, in one transaction. Returns the runs to launch.
+
+        Raises:
+            TinkschedError: nothing was written, and nothing is held for what was to start.
+        """
+        for ending in endings:
+            self._let_go(ending.run)
+        launching = launching and (bool(endings) or self._store.has_queue())
+        if not launching:
+            self.wake_at = None
+        if not endings and not launching:
+            return []
+        new: list[Run] = []
+        with contextlib.ExitStack() as stack:
+            desk = stack.enter_context(self._leases.admission(self._gpus.values())) if launching else None
+            try:
+                with self._store.transaction(WHO, time.time()) as tx:
+                    self._record(tx, endings)
+                    if desk is not None:
+                        self._start_what_fits(tx, desk, {ending.run.id for ending in endings}, new)
+            except BaseException:
+                for run in new:
+                    self._take_away(run)
+                raise
+        for ending in endings:
+            self._forget(ending)
+        for run in new:
+            self.runs[run.id] = run
+            self._last_start.update(dict.fromkeys(run.gpus, run.created_at))
+        return new
+
+    def record_launch(self, run: Run, handle: Handle) -> None:
+        """Write down that a run was launched. If that fails it stays `starting`, which `adopt` can settle as well."""
+        wrapper = handle.wrapper
+        event = Launched(wrapper.pid if wrapper else None, wrapper.started if wrapper else None, handle.session)
+        try:
+            with self._store.transaction(WHO, time.time()) as tx:
+                self.runs[run.id] = tx.apply_run(run, event)
+        except StoreError as error:
+            self._journal.say(f"{run.task}: started, but that could not be recorded: {error}")
+        again = f", attempt {run.attempt}" if run.attempt > 1 else ""
+        session = f", session {handle.session}" if handle.session else ""
+        self._journal.say(f"{run.task}: started on GPU {', '.join(map(str, run.gpus))}{session}{again}")
+
+    def _record(self, tx: Transaction, endings: Sequence[Ending]) -> None:
+        for ending in endings:
+            task = self._store.task(ending.run.task)
+            assert task is not None, "a task is never deleted while it has a run"
+            if ending.outcome is None:
+                tx.remove_run(ending.run, ending.reason.text if ending.reason else "")
+                self._give_back(tx, task, ending)
+            else:
+                tx.apply_run(ending.run, Ended(ending.outcome, ending.reason, ending.exit_code, ending.at))
+                tx.apply(task, Finished(ending.outcome, ending.reason))
+
+    def _give_back(self, tx: Transaction, task: Task, ending: Ending) -> None:
+        """Queue a task again whose run never began; give up on one that never begins, whatever is tried."""
+        assert ending.reason is not None
+        times = self._never_began.get(task.id, 0) + 1
+        self._never_began[task.id] = times
+        queued = tx.apply(task, GaveBack(ending.reason))
+        if times >= NEVER_BEGAN_LIMIT:
+            why = f"{times} launches in a row never began ({ending.reason.detail.get('why', '')})"
+            tx.apply(queued, Dropped(Outcome.FAILED, Reason(ReasonCode.LAUNCH_FAILED, {"why": why})))
+
+    # -- starting
+
+    def _start_what_fits(self, tx: Transaction, desk: Desk, ended: set[str], new: list[Run]) -> None:
+        now = time.time()
+        queue = self._store.queue()
+        decision = placement.decide(
+            queue,
+            self._slots(desk, ended),
+            now,
+            policy=placement.Policy(self._settings.placement),
+            startup_delay=self._settings.startup_delay,
+        )
+        self.wake_at = decision.wake_at
+        self.impossible = sum(reason.code is ReasonCode.NO_SUCH_GPU for reason in decision.waiting.values())
+        tasks = {task.id: task for task in queue}
+        for placed in decision.placements:
+            task = tasks[placed.task_id]
+            run = self._intend(desk, task, placed.gpus, now)
+            if isinstance(run, Reason):
+                tx.apply(task, Dropped(Outcome.FAILED, run))
+                self._journal.say(f"{task.name}: {run.text}")
+                continue
+            new.append(run)
+            tx.apply(task, Began(file_hash(task.config)))
+            tx.add_run(run)
+
+    def _slots(self, desk: Desk, ended: set[str]) -> list[GpuSlots]:
+        own = [run for run in self.runs.values() if run.id not in ended]
+        return [
+            GpuSlots(
+                index,
+                device,
+                self._settings.max_jobs_per_gpu,
+                own=tuple(run for run in own if device in run.devices),
+                others=tuple(desk.tenants(device, self.runs)),
+                last_start=self._last_start.get(index),
+            )
+            for index, device in self._gpus.items()
+        ]
+
+    def _intend(self, desk: Desk, task: Task, gpus: tuple[int, ...], now: float) -> Run | Reason:
+        """Lease the slots and write the run's files. The caller commits, or takes everything away again."""
+        run_id = self._maker.new_id()
+        devices = {index: self._gpus[index] for index in gpus}
+        limit = 1 if task.spec.exclusive else self._settings.max_jobs_per_gpu
+        claim = Claim(run_id, task.name, str(self._settings.workspace), limit, now)
+        lease = desk.grant(list(devices.values()), claim)
+        run = self._maker.make(task, run_id, devices, lease.path, now)
+        self._held[run_id] = lease
+        try:
+            base = environments.load(self._state.environments, task.spec.environment_ref)
+            self._maker.prepare(task, run, base)
+        except (OSError, ValueError) as error:
+            self._take_away(run)
+            if isinstance(error, OSError) and error.errno in _PASSING:
+                raise TinkschedError(f"{task.name} can't be started: {error}") from None
+            return Reason(ReasonCode.LAUNCH_FAILED, {"why": f"its files can't be written or read: {error}"})
+        return run
+
+    # -- letting go
+
+    def _let_go(self, run: Run) -> None:
+        """Give back the lease of a run that has ended. All its processes are gone, so nobody else holds it."""
+        lease = self._held.pop(run.id, None)
+        if lease is not None:
+            lease.close()
+        self._leases.release(Path(run.lease), run.devices, run.id)
+
+    def _take_away(self, run: Run) -> None:
+        """Undo an intent that was not committed."""
+        self._let_go(run)
+        RunDir(run.directory).remove()
+
+    def _forget(self, ending: Ending) -> None:
+        run = ending.run
+        self.runs.pop(run.id, None)
+        if ending.outcome is None:
+            RunDir(run.directory).remove()
+        else:
+            self._never_began.pop(run.task_id, None)
+        outcome = ending.outcome.value.replace("_", " ") if ending.outcome else "queued again"
+        took = f" after {ending.at - run.created_at:.1f} s" if ending.outcome else ""
+        self._journal.say(f"{run.task}: {outcome}{took}" + (f": {ending.reason.text}" if ending.reason else ""))
+
+    # -- start-up
+
+    def adopt(self) -> None:
+        """Take over the runs that are on record. Those that were only intended are settled for good here.
+
+        Raises:
+            TinkschedError: the store can't be written.
+        """
+        never: list[Ending] = []
+        for run in self._store.active_runs():
+            self.runs[run.id] = run
+            if run.state is RunState.STARTING:
+                ending = self._settle(run)
+                if ending is not None:
+                    never.append(ending)
+                    continue
+            lease = self._leases.hold(Path(run.lease))
+            if lease is not None:
+                self._held[run.id] = lease
+            self._last_start.update(dict.fromkeys(run.gpus, run.created_at))
+        self.commit(never, launching=False)
+        self._never_began.clear()  # that was no fault of theirs
+        if self.runs:
+            self._journal.say(f"{len(self.runs)} run{'s' if len(self.runs) > 1 else ''} of before found again")
+
+    def _settle(self, run: Run) -> Ending | None:
+        """Whether a run that was being launched when its scheduler died has begun: None, or that it never will."""
+        if RunDir(run.directory).take_back():
+            never = NeverBegan("the scheduler ended before it was launched")
+            return ending_of(run, never, self.circumstances(run), self._settings, time.time())
+        wrapper = began_process(handle_of(run))
+        event = Launched(wrapper.pid if wrapper else None, wrapper.started if wrapper else None, run.session)
+        with self._store.transaction(WHO, time.time()) as tx:
+            self.runs[run.id] = tx.apply_run(run, event)
+        return None
