@@ -120,7 +120,7 @@ def apply_task(task: Task, event: TaskEvent, now: float) -> Task:
         case Began(config_hash):
             return replace(moved, attempts=task.attempts + 1, reason=None, config_hash=config_hash)
         case GaveBack(reason):
-            return replace(moved, attempts=task.attempts - 1, reason=reason)
+            return replace(moved, attempts=task.attempts - 1, reason=reason, request=None)
         case Finished(outcome, reason) | Dropped(outcome, reason):
             return replace(moved, outcome=outcome, reason=reason, request=None)
         case Requeued(number, priority, spec):

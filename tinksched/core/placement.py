@@ -39,7 +39,7 @@ class _Desk:
 
     gpu: GpuSlots
     order: int
-    started: list[bool] = field(default_factory=list)  # exclusivity of each task placed in this walk
+    started: list[Task] = field(default_factory=list)  # placed in this walk
     held: int = 0
     held_for: str = ""
 
@@ -49,7 +49,7 @@ class _Desk:
 
     @property
     def allowed(self) -> int:
-        return 1 if any(self.started) else self.gpu.allowed
+        return 1 if any(task.spec.exclusive for task in self.started) else self.gpu.allowed
 
     def has_slot(self, task: Task) -> bool:
         """Room for one more that leaves everybody's limit respected, held slots aside."""
@@ -101,15 +101,15 @@ def decide(
         if len(ready) >= task.spec.gpus:
             chosen = sorted(ready, key=lambda desk: _preference(desk, policy))[: task.spec.gpus]
             for desk in chosen:
-                desk.started.append(task.spec.exclusive)
+                desk.started.append(task)
             placements.append(Placement(task.id, tuple(sorted(desk.gpu.index for desk in chosen))))
             continue
         waiting[task.id] = _why(task, candidates, free, startup_delay, now)
         if len(free) >= task.spec.gpus:
-            ends = sorted(end for desk in free if (end := desk.ready_at(startup_delay, now)) is not None)
-            wake_at = min(ends[0], wake_at) if wake_at is not None else ends[0]
+            _, until = _enough_ready(task, free, startup_delay, now)
+            wake_at = until if wake_at is None else min(until, wake_at)
         if task.spec.gpus > 1 or task.spec.exclusive:
-            _hold(task, candidates)
+            _hold(task, candidates, startup_delay, now)
     return Decision(tuple(placements), waiting, wake_at)
 
 
@@ -125,10 +125,20 @@ def _preference(desk: _Desk, policy: Policy) -> tuple[float, int]:
     return (load, desk.order)
 
 
-def _hold(task: Task, candidates: list[_Desk]) -> None:
-    """Reserve the GPUs that the task will get: those with a free slot, then those that need the fewest ends."""
-    nearest = sorted(candidates, key=lambda desk: (desk.held > 0, not desk.has_slot(task), desk.used, desk.order))
-    for desk in nearest[: task.spec.gpus]:
+def _enough_ready(task: Task, free: list[_Desk], delay: float, now: float) -> tuple[_Desk, float]:
+    """The GPU whose startup delay ends last of the first ones that are enough for the task, and when."""
+    ends = sorted(((desk.ready_at(delay, now) or now, desk.order, desk) for desk in free), key=lambda end: end[:2])
+    until, _, desk = ends[task.spec.gpus - 1]
+    return desk, until
+
+
+def _hold(task: Task, candidates: list[_Desk], delay: float, now: float) -> None:
+    """Reserve the GPUs that the task will get: those with a free slot that may start first, then the least loaded."""
+
+    def nearness(desk: _Desk) -> tuple[bool, bool, float, int, int]:
+        return (desk.held > 0, not desk.has_slot(task), desk.ready_at(delay, now) or now, desk.used, desk.order)
+
+    for desk in sorted(candidates, key=nearness)[: task.spec.gpus]:
         desk.held = desk.allowed if task.spec.exclusive else desk.held + 1
         desk.held_for = desk.held_for or task.name
 
@@ -137,21 +147,20 @@ def _why(task: Task, candidates: list[_Desk], free: list[_Desk], delay: float, n
     """The one sentence that helps most. The order of the checks is the order of their weight."""
     wanted = task.spec.gpus
     if len(free) >= wanted:
-        desk, until = min(
-            ((desk, end) for desk in free if (end := desk.ready_at(delay, now)) is not None), key=lambda pair: pair[1]
-        )
+        desk, until = _enough_ready(task, free, delay, now)
         return Reason(ReasonCode.STARTUP_DELAY, {"gpu": desk.gpu.index, "until": until})
-    if sum(desk.has_slot(task) for desk in candidates) >= wanted:
+    count = sum(desk.has_slot(task) for desk in candidates)
+    if count >= wanted:
         holder = next(desk.held_for for desk in candidates if desk.has_slot(task) and desk.held_for)
         return Reason(ReasonCode.HELD_FOR, {"task": holder})
     others = _others(candidates)
     if task.spec.exclusive:
         what = "a GPU" if wanted == 1 else f"{wanted} GPUs"
-        count = {"free": len(free) or "none", "free_is": "is" if len(free) <= 1 else "are"}
-        return Reason(ReasonCode.NEEDS_EMPTY_GPUS, {"wanted": what, **count, "others": others})
+        empty = {"free": count or "none", "free_is": "is" if count <= 1 else "are"}
+        return Reason(ReasonCode.NEEDS_EMPTY_GPUS, {"wanted": what, **empty, "others": others})
     if wanted > 1:
-        count = {"free": len(free) or "none", "free_has": "has" if len(free) <= 1 else "have"}
-        return Reason(ReasonCode.TOO_FEW_GPUS, {"wanted": wanted, **count, "others": others})
+        some = {"free": count or "none", "free_has": "has" if count <= 1 else "have"}
+        return Reason(ReasonCode.TOO_FEW_GPUS, {"wanted": wanted, **some, "others": others})
     taken: dict[str, str | int | float] = {
         "used": sum(desk.used for desk in candidates),
         "slots": sum(desk.gpu.slots for desk in candidates),
@@ -170,6 +179,7 @@ def _others(desks: list[_Desk]) -> str:
         more = f" and {len(tenants) - 1} more" if len(tenants) > 1 else ""
         return f"; one by {first.user}, {first.task} of {first.workspace}{more}"
     alone = [run.task for desk in desks for run in desk.gpu.own if run.exclusive]
+    alone += [task.name for desk in desks for task in desk.started if task.spec.exclusive]
     return f"; {alone[0]} has one for itself alone" if alone else ""
 
 

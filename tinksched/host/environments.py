@@ -20,7 +20,7 @@ def save(folder: Path, environment: Mapping[str, str]) -> str:
     """
     content = json.dumps(dict(environment), sort_keys=True).encode()  # lone surrogates stand for bytes: \udcXX
     name = hashlib.sha256(content).hexdigest()[:16]
-    if not (folder / name).exists():
+    if not _holds(folder / name, content):
         aside = folder / f"{name}.{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
             aside.unlink()
@@ -37,4 +37,14 @@ def load(folder: Path, name: str) -> dict[str, str]:
         ValueError: it is damaged.
     """
     record = json.loads((folder / name).read_bytes())
+    if not isinstance(record, dict):
+        raise ValueError(f"{folder / name} holds no environment")
     return {str(key): str(value) for key, value in record.items()}
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether the file is there as a whole: a machine that lost power may have left the name alone."""
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+_TAKEN_BACK = "taken back by the scheduler\n"
+_PID = re.compile("[0-9]{1,10}")
+_STATUS = re.compile("[0-9]{1,3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +43,22 @@ class RunDir:
         write_private(self.path / "command", set_arguments(command, environment))
 
     def take_back(self) -> bool:
-        """Make sure that the run never begins. False if it has begun already."""
+        """Make sure that the run never begins. False if it has begun already; the answer stays the same."""
+        aside = self.path / f"taken-back.{os.getpid()}"
         try:
-            os.close(os.open(self.path / "began", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        except FileExistsError:
-            return False
+            aside.unlink(missing_ok=True)
+            write_private(aside, _TAKEN_BACK.encode())
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, self.path / "began")
+            aside.unlink()
+            return (self.path / "began").read_text(errors="replace") == _TAKEN_BACK
         except FileNotFoundError:
             return True  # the folder was never made, or was deleted: the wrapper can't create the file either
-        return True
 
     def began(self) -> int | None:
         """The wrapper's pid once the run has begun; None before, or while the file is being written."""
         text = self._line("began")
-        return int(text) if text and text.isdigit() else None
+        return int(text) if text and _PID.fullmatch(text) else None
 
     def never(self) -> str | None:
         """Why the wrapper did not begin; None if it said nothing."""
@@ -59,7 +67,7 @@ class RunDir:
     def exit_status(self) -> ExitStatus | None:
         """The exit status, once it is there as a whole."""
         text = self._line("exit")
-        if text is None or not text.isdigit():
+        if text is None or not _STATUS.fullmatch(text):
             return None
         with contextlib.suppress(OSError):
             return ExitStatus(int(text), (self.path / "exit").stat().st_mtime)
@@ -86,7 +94,9 @@ def set_arguments(command: Sequence[str], environment: Mapping[str, str]) -> byt
     `env` sets even those variables whose names a shell would refuse.
     """
     pairs = [f"{name}={value}" for name, value in environment.items()]
-    words = ["env", "-i", *pairs, *command]
+    # `env` would take a program in a folder named lr=0.1 for one more variable.
+    detour = ["/bin/sh", "-c", 'exec "$0" "$@"'] if "=" in command[0] else []
+    words = ["env", "-i", "--", *pairs, *detour, *command]
     return os.fsencode(f"set -- {' '.join(map(shlex.quote, words))}\n")
 
 

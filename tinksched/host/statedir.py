@@ -59,7 +59,10 @@ class StateDir:
     @property
     def exists(self) -> bool:
         """Whether anything was ever queued here."""
-        return self.database.exists()
+        try:
+            return self.database.stat().st_size > 0
+        except FileNotFoundError:
+            return False
 
 
 def prepare(workspace: Path) -> tuple[StateDir, Home]:
@@ -68,9 +71,9 @@ def prepare(workspace: Path) -> tuple[StateDir, Home]:
     Raises:
         WorkspaceError: it belongs to another user, another host or another place, or the disk is read-only.
     """
-    _check_owner(workspace)
     state = StateDir(workspace / NAME)
     try:
+        _check_owner(workspace)
         state.path.mkdir(mode=0o700, exist_ok=True)
         _check_owner(state.path)
         for folder in (state.runs, state.environments):
@@ -97,12 +100,22 @@ def check_home(state: StateDir) -> None:
 
 
 def read_home(state: StateDir) -> Home | None:
-    """What the state says of its home; None if it says nothing."""
+    """What the state says of its home; None if it says nothing.
+
+    Raises:
+        WorkspaceError: it says something that can't be understood; it is left as it is.
+    """
+    file = state.path / "home"
     try:
-        record = json.loads((state.path / "home").read_text())
+        record = json.loads(file.read_text())
         return Home(**{name: str(record[name]) for name in ("host", "machine", "path", "workspace_id")})
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WorkspaceError(
+            f"{file} can't be read ({error}), so nobody knows which host this state belongs to",
+            hint=f"if no other host works on this workspace: rm {file}",
+        ) from None
 
 
 class SchedulerLock:
@@ -171,19 +184,23 @@ def machine_id() -> str:
 def _home(state: StateDir, workspace: Path) -> Home:
     home = read_home(state)
     if home is None:
-        home = Home(socket.gethostname(), machine_id(), str(workspace), secrets.token_hex(4))
-        _write_home(state, home)
-        return home
+        _write_home(state, Home(socket.gethostname(), machine_id(), str(workspace), secrets.token_hex(4)), new=True)
+        home = read_home(state)  # that of whoever was first
+        assert home is not None
     _check_host(state, home)
     if home.path == str(workspace):
         return home
-    if (Path(home.path) / NAME / "home").exists():
+    elsewhere = Path(home.path) / NAME / "home"
+    if elsewhere.exists() and elsewhere.samefile(state.path / "home"):
+        return home  # one folder, mounted in two places
+    there = read_home(StateDir(Path(home.path) / NAME))
+    if there is not None and there.workspace_id == home.workspace_id:
         raise WorkspaceError(
             f"{workspace} is a copy of the workspace {home.path}, state included",
             hint=f"to begin with a state of its own: rm -r {state.path}",
         )
     moved = Home(home.host, home.machine, str(workspace), home.workspace_id)
-    _write_home(state, moved)
+    _write_home(state, moved, new=False)
     return moved
 
 
@@ -196,25 +213,35 @@ def _check_host(state: StateDir, home: Home) -> None:
         )
 
 
-def _write_home(state: StateDir, home: Home) -> None:
+def _write_home(state: StateDir, home: Home, *, new: bool) -> None:
+    """Written aside and put in place as a whole. A new one never replaces one that is there."""
     record = {"host": home.host, "machine": home.machine, "path": home.path, "workspace_id": home.workspace_id}
     aside = state.path / f"home.{os.getpid()}"
     aside.write_text(json.dumps(record) + "\n")
     aside.chmod(0o600)
-    aside.replace(state.path / "home")
+    if not new:
+        aside.replace(state.path / "home")
+        return
+    with contextlib.suppress(FileExistsError):
+        os.link(aside, state.path / "home")
+    aside.unlink()
 
 
 def _check_owner(folder: Path) -> None:
     owner = folder.stat().st_uid
     if owner != os.geteuid():
-        try:
-            name = pwd.getpwuid(owner).pw_name
-        except KeyError:
-            name = f"uid {owner}"
+        name = _user(owner)
         raise WorkspaceError(
-            f"{folder} belongs to {name}, and you are {pwd.getpwuid(os.geteuid()).pw_name}",
+            f"{folder} belongs to {name}, and you are {_user(os.geteuid())}",
             hint=f"run it as {name}, or make a workspace of your own: tinksched setup-workspace DIR",
         )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # as in many containers
+        return f"uid {uid}"
 
 
 def _check_writable(folder: Path) -> None:

@@ -8,11 +8,13 @@ the open folder, which is always short.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+_NOBODY = (errno.ECONNREFUSED, errno.ENOENT, errno.ENOTDIR, errno.EPROTOTYPE, errno.ENOTSOCK)
 WAKE = "wake"
 LISTENERS = "listeners"
 
@@ -27,13 +29,17 @@ class Receiver:
             OSError: the folder isn't there or can't be written.
         """
         self.path = folder / name
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        with _short(folder) as short:
-            self._socket.bind(f"{short}/{name}")
-        self.path.chmod(0o600)
-        self._socket.setblocking(False)
+        with contextlib.ExitStack() as stack:
+            short = stack.enter_context(_short(folder))
+            with contextlib.suppress(FileNotFoundError):
+                self.path.unlink()
+            made = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC))
+            made.bind(f"{short}/{name}")
+            self.path.chmod(0o600)
+            self._inode = self.path.stat().st_ino
+            made.setblocking(False)
+            self._socket = made.dup()
+            os.set_inheritable(self._socket.fileno(), False)
 
     def fileno(self) -> int:
         """The descriptor to wait for."""
@@ -50,19 +56,22 @@ class Receiver:
     def close(self) -> None:
         """Unbind, and remove the name unless somebody else has taken it by now."""
         with contextlib.suppress(OSError):
-            self.path.unlink()
+            if self.path.stat().st_ino == self._inode:
+                self.path.unlink()
         self._socket.close()
 
 
 def send(folder: Path, name: str, message: bytes = b"") -> bool:
     """Send a datagram to `folder/name`. False if nobody listens there."""
     kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
-    with contextlib.suppress(OSError), _short(folder) as short, socket.socket(socket.AF_UNIX, kind) as sender:
-        sender.setblocking(False)
-        with contextlib.suppress(BlockingIOError):  # its queue is full, so it will wake up anyway
+    try:
+        with _short(folder) as short, socket.socket(socket.AF_UNIX, kind) as sender:
+            sender.setblocking(False)
             sender.sendto(message, f"{short}/{name}")
-        return True
-    return False
+    except OSError as error:
+        # A full queue wakes its owner anyway; a lack of descriptors here says nothing about the other side.
+        return error.errno not in _NOBODY
+    return True
 
 
 def listen(state: Path) -> Receiver:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -28,6 +29,8 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     try:
         if create:
             _create_private(path)
+        elif path.stat().st_size == 0:  # what a full disk or a failed copy leaves of a queue
+            raise StoreError(f"{path}: the state database is empty, and it was left as it is", hint="tinksched start")
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None
         )
@@ -36,7 +39,7 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     try:
         connection.row_factory = sqlite3.Row
         _check_ours(connection, path)
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         _migrate(connection)
@@ -64,7 +67,7 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
             _roll_back(connection)
             raise
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
         _roll_back(connection)
         raise StoreError(f"{path}: the state database can't be written: {error}") from error
 
@@ -107,6 +110,19 @@ def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
             "and it was left as it is",
             hint="install the newer tinksched again: pip install --upgrade tinksched",
         )
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log. SQLite does not wait for others here by itself, as it does everywhere else."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= deadline:
+                raise
+        time.sleep(0.002)
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

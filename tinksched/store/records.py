@@ -35,7 +35,7 @@ def task_row(task: Task) -> dict[str, object]:
     """The columns of a task, its id and name aside."""
     return {
         "config": task.config,
-        "spec": json.dumps(asdict(task.spec), ensure_ascii=False, separators=(",", ":")),
+        "spec": json.dumps(asdict(task.spec), separators=(",", ":")),
         "state": task.state.value,
         "priority": task.priority,
         "queue_number": task.queue_number,

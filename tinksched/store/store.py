@@ -19,6 +19,7 @@ from ..errors import Conflict, StoreError
 from . import records
 from .database import connect, transaction
 
+_NOTHING: Mapping[str, object] = {}
 _RUNS = "SELECT runs.*, tasks.name AS task FROM runs JOIN tasks ON tasks.id = runs.task_id"
 
 
@@ -200,8 +201,10 @@ class Transaction:
         """
         moved = lifecycle.apply_task(task, event, self._now)
         sources = [state.value for state in lifecycle.task_sources(event)]
-        self._update("tasks", records.task_row(moved), task.id, sources, task.name)
-        if isinstance(event, lifecycle.Finished | lifecycle.Dropped | lifecycle.Requeued):
+        # What tells this stay in the state from an earlier one: a view may be older than a whole run.
+        same = {"attempts": task.attempts, "queue_number": task.queue_number}
+        self._update("tasks", records.task_row(moved), task.id, sources, task.name, same)
+        if not isinstance(event, lifecycle.Began):
             self._connection.execute("UPDATE tasks SET request = NULL, requested_by = NULL WHERE id = ?", (task.id,))
         why = moved.reason.text if moved.reason else None
         self._log(task.id, None, type(event).__name__, task.state.value, moved.state.value, why)
@@ -261,11 +264,20 @@ class Transaction:
         )
         return int(cursor.lastrowid or 0)
 
-    def _update(self, table: str, row: Mapping[str, object], key: object, states: list[str], what: str) -> None:
+    def _update(
+        self,
+        table: str,
+        row: Mapping[str, object],
+        key: object,
+        states: list[str],
+        what: str,
+        same: Mapping[str, object] = _NOTHING,
+    ) -> None:
         columns = ", ".join(f"{name} = ?" for name in row)
         marks = ", ".join("?" * len(states))
-        sql = f"UPDATE {table} SET {columns} WHERE id = ? AND state IN ({marks})"
-        hit = self._connection.execute(sql, (*row.values(), key, *states)).rowcount
+        guards = "".join(f" AND {name} = ?" for name in same)
+        sql = f"UPDATE {table} SET {columns} WHERE id = ? AND state IN ({marks}){guards}"
+        hit = self._connection.execute(sql, (*row.values(), key, *states, *same.values())).rowcount
         if hit != 1:
             raise Conflict(f"{what} was changed by somebody else at this moment; nothing was written")
 
