@@ -196,7 +196,7 @@ class Bench:
     def add(self, file: str, text: str = "seconds: 0\n") -> Path:
         """Add a task config."""
         path = self.folder / "configs" / file
-        path.write_text(text)
+        path.write_text(text if text.endswith("\n") or not text else f"{text}\n")
         return path
 
     def gate(self, name: str = "gate") -> Gate:

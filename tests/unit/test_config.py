@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tinksched.config import KEYS, TASK_OPTIONS, Origin, Settings, TaskOptions, load, plain
+from tinksched.config import KEYS, TASK_OPTIONS, Origin, RunningLimit, Settings, TaskOptions, load, plain
+from tinksched.config.placeholders import expand
 from tinksched.errors import ConfigError, UsageError, WorkspaceError
 
 
@@ -38,6 +39,8 @@ def test_every_key_has_its_default(tmp_path: Path) -> None:
         "script_path": home / "train.py",
         "output_dir": home / "out",
         "python_env": None,
+        "conda_env": "",
+        "command": None,
         "args": (),
         "config_pattern": ("*.yml", "*.yaml"),
         "max_jobs_per_gpu": 2,
@@ -46,10 +49,19 @@ def test_every_key_has_its_default(tmp_path: Path) -> None:
         "placement": "spread",
         "cuda_visible_devices_var": "CUDA_VISIBLE_DEVICES",
         "environment": {},
+        "pre_run": None,
+        "post_run": None,
+        "interactive": False,
         "tasks": (),
         "require_marker": False,
         "strict_exit": False,
+        "keep_children": False,
         "stop_grace": 10.0,
+        "time_limit": None,
+        "auto_restart_failed": False,
+        "max_retries": 3,
+        "retry_delay": 10.0,
+        "retry_args": (),
         "check_interval": 30.0,
         "startup_delay": 0.0,
         "scheduler_session_suffix": "_scheduler",
@@ -58,6 +70,9 @@ def test_every_key_has_its_default(tmp_path: Path) -> None:
         "keep_sessions": 20,
         "log_dir": home / "logs",
         "enable_logging": True,
+        "log_max_size": 200_000_000,
+        "min_free_disk": 1_000_000_000,
+        "state_dir": home / ".tinksched",
         "executor": "tmux",
         "tmux_socket": "",
     }
@@ -105,6 +120,41 @@ def test_every_key_has_its_default(tmp_path: Path) -> None:
         ("tmux_socket: lab", "lab"),
         ("environment:", {}),
         ("tasks:", ()),
+        # in quotes, as old files have them
+        ("max_jobs_per_gpu: '3'", 3),
+        ('gpu_count: "4"', 4),
+        ("gpu_count: 'auto'", None),
+        ("strict_exit: 'true'", True),
+        ('enable_logging: "False"', False),
+        ("config_pattern: *.yml", ("*.yml",)),
+        ("config_pattern: [*.yml, *.yaml]", ("*.yml", "*.yaml")),
+        # starting things
+        ("conda_env: base", "base"),
+        ("conda_env:", ""),
+        ("command: [torchrun, '--nproc_per_node={ngpus}', 1]", ("torchrun", "--nproc_per_node={ngpus}", "1")),
+        ("command:", None),
+        ("pre_run: cp -r 'my data' {output_dir}", ("/bin/sh", "-c", "cp -r 'my data' {output_dir}")),
+        ("pre_run: |\n  a\n  b ${X}", ("/bin/sh", "-c", "a\nb ${X}")),
+        ("pre_run: [cp, '{config}', /tmp]", ("cp", "{config}", "/tmp")),
+        ("pre_run: ' '", None),
+        ("post_run:", None),
+        ("post_run: 'echo {task} > ${task_name}'", ("/bin/sh", "-c", "echo {task} > demo")),
+        ("interactive: true", True),
+        # limits and retries
+        ("auto_restart_failed: true", True),
+        ("max_retries: 0", 0),
+        ("max_retries: 1000", 1000),
+        ("retry_delay: 1m", 60.0),
+        ("retry_args: [--resume, '--try={attempt}']", ("--resume", "--try={attempt}")),
+        ("time_limit: 12h", 43200.0),
+        ("time_limit: 0.5", 0.5),
+        ("time_limit:", None),
+        ("keep_children: true", True),
+        ("log_max_size: 64kB", 64_000),
+        ("log_max_size: 2 GiB", 2**31),
+        ("min_free_disk: 0", 0),
+        ("min_free_disk: '1.5TB'", 1_500_000_000_000),
+        ("state_dir: /var/tmp/state", Path("/var/tmp/state")),
     ],
 )
 def test_a_value_from_the_file(tmp_path: Path, line: str, value: object) -> None:
@@ -150,6 +200,20 @@ def test_the_task_name_expands_in_every_text(tmp_path: Path) -> None:
     assert found.args == ("--name=demo", "${other}", "$task_name")
     assert found.environment == {"RUN": "r-demo"}
     assert found.options_for("a1") == TaskOptions(args=("demo",), environment={"RUN": "r-demo", "X": "demo"})
+
+
+def test_the_task_name_may_hold_what_looks_like_a_placeholder(tmp_path: Path) -> None:
+    write(tmp_path, "task_name: 'a{gpus}{x}'\nargs: ['${task_name}-{gpus}']\nlog_dir: l-${task_name}\n")
+    found = load(tmp_path)
+    assert found.log_dir.name == "l-a{gpus}{x}"
+    assert [expand(text, {"gpus": "0"}) for text in found.args] == ["a{gpus}{x}-0"]
+
+
+def test_braces_that_are_no_placeholders_are_left_alone(tmp_path: Path) -> None:
+    texts = ['{"a": {"b": 1}}', "${HOME}", "{a,b}", "{}", "{{x}}", "{0}", "{ x }", "${x}{task}", "${oc.env:USER}"]
+    found = settings(tmp_path, f"args: {json.dumps(texts)}\nenvironment: {{A: '{{\"x\": 1}}'}}\n")
+    assert found.args == tuple(texts)
+    assert found.environment == {"A": '{"x": 1}'}
 
 
 def test_the_place_of_task_name_in_the_file_does_not_matter(tmp_path: Path) -> None:
@@ -205,6 +269,7 @@ def test_origins_and_rows(tmp_path: Path) -> None:
     assert rows["keep_sessions"] == (20, "default")
     assert rows["gpu_count"] == ("auto", "default")
     assert rows["use_gpus"] == (None, "default")
+    assert rows["log_max_size"] == ("200MB", "default")
     assert json.loads(json.dumps({key: plain(value) for key, (value, _) in rows.items()})) == {
         **{key: plain(value) for key, (value, _) in rows.items()},
         "work_dir": str(tmp_path.resolve()),
@@ -218,7 +283,8 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
     found = settings(tmp_path, "environment: {A: 1}\ntasks: {a: {environment: {B: 2}}}")
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.task_name = "x"  # type: ignore[misc]
-    for mapping in (found.environment, found.origins, found.old_values, found.options_for("a").environment):
+    options = found.options_for("a").environment
+    for mapping in (found.environment, found.origins, found.old_values, found.tasks[0].given, options):
         assert isinstance(mapping, MappingProxyType)
 
 
@@ -248,6 +314,47 @@ tasks:
 )
 def test_later_rules_win(tmp_path: Path, task: str, options: TaskOptions) -> None:
     assert settings(tmp_path, RULES).options_for(task) == options
+
+
+MORE_RULES = """\
+time_limit: 2h
+command: [run, "{config}"]
+max_retries: 5
+tasks:
+  "train_*": {time_limit: 1h, max_retries: 0, after: prepare, max_running: 3}
+  "train_x*": {time_limit: , command: , after: [a*, 'b?'], max_running: 1}
+  "train_xy": {time_limit: 30, command: [other, "{task}"], after: [], max_running: }
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("small", TaskOptions(time_limit=7200.0, command=("run", "{config}"), max_retries=5)),
+        ("train_", TaskOptions(time_limit=3600.0, command=("run", "{config}"), max_retries=0, after=("prepare",))),
+        ("train_x", TaskOptions(time_limit=None, command=None, max_retries=0, after=("a*", "b?"))),
+        ("train_xy", TaskOptions(time_limit=30.0, command=("other", "{task}"), max_retries=0)),
+    ],
+)
+def test_an_option_without_a_value_is_none_and_not_the_one_of_the_workspace(
+    tmp_path: Path, task: str, options: TaskOptions
+) -> None:
+    assert settings(tmp_path, MORE_RULES).options_for(task) == options
+
+
+def test_limits_of_running_tasks_belong_to_their_globs(tmp_path: Path) -> None:
+    found = settings(tmp_path, MORE_RULES)
+    assert found.running_limits == (RunningLimit("train_*", 3), RunningLimit("train_x*", 1))
+    assert [limit.limit for limit in found.running_limits if limit.matches("train_y")] == [3]
+    assert settings(tmp_path).running_limits == ()
+    assert [rule.command for rule in found.tasks] == [None, None, ("other", "{task}")]
+    assert plain(found.tasks[2]) == {
+        "pattern": "train_xy",
+        "time_limit": 30,
+        "command": ["other", "{task}"],
+        "after": [],
+        "max_running": None,
+    }
 
 
 def test_a_rule_that_matches_no_task_is_a_warning_with_its_place(tmp_path: Path) -> None:
@@ -284,38 +391,97 @@ def test_a_merge_key_at_the_top(tmp_path: Path) -> None:
 # Old files
 
 
-def test_a_founding_era_file_loads(tmp_path: Path) -> None:
-    found = settings(
-        tmp_path,
-        'work_dir: "/project"\nstartup_delay: 1\ncommand_delay: 0.5\nlog_dir: "/tmp"\nconda_env: ""\n'
-        'cuda_visible_devices_var: "CUDA_VISIBLE_DEVICES"\nconfig_pattern: "*.yml"\nauto_restart_failed: false\n'
-        "max_retries: 3\ncleanup_on_complete: false\ngpu_count: 2\n",
-    )
-    assert found.old_values == {
-        "command_delay": "0.5",
-        "conda_env": "",
+FOUNDING = {
+    "task_name": "experiment_name",
+    "work_dir": "/project/root",
+    "config_dir": "configs",
+    "script_path": "train.py",
+    "python_env": "/path/to/python",
+    "output_dir": "out",
+    "scheduler_session_suffix": "_scheduler",
+    "worker_prefix": "",
+    "max_jobs_per_gpu": "2",
+    "gpu_count": "2",
+    "check_interval": "30",
+    "startup_delay": "1",
+    "command_delay": "0.5",
+    "log_dir": "/tmp",
+    "enable_logging": "true",
+    "conda_env": "base",
+    "cuda_visible_devices_var": "CUDA_VISIBLE_DEVICES",
+    "config_pattern": "*.yml",
+    "auto_restart_failed": "false",
+    "max_retries": "3",
+    "cleanup_on_complete": "false",
+}
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "   # a comment\n"])
+def test_a_founding_era_file_loads(tmp_path: Path, quote: str, ending: str) -> None:
+    assert len(FOUNDING) == 21
+    text = "# Basic\n" + "".join(f"{key}: {quote}{value}{quote}{ending}" for key, value in FOUNDING.items())
+    (tmp_path / "scheduler_config.yml").write_bytes(text.encode())
+    found = load(tmp_path)
+    home = tmp_path.resolve()
+    typed = {key: getattr(found, key) for key in FOUNDING if not KEYS[key].note}
+    assert typed == {
+        **{key: FOUNDING[key] for key in typed},
+        "work_dir": Path("/project/root"),
+        "config_dir": home / "configs",
+        "script_path": home / "train.py",
+        "output_dir": home / "out",
+        "max_jobs_per_gpu": 2,
+        "gpu_count": 2,
+        "check_interval": 30.0,
+        "startup_delay": 1.0,
+        "log_dir": Path("/tmp"),
+        "enable_logging": True,
+        "config_pattern": ("*.yml",),
         "auto_restart_failed": False,
         "max_retries": 3,
+        "cleanup_on_complete": False,
     }
-    rows = {key: (value, str(origin)) for key, value, origin in found.rows()}
-    value, origin = rows["command_delay"]
+    assert found.old_values == {"command_delay": "0.5"}
+    assert found.warnings == ()
+    value, origin = {key: (value, str(origin)) for key, value, origin in found.rows()}["command_delay"]
     assert value == "0.5"
-    assert origin.startswith("scheduler_config.yml:4 (accepted for old files; nothing is typed into sessions")
-    assert "no effect" in rows["max_retries"][1]
+    assert origin.startswith("scheduler_config.yml:14 (accepted for old files; nothing is typed into sessions")
 
 
-@pytest.mark.parametrize("line", ["conda_env:", "conda_env: ''", "command_delay:", "max_retries: 0"])
-def test_old_keys_that_are_off(tmp_path: Path, line: str) -> None:
-    assert line.partition(":")[0] in settings(tmp_path, line).old_values
+def test_the_file_as_the_founding_document_writes_it_loads(tmp_path: Path) -> None:
+    """Texts in double quotes, numbers and words without."""
+    lines = (
+        f"{key}: {value}" if value[:1].isdigit() or value in ("true", "false") else f'{key}: "{value}"  # what'
+        for key, value in FOUNDING.items()
+    )
+    write(tmp_path, "\n".join(lines))
+    assert load(tmp_path).conda_env == "base"
 
 
-@pytest.mark.parametrize("line", ["conda_env: base", "auto_restart_failed: true"])
-def test_old_keys_that_are_on_are_not_in_this_version(tmp_path: Path, line: str) -> None:
-    with pytest.raises(ConfigError, match="is not in this version yet"):
-        settings(tmp_path, line)
+def test_only_one_key_is_left_for_old_files(tmp_path: Path) -> None:
+    assert [key for key in KEYS if KEYS[key].note] == ["command_delay"]
+    assert settings(tmp_path, "command_delay:").old_values == {"command_delay": ""}
 
 
 # Warnings
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("command: [python, train.py]\n", True),
+        ("command: [python, train.py, '{gpus}']\nargs: ['${config}', '{{task}}']\n", True),
+        ("command: [python, train.py, '{config}']\n", False),
+        ("command: [python, train.py]\nargs: ['name={task}']\n", False),
+        ("command: [python, train.py]\nenvironment: {CONFIG: '{config}'}\n", False),
+        ("tasks: {a: {command: [python, a.py]}}\n", False),
+    ],
+)
+def test_a_command_that_is_the_same_for_every_task_is_a_warning(tmp_path: Path, text: str, warned: bool) -> None:
+    warnings = [(doubt.line, doubt.column, doubt.message) for doubt in settings(tmp_path, text).warnings]
+    message = "command names neither {config} nor {task}, so that every task runs the same"
+    assert warnings == ([(2, 1, message)] if warned else [])
 
 
 def test_what_has_no_effect_is_a_warning(tmp_path: Path) -> None:
@@ -410,11 +576,12 @@ def test_the_table_is_complete() -> None:
     assert fields - {"workspace", "file", "origins", "old_values", "warnings"} == {
         name for name in KEYS if not KEYS[name].note
     }
-    assert set(TASK_OPTIONS) == {field.name for field in dataclasses.fields(TaskOptions)}
+    assert set(TASK_OPTIONS) == {field.name for field in dataclasses.fields(TaskOptions)} | {"max_running"}
     assert all(name == key.name and key.doc and "\n" not in key.doc for name, key in KEYS.items())
-    assert {option.name: option.default for option in TASK_OPTIONS.values()} == dataclasses.asdict(
-        TaskOptions(environment={})
-    )
+    assert {option.name: option.default for option in TASK_OPTIONS.values()} == {
+        **dataclasses.asdict(TaskOptions(environment={})),
+        "max_running": None,
+    }
 
 
 def test_default_texts_mean_the_defaults(tmp_path: Path) -> None:
@@ -422,6 +589,7 @@ def test_default_texts_mean_the_defaults(tmp_path: Path) -> None:
     texts = {name: key.default_text for name, key in KEYS.items() if key.default_text}
     assert texts["gpu_count"] == "auto"
     assert texts["work_dir"] == "."
+    assert texts["min_free_disk"] == "1GB"
     written = settings(tmp_path, "".join(f"{name}: {text}\n" for name, text in texts.items()))
     assert values_of(written) == values_of(settings(tmp_path))
 

@@ -33,6 +33,10 @@ NAME = "must be the name of an environment variable: not empty, and without '=',
 DURATION = "must be a duration such as 90s, 30m, 2h or 1d, or a number of seconds, "
 NO_ANCHOR = "is an alias without an anchor above; if it is a pattern, put it in quotes"
 LIST = "must be a list, such as [--resume, --lr, 0.1], "
+NO_SLASH_IN_NAME = "must not hold '/'; it matches names, not paths"
+SIZE = "must be a size such as 200MB or 8GiB, "
+COMMAND = "must be a list, such as [torchrun, train.py, '--config_path={config}'], "
+NONE_SUCH = "must not hold '{{{}}}', which is no placeholder; did you mean {{{}}}? {{{{ and }}}} write literal braces"
 NO_SLASH = "must not hold '/'; it becomes part of file names"
 
 
@@ -45,7 +49,9 @@ NO_SLASH = "must not hold '/'; it becomes part of file names"
         ("max_jobs_per_gpu: 1.5", 19, f"max_jobs_per_gpu {AT_LEAST_1}not the number 1.5"),
         ("max_jobs_per_gpu: 1_0", 19, f"max_jobs_per_gpu {AT_LEAST_1}not the text '1_0'"),
         ("max_jobs_per_gpu: true", 19, f"max_jobs_per_gpu {AT_LEAST_1}not true"),
-        ("max_jobs_per_gpu: '2'", 19, f"max_jobs_per_gpu {AT_LEAST_1}not the text '2'; write 2 without quotes"),
+        ("max_jobs_per_gpu: '0'", 19, f"max_jobs_per_gpu {AT_LEAST_1}not the text '0'"),
+        ("max_jobs_per_gpu: '2.0'", 19, f"max_jobs_per_gpu {AT_LEAST_1}not the text '2.0'"),
+        ("gpu_count: '2 '", 12, "gpu_count must be auto or a whole number of at least 1, not the text '2 '"),
         ("max_jobs_per_gpu: [2]", 19, f"max_jobs_per_gpu {AT_LEAST_1}not a list"),
         ("max_jobs_per_gpu: {a: 2}", 19, f"max_jobs_per_gpu {AT_LEAST_1}not a map"),
         ("max_jobs_per_gpu:", 1, f"max_jobs_per_gpu {AT_LEAST_1}and has no value"),
@@ -57,7 +63,7 @@ NO_SLASH = "must not hold '/'; it becomes part of file names"
         # true and false
         ("strict_exit: yes", 14, "strict_exit must be true or false, not the text 'yes'; write true"),
         ("strict_exit: Off", 14, "strict_exit must be true or false, not the text 'Off'; write false"),
-        ("strict_exit: 'true'", 14, "strict_exit must be true or false, not the text 'true'; write true"),
+        ("strict_exit: 'yes'", 14, "strict_exit must be true or false, not the text 'yes'; write true"),
         ("strict_exit: 1", 14, "strict_exit must be true or false, not the number 1"),
         ("strict_exit: maybe", 14, "strict_exit must be true or false, not the text 'maybe'"),
         ("strict_exit:", 1, "strict_exit must be true or false, and has no value"),
@@ -152,7 +158,8 @@ NO_SLASH = "must not hold '/'; it becomes part of file names"
         (
             "tasks: {a: 2}",
             12,
-            "tasks['a'] must be a map of options (gpus, exclusive, priority, args, environment), not the number 2",
+            "tasks['a'] must be a map of options (gpus, exclusive, priority, args, environment, after, time_limit, "
+            "command, max_retries, max_running), not the number 2",
         ),
         ("tasks: {a: {gpus: 0}}", 19, f"tasks['a'].gpus {AT_LEAST_1}not the number 0"),
         ("tasks: {a: {priority: high}}", 23, "tasks['a'].priority must be a whole number, not the text 'high'"),
@@ -184,23 +191,116 @@ NO_SLASH = "must not hold '/'; it becomes part of file names"
         ("environment: {A: 1, A: 2}", 21, "duplicate key 'A'; it stands in line 2 already"),
         ("tasks: {a: {}, a: {}}", 16, "duplicate key 'a'; it stands in line 2 already"),
         ("tasks: {a: {gpus: 1, gpus: 2}}", 22, "duplicate key 'gpus'; it stands in line 2 already"),
-        # old keys
-        (
-            "conda_env: base",
-            12,
-            "conda_env is not in this version yet; activate the environment before `start`, "
-            "or name its python in python_env",
-        ),
-        ("auto_restart_failed: true", 22, "auto_restart_failed is not in this version yet; write false"),
+        # limits and retries
         ("max_retries: many", 14, "max_retries must be a whole number of at least 0, not the text 'many'"),
+        ("max_retries: -1", 14, "max_retries must be a whole number of at least 0, not the number -1"),
+        ("max_retries: 1001", 14, "max_retries must be at most 1000, not the number 1001"),
+        ("max_retries:", 1, "max_retries must be a whole number of at least 0, and has no value"),
+        ("auto_restart_failed: on", 22, "auto_restart_failed must be true or false, not the text 'on'; write true"),
+        ("retry_delay: 0s", 14, "retry_delay must be longer than 0 seconds, not the text '0s'"),
+        ("time_limit: 0", 13, "time_limit must be more than 0; leave it out for no limit"),
+        ("time_limit: 0h", 13, "time_limit must be more than 0; leave it out for no limit"),
+        (
+            "time_limit: none",
+            13,
+            "time_limit must be a duration such as 90m or 2h, not the text 'none'; leave it out for no limit",
+        ),
+        ("time_limit: long", 13, f"time_limit {DURATION}not the text 'long'"),
+        ("time_limit: 366d", 13, "time_limit must be at most 365d, not the text '366d'"),
+        (
+            "tasks: {a: {time_limit: 0}}",
+            25,
+            "tasks['a'].time_limit must be more than 0; leave its value out ('time_limit:') for no limit",
+        ),
+        ("tasks: {a: {max_running: 0}}", 26, f"tasks['a'].max_running {AT_LEAST_1}not the number 0"),
+        (
+            "tasks: {a: {max_retries: }}",
+            13,
+            "tasks['a'].max_retries must be a whole number of at least 0, and has no value",
+        ),
+        (
+            "tasks: {a: {after: {}}}",
+            20,
+            "tasks['a'].after must be a glob of task names such as 'prepare*', or a list of globs, not a map",
+        ),
+        ("tasks: {a: {after: [b, c/d]}}", 24, f"tasks['a'].after[1] {NO_SLASH_IN_NAME}"),
+        ("tasks: {a: {after: ''}}", 20, "tasks['a'].after must not be empty"),
+        # sizes
+        ("log_max_size: 200", 15, f"log_max_size {SIZE}not the number 200; a size needs a unit, such as 200MB"),
+        ("log_max_size: 1.5", 15, f"log_max_size {SIZE}not the number 1.5; a size needs a unit, such as 200MB"),
+        ("min_free_disk: -1", 16, f"min_free_disk {SIZE}not the number -1; a size needs a unit, such as 200MB"),
+        ("log_max_size: 200mb", 15, f"log_max_size {SIZE}not the text '200mb'; write 200MB"),
+        ("log_max_size: 8gib", 15, f"log_max_size {SIZE}not the text '8gib'; write 8GiB"),
+        ("log_max_size: 8G", 15, f"log_max_size {SIZE}not the text '8G'"),
+        ("log_max_size: big", 15, f"log_max_size {SIZE}not the text 'big'"),
+        ("log_max_size: true", 15, f"log_max_size {SIZE}not true"),
+        ("log_max_size: [1GB]", 15, f"log_max_size {SIZE}not a list"),
+        ("log_max_size:", 1, f"log_max_size {SIZE}and has no value"),
+        ("log_max_size: 0", 15, "log_max_size must be at least 64kB, not the number 0"),
+        ("log_max_size: 63.9kB", 15, "log_max_size must be at least 64kB, not the text '63.9kB'"),
+        ("min_free_disk: 1001TB", 16, "min_free_disk must be at most 1PB, not the text '1001TB'"),
+        # commands
+        (
+            "command: torchrun x.py {config}",
+            10,
+            f"command {COMMAND}not the text 'torchrun x.py {{config}}'; write [torchrun, x.py, '{{config}}']",
+        ),
+        ("command: []", 10, "command must not be an empty list; it begins with the program"),
+        ("command: ['', a]", 11, "command[0] must not be empty; it is the program"),
+        ("command: [a, [b]]", 14, "command[1] must be a text, a number, or true or false, not a list"),
+        (
+            "tasks: {a: {command: x}}",
+            22,
+            f"tasks['a'].command {COMMAND}not the text 'x'; write [x]",
+        ),
+        ("pre_run: []", 10, "pre_run must not be an empty list; it begins with the program"),
+        (
+            "pre_run: true",
+            10,
+            "pre_run must be a shell command, or a list such as [cp, '{config}', /tmp], not true; "
+            "put it in quotes: 'true'",
+        ),
+        (
+            "post_run: {a: b}",
+            11,
+            "post_run must be a shell command, or a list such as [cp, '{config}', /tmp], not a map",
+        ),
+        ('post_run: "a\\0"', 11, "post_run must not hold a NUL character"),
+        ("conda_env: 39", 12, "conda_env must be a text, not the number 39; put it in quotes: '39'"),
+        ("state_dir: ''", 12, "state_dir must not be empty"),
+        ("state_dir: ./x/..", 12, "state_dir must be a folder of its own, such as .tinksched, not the workspace"),
+        # placeholders
+        ("args: [a, '{confg}']", 11, f"args[1] {NONE_SUCH.format('confg', 'config')}"),
+        ("retry_args: ['{attempts}']", 14, f"retry_args[0] {NONE_SUCH.format('attempts', 'attempt')}"),
+        ("command: [a, 'x{task}{gpu}']", 14, f"command[1] {NONE_SUCH.format('gpu', 'gpus')}"),
+        ("environment: {A: '-{task_name}'}", 18, f"environment['A'] {NONE_SUCH.format('task_name', 'task')}"),
+        ("pre_run: cp {CONFIG} x", 10, f"pre_run {NONE_SUCH.format('CONFIG', 'config')}"),
+        ("post_run: [a, '{output}']", 15, f"post_run[1] {NONE_SUCH.format('output', 'output_dir')}"),
+        ("tasks: {a: {args: ['{ports}']}}", 20, f"tasks['a'].args[0] {NONE_SUCH.format('ports', 'port')}"),
+        (
+            "tasks: {a: {environment: {A: '{ports}'}}}",
+            30,
+            f"tasks['a'].environment['A'] {NONE_SUCH.format('ports', 'port')}",
+        ),
+        (
+            "tasks: {a: {command: [x, '{work_space}']}}",
+            26,
+            f"tasks['a'].command[1] {NONE_SUCH.format('work_space', 'workspace')}",
+        ),
+        (
+            "args: ['{lr}']",
+            8,
+            "args[0] must not hold '{lr}', which is no placeholder; there are {python} {script} {config} {task} {gpus} "
+            "{ngpus} {port} {attempt} {workspace} {output_dir}; {{ and }} write literal braces",
+        ),
         # tags, aliases, merges
         ("python_env: !env PYTHON", 13, "the tag '!env' means nothing here; remove it"),
         ("args: !!python/tuple [a]", 7, "the tag 'tag:yaml.org,2002:python/tuple' means nothing here; remove it"),
         ("environment: {<<: 5}", 15, "<< merges a map (*anchor) or a list of maps"),
         (
-            "config_pattern: *.yml",
+            "config_pattern: *exp.yml",
             17,
-            f"'*.yml' {NO_ANCHOR}",
+            f"'*exp.yml' {NO_ANCHOR}",
         ),
         ("args: &a [*a]", 11, f"'*a' {NO_ANCHOR}"),
     ],
@@ -373,10 +473,18 @@ def test_unknown_keys_without_a_neighbour_get_the_list_of_keys(tmp_path: Path) -
     assert caught.value.hint is None
 
 
-def test_old_keys_and_keys_of_later_versions_are_no_suggestion(tmp_path: Path) -> None:
-    for name in ("command", "conda_envs", "time_limit", "pre_run"):
-        _, _, message = only(tmp_path, f"task_name: demo\n{name}: x\n")
-        assert message == f"unknown key {name!r}"
+def test_old_keys_are_no_suggestion(tmp_path: Path) -> None:
+    _, _, message = only(tmp_path, "task_name: demo\ncommand_dela: x\n")
+    assert message == "unknown key 'command_dela'; did you mean 'command'?"
+
+
+def test_every_unknown_placeholder_of_a_value_is_listed(tmp_path: Path) -> None:
+    found = problems(tmp_path, "task_name: demo\nargs: ['{foo} {ports} {foo} {{bar}}', '{task}', '{baz}']\n")
+    assert [(problem.column, problem.message.split(",")[0]) for problem in found] == [
+        (8, "args[0] must not hold '{foo}'"),
+        (8, "args[0] must not hold '{ports}'"),
+        (49, "args[2] must not hold '{baz}'"),
+    ]
 
 
 def test_too_many_problems_are_counted(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_the_examples_in_the_comments_work(tmp_path: Path) -> None:
     example = re.search(r"^#   tasks:\n(#     .*\n)+", TEMPLATE, re.MULTILINE)
     assert example
     found = load_text(tmp_path, "task_name: demo\n" + re.sub("^#   ", "", example[0], flags=re.MULTILINE))
-    assert {option for rule in found.tasks for option in rule.given()} == set(TASK_OPTIONS)
+    assert {option for rule in found.tasks for option in rule.given} == set(TASK_OPTIONS)
     shown = "args: [--epochs, 10]\nuse_gpus: [2, 3]\nenvironment: {OMP_NUM_THREADS: 4}\n"
     assert all(line.split(": ")[1] in TEMPLATE for line in shown.splitlines())
     assert load_text(tmp_path, f"task_name: demo\n{shown}").args == ("--epochs", "10")

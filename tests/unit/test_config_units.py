@@ -1,4 +1,4 @@
-"""Durations, and the order in which people count."""
+"""Durations, sizes, and the order in which people count."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinksched.config import natural_key
-from tinksched.config.units import duration
+from tinksched.config.units import duration, size, size_text, with_usual_case
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,66 @@ def test_durations(text: str, seconds: float) -> None:
 def test_no_durations(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("0", 0),
+        ("0.0", 0),
+        ("0MB", 0),
+        ("1B", 1),
+        ("64kB", 64_000),
+        ("64KB", 64_000),
+        ("1KiB", 1024),
+        ("500MB", 500_000_000),
+        ("8GiB", 8 * 2**30),
+        ("8 GiB", 8 * 2**30),
+        ("1.5TB", 1_500_000_000_000),
+        (".5GB", 500_000_000),
+        ("5.MB", 5_000_000),
+        ("0.1GB", 100_000_000),
+        ("1PB", 10**15),
+        ("1PiB", 2**50),
+    ],
+)
+def test_sizes(text: str, found: int) -> None:
+    assert size(text) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["", "MB", "1", "200", "-1MB", "+1MB", "1M", "1G", "1mb", "1KIB", "1Kib", "1  MB", "1MB\n"],
+        *["1e3MB", "1_0MB", "infMB", "٣MB", "9" * 400 + "MB"],
+    ],
+)
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        size(text)
+
+
+@given(st.integers(0, 2**52) | st.integers(0, 10**6).map(lambda number: number * 10**6))
+def test_a_size_as_text_is_that_size(number: int) -> None:
+    assert size(size_text(number)) == number
+
+
+def test_sizes_are_written_short() -> None:
+    texts = ["0", "1B", "1023B", "1KiB", "64kB", "200MB", "1GB", "1500GB", "8GiB", "1PB"]
+    assert [size_text(size(text)) for text in texts] == texts
+
+
+def test_the_usual_case_of_a_unit() -> None:
+    assert [with_usual_case(text) for text in ("8gib", "200mb", "1.5Kb", "1b", "8g", "8", "mb", "x")] == [
+        "8GiB",
+        "200MB",
+        "1.5kB",
+        "1B",
+        "",
+        "",
+        "",
+        "",
+    ]
 
 
 def test_natural_order() -> None:

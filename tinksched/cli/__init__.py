@@ -7,6 +7,7 @@ import sys
 from typing import NoReturn
 
 from ..errors import TinkschedError
+from .legacy import translate
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -20,7 +21,7 @@ def _run(arguments: list[str]) -> int:
     from .app import app
 
     try:
-        code = app(arguments, prog_name="tinksched", standalone_mode=False)
+        code = app(translate(arguments), prog_name="tinksched", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except typer.Exit as stop:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..operations import history
 from ..operations import logs as logging
 from ..operations import status as looking
 from . import render
@@ -56,6 +57,24 @@ def explain(
         print(json.dumps({**record, "reason": reason}, indent=2, ensure_ascii=False))
         return
     render.explanation(found, sentences)
+
+
+def show(
+    context: typer.Context,
+    task: TaskArgument,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print everything on record about a task: every run, what exactly it ran, and what its config changed.
+
+    Example:  tinksched show exp1
+    """
+    found = history.show(find(context, workspace, config), _name(task))
+    if as_json:
+        print(json.dumps(found.json(), indent=2, ensure_ascii=False))
+    else:
+        render.history(found)
 
 
 def logs(

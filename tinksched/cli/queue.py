@@ -38,6 +38,10 @@ def start(
     changed: Annotated[
         bool, typer.Option("--changed", help="Queue completed tasks again whose config was edited since.")
     ] = False,
+    unless_stopped: Annotated[
+        bool,
+        typer.Option("--unless-stopped", help="For cron: do nothing after stop or kill-all, until a plain start."),
+    ] = False,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -48,6 +52,9 @@ def start(
     if wait and foreground:
         raise UsageError("--wait and --foreground can't be used together: --foreground waits by itself")
     found = find(context, workspace, config)
+    if unless_stopped and (who := starting.stopped_by(found)):
+        render.message(f"nothing is started: stopped {who} (a plain `tinksched start` goes on)")
+        return
     prepared = starting.prepare(found.settings, Wish(configs, gpus, rerun, failed, changed))
     if dry_run:
         render.plan(starting.plan(found, prepared), dry=True)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from ..config import Settings, plain
 from ..core.model import Task, TaskState
+from ..host.completion import signal_name
+from ..operations.history import History, RunHistory
 from ..operations.logs import last_lines
 from ..operations.start import Plan
 from ..operations.status import GpuStatus, Status, TaskStatus
@@ -108,6 +111,63 @@ def explanation(task: TaskStatus, sentences: Sequence[str]) -> None:
         print(f"  {_printable(sentence)}")
     if task.state in ("failed", "lost", "timed_out") and task.log:
         _print_tail(task)
+
+
+def history(found: History) -> None:
+    """`show`: the task, then each of its runs."""
+    task = found.task
+    state = (task.outcome or task.state).value.replace("_", " ")
+    print(f"{_printable(task.name)}: {state}" + (f": {_printable(task.reason.text)}" if task.reason else ""))
+    wants = [f"{task.spec.gpus} GPU{'s' * (task.spec.gpus > 1)}"] + ["alone"] * task.spec.exclusive
+    facts = {
+        "config": task.config,
+        "wants": ", ".join(wants),
+        "priority": str(task.priority) if task.priority else "",
+        "after": ", ".join(task.spec.after),
+        "time limit": _clock(task.spec.time_limit) if task.spec.time_limit else "",
+        "retries": f"{task.failures} of {task.spec.max_retries} used" if task.spec.max_retries else "",
+        "queued": _date(task.queued_at),
+    }
+    _print_facts(facts, 2)
+    for item in found.runs:
+        _print_run(item)
+
+
+def _print_run(item: RunHistory) -> None:
+    run, record = item.run, item.run.record
+    state = (run.outcome or run.state).value.replace("_", " ")
+    print(f"\nattempt {run.attempt}: {state}" + (f": {_printable(run.reason.text)}" if run.reason else ""))
+    took = f" ({_clock(run.ended_at - run.created_at)})" if run.ended_at else ""
+    name = signal_name(run.exit_code) if run.exit_code is not None else None
+    code = "" if run.exit_code is None else f"{run.exit_code}" + (f" (signal {name})" if name else "")
+    facts = {
+        "run": run.id,
+        "on": f"GPU {', '.join(map(str, run.gpus))} ({', '.join(run.devices)}) of {record.node}",
+        "port": str(record.port or ""),
+        "started": _date(run.created_at),
+        "ended": f"{_date(run.ended_at)}{took}" if run.ended_at else "",
+        "exit code": code,
+        "command": shlex.join(record.command),
+        "python": record.python,
+        "in": run.work_dir,
+        "commit": record.commit + (" (with uncommitted changes)" if record.dirty else ""),
+        "config": f"sha256 {record.config_hash}" if record.config_hash else "",
+        "session": run.session,
+        "log": run.log or "",
+    }
+    _print_facts(facts, 2)
+    for line in item.config_changes:
+        print(f"    {_printable(line)}")
+
+
+def _print_facts(facts: Mapping[str, str], indent: int) -> None:
+    for name, value in facts.items():
+        if value:
+            print(f"{' ' * indent}{name:10} {_printable(value)}")
+
+
+def _date(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def settings(found: Settings) -> None:

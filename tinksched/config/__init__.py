@@ -5,7 +5,7 @@ from __future__ import annotations
 from .loader import load
 from .natural import natural_key
 from .schema import KEYS, TASK_OPTIONS, Key
-from .settings import CONFIG_NAME, Origin, Settings, TaskOptions, TaskRule, plain
+from .settings import CONFIG_NAME, Origin, RunningLimit, Settings, TaskOptions, TaskRule, plain
 
 __all__ = [
     "CONFIG_NAME",
@@ -13,6 +13,7 @@ __all__ = [
     "TASK_OPTIONS",
     "Key",
     "Origin",
+    "RunningLimit",
     "Settings",
     "TaskOptions",
     "TaskRule",

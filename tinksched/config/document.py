@@ -29,6 +29,10 @@ _CORE_SCHEMA: tuple[tuple[Kind, re.Pattern[str]], ...] = (
 _PLAIN_TAGS = ("!", *(f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map")))
 
 
+# `config_pattern: *.yml` was a value for the shell scheduler, though YAML reads an alias without an anchor.
+_PATTERNS_OF_OLD_FILES = (".yml", ".yaml")
+
+
 @dataclass(frozen=True, slots=True)
 class ScalarNode:
     """One value. `text` is what the file says, without its quotes; `size` grows with its length."""
@@ -132,6 +136,8 @@ class _Composer:
     def _alias(self, event: Any) -> Node:
         """The node that the alias names. It counts in full, so that a few aliases can't stand for millions of nodes."""
         node = self._anchors.get(event.anchor)
+        if node is None and event.anchor in _PATTERNS_OF_OLD_FILES:
+            node = ScalarNode(*_place(event), "*" + event.anchor, "text")
         if node is None:
             name = quoted("*" + event.anchor.removesuffix(":"))
             raise _at(event, f"{name} is an alias without an anchor above; if it is a pattern, put it in quotes")

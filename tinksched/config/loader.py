@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import ConfigError, Problem, WorkspaceError
+from . import placeholders
 from .broken import place_of, quoted
 from .document import Entry, MappingNode, Node, compose
 from .schema import KEYS, Key, unknown
@@ -129,6 +130,10 @@ def _doubts(values: Mapping[str, Any], entries: Mapping[str, Entry]) -> Iterator
     """What is allowed and yet can't be meant."""
     if values["use_gpus"] is not None and values["gpu_count"] is not None:
         yield BadValue(entries["gpu_count"].key, "gpu_count has no effect, because use_gpus names the GPUs")
+    texts = (*(values["command"] or ()), *values["args"], *values["environment"].values())
+    if values["command"] is not None and not placeholders.used(texts) & {"config", "task"}:
+        message = "command names neither {config} nor {task}, so that every task runs the same"
+        yield BadValue(entries["command"].key, message)
     names = (values["cuda_visible_devices_var"], "CUDA_DEVICE_ORDER", *(f"TINKSCHED_{name}" for name in _RUN_VARIABLES))
     rules = [_children(rule.value) for rule in _children_of(entries, "tasks").values()]
     for holder in (entries, *rules):

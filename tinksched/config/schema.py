@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from . import values
 from .broken import quoted
 from .document import ScalarNode
-from .settings import NO_VARIABLES, WORDS_FOR_NONE, TaskRule, plain
+from .settings import NO_VARIABLES, TaskRule, in_file, plain
+from .units import GB, KB, MB
 from .values import BadValue, Reader, Value
 
 
@@ -33,7 +35,7 @@ class Key:
     @property
     def default_text(self) -> str:
         """The default as the file would say it; empty if it is nothing."""
-        default = WORDS_FOR_NONE.get(self.name) if self.default is None else plain(self.default)
+        default = plain(in_file(self.name, self.default))
         if default in (None, [], {}) or self.required or self.note:
             return ""
         return default if isinstance(default, str) and default else json.dumps(default)
@@ -62,7 +64,7 @@ def _rules(value: Value) -> tuple[TaskRule, ...]:
         pattern = value.context.attempt(values.glob, value.child(values.as_name(entry.key), label))
         given = value.context.attempt(_options, value.child(entry.value, label))
         if pattern is not None and given is not None:
-            found.append(TaskRule(pattern, entry.key.line, entry.key.column, **given))
+            found.append(TaskRule(pattern, entry.key.line, entry.key.column, MappingProxyType(given)))
     return tuple(found)
 
 
@@ -80,21 +82,12 @@ def _options(value: Value) -> dict[str, Any]:
     return given
 
 
-def _off(reader: Reader[Any], message: str) -> Callable[[Value], Any]:
-    """Reads a key whose capability this version does not have: only the value that means "off" is accepted."""
-
-    def read(value: Value) -> Any:
-        found = reader(value)
-        if found:
-            raise BadValue(value.node, f"{value.label} is not in this version yet; {message}")
-        return found
-
-    return read
-
-
 def _table(*keys: Key) -> Mapping[str, Key]:
     return {key.name: key for key in keys}
 
+
+_NO_LIMIT = "leave it out for no limit"
+_NO_LIMIT_HERE = "leave its value out ('time_limit:') for no limit"
 
 TASK_OPTIONS: Mapping[str, Key] = _table(
     Key("gpus", values.integer(1), 1, "number of GPUs that the task gets, one slot on each"),
@@ -102,9 +95,13 @@ TASK_OPTIONS: Mapping[str, Key] = _table(
     Key("priority", values.integer(), 0, "of the tasks that wait, higher numbers start first"),
     Key("args", values.arguments, (), "arguments after the config path, in place of the `args` of the workspace"),
     Key("environment", values.variables, NO_VARIABLES, "variables, added to the `environment` of the workspace"),
+    Key("after", values.task_patterns, (), "glob or list of globs of the tasks that must be completed first"),
+    Key("time_limit", values.limit_in_seconds(_NO_LIMIT_HERE), None, "longest time that a run may take; empty: none"),
+    Key("command", values.command, None, "argument list, in place of the `command` of the workspace; empty: none"),
+    Key("max_retries", values.integer(0, 1000), 3, "retries of a failed run, in place of those of the workspace"),
+    Key("max_running", values.integer(1), None, "how many tasks of this glob run at once"),
 )
 
-_NO_EFFECT = "accepted for old files; has no effect"
 _NOTHING_TYPED = "accepted for old files; nothing is typed into sessions, so there is nothing to delay"
 
 KEYS: Mapping[str, Key] = _table(
@@ -114,6 +111,8 @@ KEYS: Mapping[str, Key] = _table(
     Key("script_path", values.path, Path("train.py"), "Python script that every run starts"),
     Key("output_dir", values.path, Path("out"), "folder of the completion markers"),
     Key("python_env", values.text_or_none, None, "interpreter: path, name on PATH, or folder of a virtual environment"),
+    Key("conda_env", values.text, "", "conda environment that is activated before the run: its name or folder"),
+    Key("command", values.command, None, "argument list that runs in place of python and script"),
     Key("args", values.arguments, (), "arguments of the script after `--config_path CONFIG`"),
     Key("config_pattern", values.patterns, ("*.yml", "*.yaml"), "glob or list of globs for the task configs"),
     Key("max_jobs_per_gpu", values.integer(1), 2, "runs that may share one GPU"),
@@ -127,10 +126,19 @@ KEYS: Mapping[str, Key] = _table(
         "variable that tells a run its GPU indices (HIP_VISIBLE_DEVICES on AMD)",
     ),
     Key("environment", values.variables, NO_VARIABLES, "map of variables for every run"),
+    Key("pre_run", values.shell_or_command, None, "shell command or argument list before a run; if it fails, so does"),
+    Key("post_run", values.shell_or_command, None, "shell command or argument list after a run, however that ended"),
+    Key("interactive", values.boolean, False, "true: a run reads from its terminal; false: from /dev/null"),
     Key("tasks", _rules, (), f"map from globs of task names to their options: {', '.join(TASK_OPTIONS)}"),
     Key("require_marker", values.boolean, False, "true: exit code 0 without a fresh completion marker is a failure"),
     Key("strict_exit", values.boolean, False, "true: another exit code is a failure even with a fresh marker"),
+    Key("keep_children", values.boolean, False, "true: processes that outlive their run are left alone, on its slot"),
     Key("stop_grace", values.seconds, 10.0, "time that a run has to end when asked to, before it is killed"),
+    Key("time_limit", values.limit_in_seconds(_NO_LIMIT), None, "longest time that a run may take"),
+    Key("auto_restart_failed", values.boolean, False, "true: retry runs that failed, took too long, or were lost"),
+    Key("max_retries", values.integer(0, 1000), 3, "how many times a task is retried"),
+    Key("retry_delay", values.positive_seconds, 10.0, "time before the first retry; it doubles with each, up to 30m"),
+    Key("retry_args", values.arguments, (), "more arguments for a retried run, such as [--resume]"),
     Key("check_interval", values.positive_seconds, 30.0, "safety net: how often to look even if nothing was reported"),
     Key("startup_delay", values.seconds, 0.0, "least time between two starts on the same GPU"),
     Key("scheduler_session_suffix", values.file_name_part, "_scheduler", "the scheduler's session: task_name and this"),
@@ -139,22 +147,10 @@ KEYS: Mapping[str, Key] = _table(
     Key("keep_sessions", values.integer(0), 20, "number of ended sessions that are kept to look at, the newest"),
     Key("log_dir", values.path, Path("logs"), "folder of the logs"),
     Key("enable_logging", values.boolean, True, "false: no log files, only the screens of the sessions"),
+    Key("log_max_size", values.size_in_bytes(64 * KB), 200 * MB, "a longer log of a run keeps its head and its tail"),
+    Key("min_free_disk", values.size_in_bytes(), GB, "with less free disk space nothing new starts; 0: never mind"),
+    Key("state_dir", values.own_folder, Path(".tinksched"), "folder of the scheduler's private state"),
     Key("executor", values.choice("tmux", "local"), "tmux", "tmux: a session for each run; local: plain processes"),
     Key("tmux_socket", values.file_name_part, "", "name of a private tmux server; empty: the user's default one"),
     Key("command_delay", values.as_written, "", "for old files only", note=_NOTHING_TYPED),
-    Key(
-        "conda_env",
-        _off(values.text, "activate the environment before `start`, or name its python in python_env"),
-        "",
-        "for old files only: must be empty",
-        note=_NO_EFFECT,
-    ),
-    Key(
-        "auto_restart_failed",
-        _off(values.boolean, "write false"),
-        False,
-        "for old files only: must be false",
-        note=_NO_EFFECT,
-    ),
-    Key("max_retries", values.integer(0), 3, "for old files only", note=_NO_EFFECT),
 )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import Problem
+from .units import size_text
 
 CONFIG_NAME = "scheduler_config.yml"
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 WORDS_FOR_NONE: Mapping[str, str] = MappingProxyType({"gpu_count": "auto"})  # what the file says where we say None
+SIZES = ("log_max_size", "min_free_disk")  # bytes here, with a unit in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,52 +36,70 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
-    """What one task asks for. `args` follow the config path; `environment` is added to that of the command."""
+    """What one task asks for. `args` follow the config path; `environment` is added to that of the command.
+
+    `after` are globs of tasks that must be completed first. `time_limit` is in seconds, None for no limit. `command` is
+    what runs in place of python and script. `args`, `command` and the values of `environment` may hold placeholders.
+    """
 
     gpus: int = 1
     exclusive: bool = False
     priority: int = 0
     args: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: NO_VARIABLES)
+    after: tuple[str, ...] = ()
+    time_limit: float | None = None
+    command: tuple[str, ...] | None = None
+    max_retries: int = 3
 
 
 @dataclass(frozen=True, slots=True)
-class TaskRule:
-    """One entry of `tasks`: options for the tasks whose name matches the glob. None: the rule does not say."""
+class RunningLimit:
+    """No more than `limit` of the tasks whose name matches the glob run at once."""
 
     pattern: str
-    line: int
-    column: int
-    gpus: int | None = None
-    exclusive: bool | None = None
-    priority: int | None = None
-    args: tuple[str, ...] | None = None
-    environment: Mapping[str, str] | None = None
+    limit: int
 
     def matches(self, task: str) -> bool:
         """Whether the task's name matches the glob; case counts."""
         return fnmatchcase(task, self.pattern)
 
-    def given(self) -> dict[str, object]:
-        """The options that the rule names."""
-        values = {option.name: getattr(self, option.name) for option in fields(TaskOptions)}
-        return {name: value for name, value in values.items() if value is not None}
+
+@dataclass(frozen=True, slots=True)
+class TaskRule:
+    """One entry of `tasks`: options for the tasks whose name matches the glob.
+
+    `given` has the options that the rule names, each with its type (`schema.TASK_OPTIONS`). One that it does not name
+    is not there: `time_limit` None is "no limit", which is something else.
+    """
+
+    pattern: str
+    line: int
+    column: int
+    given: Mapping[str, Any]
+
+    @property
+    def command(self) -> tuple[str, ...] | None:
+        """The `command` of the rule, if it has one."""
+        found: tuple[str, ...] | None = self.given.get("command")
+        return found
+
+    def matches(self, task: str) -> bool:
+        """Whether the task's name matches the glob; case counts."""
+        return fnmatchcase(task, self.pattern)
 
     def over(self, options: TaskOptions) -> TaskOptions:
         """The options with this rule's laid over them. Variables are merged one by one, everything else is replaced."""
-        variables = MappingProxyType({**options.environment, **(self.environment or {})})
-        return TaskOptions(
-            gpus=options.gpus if self.gpus is None else self.gpus,
-            exclusive=options.exclusive if self.exclusive is None else self.exclusive,
-            priority=options.priority if self.priority is None else self.priority,
-            args=options.args if self.args is None else self.args,
-            environment=variables,
-        )
+        of_a_task = {option.name: self.given[option.name] for option in fields(options) if option.name in self.given}
+        variables = MappingProxyType({**options.environment, **self.given.get("environment", {})})
+        return replace(options, **{**of_a_task, "environment": variables})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The resolved settings: paths are absolute, durations are seconds. What each key means stands in `schema.KEYS`.
+    """The resolved settings: paths are absolute, durations are seconds, sizes are bytes. `schema.KEYS` has what each
+    key means. `command`, `args`, `retry_args`, `pre_run`, `post_run` and the values of `environment` may hold
+    placeholders (`placeholders.expand_command`).
 
     `origins` has every key in documented order, keys for old files (`old_values`) only if the file has them.
     """
@@ -90,6 +110,8 @@ class Settings:
     script_path: Path
     output_dir: Path
     python_env: str | None
+    conda_env: str
+    command: tuple[str, ...] | None
     args: tuple[str, ...]
     config_pattern: tuple[str, ...]
     max_jobs_per_gpu: int
@@ -98,10 +120,19 @@ class Settings:
     placement: Literal["spread", "pack"]
     cuda_visible_devices_var: str
     environment: Mapping[str, str]
+    pre_run: tuple[str, ...] | None
+    post_run: tuple[str, ...] | None
+    interactive: bool
     tasks: tuple[TaskRule, ...]
     require_marker: bool
     strict_exit: bool
+    keep_children: bool
     stop_grace: float
+    time_limit: float | None
+    auto_restart_failed: bool
+    max_retries: int
+    retry_delay: float
+    retry_args: tuple[str, ...]
     check_interval: float
     startup_delay: float
     scheduler_session_suffix: str
@@ -110,6 +141,9 @@ class Settings:
     keep_sessions: int
     log_dir: Path
     enable_logging: bool
+    log_max_size: int
+    min_free_disk: int
+    state_dir: Path
     executor: Literal["tmux", "local"]
     tmux_socket: str
 
@@ -124,12 +158,24 @@ class Settings:
         return [(key, self._value(key), origin) for key, origin in self.origins.items()]
 
     def options_for(self, task: str) -> TaskOptions:
-        """The options of a task: the workspace's `args` and `environment`, then every matching rule of `tasks`."""
-        options = TaskOptions(args=self.args, environment=self.environment)
+        """The options of a task: those that the workspace has for all, then every matching rule of `tasks`."""
+        options = TaskOptions(
+            args=self.args,
+            environment=self.environment,
+            time_limit=self.time_limit,
+            command=self.command,
+            max_retries=self.max_retries,
+        )
         for rule in self.tasks:
             if rule.matches(task):
                 options = rule.over(options)
         return options
+
+    @property
+    def running_limits(self) -> tuple[RunningLimit, ...]:
+        """The `max_running` of each rule of `tasks` that has one. A task must keep to all that match its name."""
+        limits = ((rule.pattern, rule.given.get("max_running")) for rule in self.tasks)
+        return tuple(RunningLimit(pattern, limit) for pattern, limit in limits if limit is not None)
 
     def unmatched_rules(self, task_names: Iterable[str]) -> list[Problem]:
         """A warning for each rule of `tasks` whose glob matches none of the names."""
@@ -143,8 +189,14 @@ class Settings:
     def _value(self, key: str) -> object:
         if key in self.old_values:
             return self.old_values[key]
-        value: object = getattr(self, key)
-        return WORDS_FOR_NONE.get(key) if value is None else value
+        return in_file(key, getattr(self, key))
+
+
+def in_file(key: str, value: object) -> object:
+    """The value as the file would say it: `auto` for None, sizes with a unit."""
+    if key in SIZES and isinstance(value, int):
+        return size_text(value)
+    return WORDS_FOR_NONE.get(key) if value is None else value
 
 
 def plain(value: object) -> object:
@@ -152,7 +204,7 @@ def plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, TaskRule):
-        return {"pattern": value.pattern, **{name: plain(given) for name, given in value.given().items()}}
+        return {"pattern": value.pattern, **{name: plain(given) for name, given in value.given.items()}}
     if isinstance(value, Mapping):
         return {str(name): plain(entry) for name, entry in value.items()}
     if isinstance(value, tuple | list):

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,13 +14,15 @@ from types import MappingProxyType
 from typing import TypeVar
 from unicodedata import category
 
+from . import placeholders
 from .broken import quoted
 from .document import Entry, MappingNode, Node, ScalarNode, SequenceNode
-from .units import DAY, duration
+from .units import DAY, PB, duration, size, size_text, with_usual_case
 
 T = TypeVar("T")
 LARGEST = 1_000_000  # of any whole number: beyond it lies a typing mistake, or somebody's integer overflow
 LONGEST = 365 * DAY
+LARGEST_SIZE = PB
 LONGEST_GLOB = 255  # characters, as file names
 LONGEST_NAME = 100  # bytes; what is put behind it must fit into a file name too
 YES_NO = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
@@ -96,7 +98,19 @@ def as_written(value: Value) -> str:
     node = value.node
     if not isinstance(node, ScalarNode) or node.kind == "null":
         raise value.bad("a text, a number, or true or false", 'write "" for an empty text' if is_empty(node) else "")
-    return _clean(value, node.text.replace("${task_name}", value.context.task_name or "${task_name}"))
+    return _clean(value, _named(node, value.context.task_name))
+
+
+def templated(value: Value) -> str:
+    """As `as_written`, for a text that a run expands: what looks like a placeholder must be one."""
+    as_written(value)
+    assert isinstance(value.node, ScalarNode)
+    for name in placeholders.unknown(value.node.text):
+        shown = quoted("{" + name + "}")
+        hint = f"{_nearest_placeholder(name)} {{{{ and }}}} write literal braces"
+        value.context.problems.append(value.forbids(f"must not hold {shown}, which is no placeholder; {hint}"))
+    # Braces in the name itself are no placeholders.
+    return _named(value.node, placeholders.literal(value.context.task_name or ""))
 
 
 def filled(value: Value) -> str:
@@ -141,22 +155,22 @@ def task_name(value: Value) -> str:
 def boolean(value: Value) -> bool:
     """`true` or `false`."""
     node = value.node
-    if isinstance(node, ScalarNode) and node.kind == "bool":
+    if isinstance(node, ScalarNode) and node.text.lower() in ("true", "false"):  # old files have it in quotes, too
         return node.text.lower() == "true"
     word = YES_NO.get(node.text.lower()) if isinstance(node, ScalarNode) else None
     raise value.bad("true or false", f"write {word}" if word else "")
 
 
-def integer(least: int = -LARGEST) -> Reader[int]:
-    """A whole number that is not below `least`."""
+def integer(least: int = -LARGEST, most: int = LARGEST) -> Reader[int]:
+    """A whole number from `least` to `most`, which may stand in quotes, as it does in old files."""
 
     def read(value: Value) -> int:
-        number = whole(value.node)
+        number = whole(_unquoted(value.node))
         if number is None or number < least:
             at_least = "" if least == -LARGEST and number is None else f" of at least {least}"
-            raise value.bad(f"a whole number{at_least}", _unquote_hint(value.node))
-        if number > LARGEST:
-            raise value.bad(f"at most {LARGEST}")
+            raise value.bad(f"a whole number{at_least}")
+        if number > most:
+            raise value.bad(f"at most {most}")
         return number
 
     return read
@@ -166,8 +180,8 @@ def count_or_auto(value: Value) -> int | None:
     """A whole number that is not below 1, or None for `auto`."""
     if isinstance(value.node, ScalarNode) and value.node.text == "auto":
         return None
-    if whole(value.node) is None:
-        raise value.bad("auto or a whole number of at least 1", _unquote_hint(value.node))
+    if whole(_unquoted(value.node)) is None:
+        raise value.bad("auto or a whole number of at least 1")
     return integer(1)(value)
 
 
@@ -192,6 +206,41 @@ def positive_seconds(value: Value) -> float:
     return found
 
 
+def limit_in_seconds(without_limit: str) -> Reader[float]:
+    """A duration that is not 0. `without_limit` says how to have none."""
+
+    def read(value: Value) -> float:
+        if isinstance(value.node, ScalarNode) and value.node.text.lower() in ("none", "never", "off"):
+            raise value.bad("a duration such as 90m or 2h", without_limit)
+        if not (found := seconds(value)):
+            raise value.forbids(f"must be more than 0; {without_limit}")
+        return found
+
+    return read
+
+
+def size_in_bytes(least: int = 0) -> Reader[int]:
+    """A size of at least `least` bytes."""
+
+    def read(value: Value) -> int:
+        node = value.node
+        given = node.text if isinstance(node, ScalarNode) and node.kind not in ("null", "bool") else ""
+        try:
+            found = size(given)
+        except ValueError:
+            usual = with_usual_case(given)
+            is_number = isinstance(node, ScalarNode) and node.kind in ("int", "float")
+            hint = "a size needs a unit, such as 200MB" if is_number else f"write {usual}" if usual else ""
+            raise value.bad("a size such as 200MB or 8GiB", hint) from None
+        if found < least:
+            raise value.bad(f"at least {size_text(least)}")
+        if found > LARGEST_SIZE:
+            raise value.bad(f"at most {size_text(LARGEST_SIZE)}")
+        return found
+
+    return read
+
+
 def choice(*choices: str) -> Reader[str]:
     """One of the given words."""
 
@@ -214,6 +263,14 @@ def path(value: Value) -> Path:
     return value.context.workspace / expanded
 
 
+def own_folder(value: Value) -> Path:
+    """A path to a folder that is not the workspace itself."""
+    found = path(value)
+    if os.path.normpath(found) == os.path.normpath(value.context.workspace):
+        raise value.forbids("must be a folder of its own, such as .tinksched, not the workspace")
+    return found
+
+
 def variable_name(value: Value) -> str:
     """The name of an environment variable."""
     found = text(value)
@@ -227,7 +284,33 @@ def variable_name(value: Value) -> str:
 
 def arguments(value: Value) -> tuple[str, ...]:
     """A list of scalars, each the text that a program is given."""
-    return _items(value, as_written, "a list, such as [--resume, --lr, 0.1]", _list_hint(value.node))
+    return _items(value, templated, "a list, such as [--resume, --lr, 0.1]", _list_hint(value.node))
+
+
+def command(value: Value) -> tuple[str, ...]:
+    """A program and its arguments."""
+    expected = "a list, such as [torchrun, train.py, '--config_path={config}']"
+    return _program(value, _items(value, templated, expected, _list_hint(value.node)))
+
+
+def shell_or_command(value: Value) -> tuple[str, ...] | None:
+    """A command of the shell in one text, or a program and its arguments; None for a blank text."""
+    if isinstance(value.node, ScalarNode) and value.node.kind == "text":
+        found = templated(value)
+        return (*placeholders.SHELL, found) if found.strip() else None
+    hint = f"put it in quotes: {quoted(value.node.text)}" if isinstance(value.node, ScalarNode) else ""
+    hint = "" if is_empty(value.node) else hint
+    return _program(value, _items(value, templated, "a shell command, or a list such as [cp, '{config}', /tmp]", hint))
+
+
+def _program(value: Value, found: tuple[str, ...]) -> tuple[str, ...]:
+    """The command, which must have a program."""
+    first = value.node.items[0] if isinstance(value.node, SequenceNode) and value.node.items else None
+    if first is None:
+        raise value.forbids("must not be an empty list; it begins with the program")
+    if isinstance(first, ScalarNode) and first.kind != "null" and not first.text.strip():
+        raise value.child(first, f"{value.label}[0]").forbids("must not be empty; it is the program")
+    return found
 
 
 def patterns(value: Value) -> tuple[str, ...]:
@@ -238,6 +321,13 @@ def patterns(value: Value) -> tuple[str, ...]:
     if isinstance(value.node, SequenceNode) and not value.node.items:
         raise value.forbids("must not be an empty list")
     return found
+
+
+def task_patterns(value: Value) -> tuple[str, ...]:
+    """One glob or a list of globs, for the names of tasks; the list may be empty."""
+    if isinstance(value.node, ScalarNode) and value.node.kind == "text":
+        return (glob(value),)
+    return _items(value, glob, "a glob of task names such as 'prepare*', or a list of globs")
 
 
 def glob(value: Value) -> str:
@@ -277,7 +367,7 @@ def variables(value: Value) -> Mapping[str, str]:
     for entry in entries(value, "a map of names to values, such as {OMP_NUM_THREADS: 4}"):
         context = value.context
         name = context.attempt(variable_name, value.child(as_name(entry.key), f"a name in {value.label}"))
-        content = context.attempt(as_written, value.child(entry.value, f"{value.label}[{quoted(entry.key.text)}]"))
+        content = context.attempt(templated, value.child(entry.value, f"{value.label}[{quoted(entry.key.text)}]"))
         if name is not None and content is not None:
             found[name] = content
     return MappingProxyType(found)
@@ -353,6 +443,24 @@ def tilde_hint(node: Node) -> str:
     """`work_dir: ~` is nothing to YAML, and the home folder to everybody else."""
     is_tilde = isinstance(node, ScalarNode) and node.text == "~"
     return 'to YAML a bare ~ is nothing; write "~" in quotes for the home folder' if is_tilde else ""
+
+
+def _nearest_placeholder(name: str) -> str:
+    nearest = get_close_matches(name.lower(), placeholders.NAMES, n=1, cutoff=0.5) if len(name) <= 60 else []
+    if nearest:
+        return f"did you mean {{{nearest[0]}}}?"
+    return f"there are {' '.join(f'{{{known}}}' for known in placeholders.NAMES)};"
+
+
+def _named(node: ScalarNode, task_name: str | None) -> str:
+    """The text with `${task_name}` replaced, once the name is known."""
+    return node.text.replace("${task_name}", task_name or "${task_name}")
+
+
+def _unquoted(node: Node) -> Node:
+    """A decimal number in quotes as the number that it is."""
+    is_quoted = isinstance(node, ScalarNode) and node.kind == "text" and re.fullmatch("-?[0-9]{1,7}", node.text)
+    return replace(node, kind="int") if is_quoted and isinstance(node, ScalarNode) else node
 
 
 def _unquote_hint(node: Node) -> str:

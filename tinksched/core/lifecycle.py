@@ -4,7 +4,8 @@
              ▲ │              │ ▲                  │
              │ └──Dropped─────┼─┼──────────────────┤   (cancelled before it ran)
              │                │ │                  │
-             └──GaveBack──────┘ └                  │   (the run never began)
+             ├──GaveBack──────┤ └                  │   (the run never began)
+             ├──Retried───────┘                    │   (it failed, and may try again)
              └──Requeued───────────────────────────┘   (by hand)
 
     Run    starting ──Launched──▶ running ──Ended──▶ ended
@@ -19,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..errors import Conflict
-from .model import Outcome, Reason, Run, RunState, Task, TaskSpec, TaskState
+from .model import Outcome, Reason, ReasonCode, Run, RunState, Task, TaskSpec, TaskState
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,14 @@ class GaveBack:
     """The run never began; it does not count as an attempt."""
 
     reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The run failed, and another one is allowed. It keeps its place in the queue, but not before a time."""
+
+    reason: Reason
+    not_before: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +89,13 @@ class Ended:
     at: float
 
 
-TaskEvent = Began | GaveBack | Finished | Dropped | Requeued
+TaskEvent = Began | GaveBack | Retried | Finished | Dropped | Requeued
 RunEvent = Launched | Ended
 
 _TASK: dict[type[TaskEvent], tuple[frozenset[TaskState], TaskState]] = {
     Began: (frozenset({TaskState.QUEUED}), TaskState.ACTIVE),
     GaveBack: (frozenset({TaskState.ACTIVE}), TaskState.QUEUED),
+    Retried: (frozenset({TaskState.ACTIVE}), TaskState.QUEUED),
     Finished: (frozenset({TaskState.ACTIVE}), TaskState.DONE),
     Dropped: (frozenset({TaskState.QUEUED}), TaskState.DONE),
     Requeued: (frozenset({TaskState.DONE}), TaskState.QUEUED),
@@ -118,14 +128,16 @@ def apply_task(task: Task, event: TaskEvent, now: float) -> Task:
     moved = replace(task, state=target, changed_at=now)
     match event:
         case Began(config_hash):
-            return replace(moved, attempts=task.attempts + 1, reason=None, config_hash=config_hash)
+            return replace(moved, attempts=task.attempts + 1, reason=None, config_hash=config_hash, not_before=None)
         case GaveBack(reason):
             return replace(moved, attempts=task.attempts - 1, reason=reason, request=None)
+        case Retried(reason, not_before):
+            return replace(moved, failures=task.failures + 1, reason=reason, not_before=not_before, request=None)
         case Finished(outcome, reason) | Dropped(outcome, reason):
             return replace(moved, outcome=outcome, reason=reason, request=None)
         case Requeued(number, priority, spec):
             fresh = replace(moved, queue_number=number, priority=priority, spec=spec, queued_at=now)
-            return replace(fresh, outcome=None, reason=None, request=None)
+            return replace(fresh, outcome=None, reason=None, request=None, failures=0, not_before=None)
 
 
 def apply_run(run: Run, event: RunEvent, now: float) -> Run:
@@ -143,3 +155,23 @@ def apply_run(run: Run, event: RunEvent, now: float) -> Run:
             return replace(moved, pid=pid, pid_started=pid_started, session=session, started_at=now)
         case Ended(outcome, reason, exit_code, at):
             return replace(moved, outcome=outcome, reason=reason, exit_code=exit_code, ended_at=at)
+
+
+RETRIED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
+LONGEST_DELAY = 1800.0  # seconds
+
+
+def after_run(task: Task, outcome: Outcome, reason: Reason | None, now: float) -> Finished | Retried:
+    """What becomes of a task whose run has ended: it is done, or it may try again after a delay that doubles."""
+    spec = task.spec
+    if outcome not in RETRIED or task.failures >= spec.max_retries:
+        return Finished(outcome, reason)
+    until = now + min(spec.retry_delay * 2.0 ** min(task.failures, 60), LONGEST_DELAY)
+    how = outcome.value.replace("_", " ") if outcome is not Outcome.LOST else "was lost"
+    detail: dict[str, str | int | float] = {
+        "how": f"{how} ({reason.text})" if reason else how,
+        "until": until,
+        "retry": task.failures + 1,
+        "retries": spec.max_retries,
+    }
+    return Retried(Reason(ReasonCode.RETRY_DELAY, detail), until)

@@ -60,6 +60,10 @@ class ReasonCode(str, enum.Enum):
     NO_SUCH_GPU = "no_such_gpu"
     NEVER_BEGAN = "never_began"
     NO_SCHEDULER = "no_scheduler"
+    RETRY_DELAY = "retry_delay"
+    WAITS_FOR = "waits_for"
+    MAX_RUNNING = "max_running"
+    LOW_DISK = "low_disk"
     # ended
     EXIT_CODE = "exit_code"
     MARKER_DESPITE_EXIT = "marker_despite_exit"
@@ -73,6 +77,9 @@ class ReasonCode(str, enum.Enum):
     CANCELLED_BY_USER = "cancelled_by_user"
     KILL_ALL = "kill_all"
     MARKER_FROM_BEFORE = "marker_from_before"
+    TIME_LIMIT = "time_limit"
+    PRE_RUN_FAILED = "pre_run_failed"
+    DEPENDENCY = "dependency"
 
 
 _TEXTS: dict[ReasonCode, str] = {
@@ -86,6 +93,10 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.NO_SUCH_GPU: "asks for {wanted}, and the scheduler uses {exists}",
     ReasonCode.NEVER_BEGAN: "its last launch never began ({why}), so it is queued again",
     ReasonCode.NO_SCHEDULER: "no scheduler runs",
+    ReasonCode.RETRY_DELAY: "its last run {how}; it is tried again at {until} (retry {retry} of {retries})",
+    ReasonCode.WAITS_FOR: "comes after {tasks}",
+    ReasonCode.MAX_RUNNING: "at most {limit} of {pattern} run at once (max_running)",
+    ReasonCode.LOW_DISK: "only {free} are free on the disk of {folder} (min_free_disk is {wanted})",
     ReasonCode.EXIT_CODE: "exit code {code}",
     ReasonCode.MARKER_DESPITE_EXIT: "it wrote its completion marker and then ended with exit code {code}",
     ReasonCode.NO_MARKER: "exit code 0, but no fresh completion marker (require_marker)",
@@ -98,6 +109,9 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.CANCELLED_BY_USER: "cancelled by {user}",
     ReasonCode.KILL_ALL: "ended by kill-all",
     ReasonCode.MARKER_FROM_BEFORE: "its completion marker was there before any run of it",
+    ReasonCode.TIME_LIMIT: "ran longer than its time limit of {limit}",
+    ReasonCode.PRE_RUN_FAILED: "pre_run ended with exit code {code}, so the command was not started",
+    ReasonCode.DEPENDENCY: "{task}, which it comes after, {how}",
 }
 
 
@@ -128,8 +142,9 @@ class _Blank(dict[str, "str | int | float"]):
 class TaskSpec:
     """What a task needs and runs, resolved when it was queued.
 
-    `command` is the whole argument list. `pinned` holds GPU indices; empty means any. `environment` are the variables
-    that the workspace adds; `environment_ref` names the stored environment of the command that queued the task.
+    `command` is the whole argument list, with placeholders that are filled in when a run starts. `pinned` holds GPU
+    indices; empty means any. `environment` are the variables that the workspace adds; `environment_ref` names the
+    stored environment of the command that queued the task.
     """
 
     command: tuple[str, ...]
@@ -141,6 +156,19 @@ class TaskSpec:
     exclusive: bool = False
     environment: tuple[tuple[str, str], ...] = ()
     environment_ref: str = ""
+    after: tuple[str, ...] = ()  # globs of the tasks that must have completed
+    time_limit: float | None = None  # seconds
+    max_retries: int = 0
+    retry_delay: float = 10.0  # seconds before the first retry; doubles with each
+    retry_args: tuple[str, ...] = ()  # added to the command of a retried run
+    pre_run: tuple[str, ...] = ()
+    post_run: tuple[str, ...] = ()
+    interactive: bool = False
+    python: str = ""
+    script: str = ""
+    old_marker: str = ""  # where the config's own `root_dir` puts its marker
+    commit: str = ""  # of work_dir when the task was queued
+    dirty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +189,28 @@ class Task:
     reason: Reason | None = None
     request: Request | None = None
     config_hash: str | None = None
+    failures: int = 0  # failed, timed-out and lost runs since it was last queued by hand
+    not_before: float | None = None
 
     @property
     def rank(self) -> tuple[int, int]:
         """The sort key of the queue: higher priority first, then the queue number."""
         return (-self.priority, self.queue_number)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """The circumstances of a run, for whoever asks later what exactly ran."""
+
+    command: tuple[str, ...] = ()
+    python: str = ""
+    node: str = ""
+    config_hash: str | None = None
+    commit: str = ""
+    dirty: bool = False
+    port: int | None = None
+    old_marker: str = ""
+    old_marker_before: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +247,8 @@ class Run:
     reason: Reason | None = None
     exit_code: int | None = None
     exclusive: bool = False
+    deadline: float | None = None
+    record: RunRecord = field(default_factory=RunRecord)
 
 
 @dataclass(frozen=True, slots=True)

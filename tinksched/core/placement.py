@@ -15,6 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .model import GpuSlots, Placement, Reason, ReasonCode, Task
+from .relations import Group
+
+_NOBODY: Mapping[int, Reason] = {}
 
 
 class Policy(str, enum.Enum):
@@ -84,17 +87,32 @@ def explain(
 
 
 def decide(
-    queue: Iterable[Task], gpus: Sequence[GpuSlots], now: float, *, policy: Policy, startup_delay: float = 0
+    queue: Iterable[Task],
+    gpus: Sequence[GpuSlots],
+    now: float,
+    *,
+    policy: Policy,
+    startup_delay: float = 0,
+    waiting: Mapping[int, Reason] = _NOBODY,
+    groups: Sequence[Group] = (),
 ) -> Decision:
-    """Walk the queue once. Times are seconds since the epoch, `startup_delay` is in seconds."""
+    """Walk the queue once. Times are seconds since the epoch, `startup_delay` is in seconds.
+
+    `waiting` are tasks that may not start yet whatever the GPUs say, and why; `groups` the limits on how many tasks of
+    a kind run at once, with those that run already counted. Neither kind of waiting holds a GPU.
+    """
     desks = [_Desk(gpu, order) for order, gpu in enumerate(gpus)]
     placements: list[Placement] = []
-    waiting: dict[int, Reason] = {}
+    why: dict[int, Reason] = {}
     wake_at: float | None = None
     for task in queue:
+        full = next((group.full for group in groups if not group.has_room(task)), None)
+        if task.id in waiting or full is not None:
+            why[task.id] = waiting.get(task.id) or full or Reason(ReasonCode.STARTS_NEXT)
+            continue
         candidates = _candidates(task, desks)
         if candidates is None:
-            waiting[task.id] = _no_such_gpu(task, desks)
+            why[task.id] = _no_such_gpu(task, desks)
             continue
         free = [desk for desk in candidates if desk.has_slot_unheld(task)]
         ready = [desk for desk in free if desk.ready_at(startup_delay, now) is None]
@@ -102,15 +120,17 @@ def decide(
             chosen = sorted(ready, key=lambda desk: _preference(desk, policy))[: task.spec.gpus]
             for desk in chosen:
                 desk.started.append(task)
+            for group in groups:
+                group.add(task.name)
             placements.append(Placement(task.id, tuple(sorted(desk.gpu.index for desk in chosen))))
             continue
-        waiting[task.id] = _why(task, candidates, free, startup_delay, now)
+        why[task.id] = _why(task, candidates, free, startup_delay, now)
         if len(free) >= task.spec.gpus:
             _, until = _enough_ready(task, free, startup_delay, now)
             wake_at = until if wake_at is None else min(until, wake_at)
         if task.spec.gpus > 1 or task.spec.exclusive:
             _hold(task, candidates, startup_delay, now)
-    return Decision(tuple(placements), waiting, wake_at)
+    return Decision(tuple(placements), why, wake_at)
 
 
 def _candidates(task: Task, desks: list[_Desk]) -> list[_Desk] | None:

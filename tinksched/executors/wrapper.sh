@@ -4,9 +4,12 @@
 #     wrapper.sh RUN_DIR LEASE WORK_DIR
 #
 # RUN_DIR/command is one `set --` in shell quoting, written by tinksched: env -i NAME=VALUE ... PROGRAM ARGS ...
+# RUN_DIR/pre_run and RUN_DIR/post_run are the same for what runs before and after it, where there is something.
+# Standard input is empty, unless there is a RUN_DIR/interactive: then it is the terminal.
 # It writes in RUN_DIR:
 #     began   its pid. Created exclusively: if the scheduler made it first, the run was taken back and never begins
 #     never   why the run never began (its lease was revoked, say)
+#     failed  that pre_run failed, so the command was not started
 #     exit    the exit status and a line feed. Without the line feed the file does not count
 #
 # POSIX sh and flock(1) of util-linux; nothing is forked between the command's end and the exit status.
@@ -18,6 +21,17 @@
 never() {
     printf '%s\n' "$1" >"$run_dir/never"
     exit 0
+}
+
+step() {
+    . "$run_dir/$1"
+    if [ -e "$run_dir/interactive" ]; then
+        "$@"
+    else
+        "$@" </dev/null
+    fi
+    code=$?
+    return "$code"
 }
 
 # The functions are read as a whole before anything runs, so replacing this file disturbs no run.
@@ -41,12 +55,14 @@ inner() {
     { echo "$pid" >"$run_dir/began"; } 2>/dev/null || exit 0
     set +C
 
-    if cd -- "$work_dir"; then
-        . "$run_dir/command"
-        "$@" </dev/null
-        code=$?
-    else
+    if ! cd -- "$work_dir"; then
         code=127
+    elif [ -e "$run_dir/pre_run" ] && ! step pre_run; then
+        echo pre_run >"$run_dir/failed"
+    else
+        step command
+        # What post_run returns changes nothing: the run has ended as its command did.
+        [ ! -e "$run_dir/post_run" ] || (step post_run)
     fi
     echo "$code" >"$run_dir/exit"
     exit "$code"

@@ -33,14 +33,26 @@ class RunDir:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
 
-    def prepare(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def prepare(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        pre_run: Sequence[str] = (),
+        post_run: Sequence[str] = (),
+        interactive: bool = False,
+    ) -> None:
         """Make the folder (0700) and write what to run (0600).
 
         Raises:
             OSError: the disk is full, say.
         """
         self.path.mkdir(mode=0o700, parents=True)
-        write_private(self.path / "command", set_arguments(command, environment))
+        for name, words in (("command", command), ("pre_run", pre_run), ("post_run", post_run)):
+            if words:
+                write_private(self.path / name, set_arguments(words, environment))
+        if interactive:
+            write_private(self.path / "interactive", b"")
 
     def take_back(self) -> bool:
         """Make sure that the run never begins. False if it has begun already; the answer stays the same."""
@@ -72,6 +84,10 @@ class RunDir:
         with contextlib.suppress(OSError):
             return ExitStatus(int(text), (self.path / "exit").stat().st_mtime)
         return None
+
+    def failed_before(self) -> bool:
+        """Whether `pre_run` failed, so that the command was not started."""
+        return self._line("failed") is not None
 
     def remove(self) -> None:
         """Delete the folder; the run has ended and its end is on record."""

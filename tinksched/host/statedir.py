@@ -52,6 +52,11 @@ class StateDir:
         return self.path / "runs"
 
     @property
+    def snapshots(self) -> Path:
+        """The configs of runs as they were, by their hashes."""
+        return self.path / "snapshots"
+
+    @property
     def environments(self) -> Path:
         """The stored environments of the commands that queued tasks."""
         return self.path / "environments"

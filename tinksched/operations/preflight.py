@@ -7,15 +7,17 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ..config import Settings
+from ..config import Origin, Settings, TaskRule, placeholders
 from ..errors import MissingProgram, TinkschedError, UsageError
 from ..host import gpus, tmux
 from ..host.leases import Leases
 from ..scheduler.devices import resolve_gpus
+from . import programs
+from .programs import Programs
 
 
-def check(settings: Settings) -> tuple[str, gpus.Resolved]:
-    """The interpreter and the GPUs, if this machine and these settings can run tasks.
+def check(settings: Settings) -> tuple[Programs, gpus.Resolved]:
+    """The programs and the GPUs, if this machine and these settings can run tasks.
 
     Raises:
         UsageError: they can't; every problem is named.
@@ -33,47 +35,17 @@ def check(settings: Settings) -> tuple[str, gpus.Resolved]:
         attempt(tmux.require)
     attempt(_require_flock)
     attempt(lambda: _require_folder(settings.work_dir, "work_dir"))
-    attempt(lambda: _require_file(settings.script_path, "script_path"))
+    attempt(lambda: _require_script(settings))
     attempt(Leases)
     attempt(lambda: _require_writable(settings))
-    interpreter = attempt(lambda: find_interpreter(settings))
+    found = attempt(lambda: programs.find(settings))
+    if isinstance(found, Programs):
+        attempt(lambda: _require_commands(settings, found))
     resolved = attempt(lambda: resolve_gpus(settings))
     if problems:
         raise _together(problems)
-    assert isinstance(interpreter, str) and isinstance(resolved, gpus.Resolved)
-    return interpreter, resolved
-
-
-def find_interpreter(settings: Settings) -> str:
-    """The Python that runs the script: `python_env`, else a `.venv`, else `python3`.
-
-    Raises:
-        UsageError: what `python_env` names isn't there or can't be executed.
-    """
-    named = settings.python_env
-    if named is None:
-        for folder in (settings.work_dir, settings.workspace):
-            venv = folder / ".venv" / "bin" / "python"
-            if os.access(venv, os.X_OK):
-                return str(venv)
-        found = shutil.which("python3")
-        if found is None:
-            raise MissingProgram("there is no python3 on PATH", hint="name an interpreter with python_env")
-        return found
-    path = Path(named).expanduser()
-    if os.sep not in named and not (settings.workspace / path).is_dir():
-        found = shutil.which(named)
-        if found is None:
-            raise UsageError(f"python_env: there is no {named!r} on PATH", hint="name a path, or a venv's folder")
-        return found
-    path = settings.workspace / path
-    if path.is_dir():
-        path = path / "bin" / "python"
-    if not path.exists():
-        raise UsageError(f"python_env: there is no {path}", hint="name an interpreter, or a venv's folder")
-    if not os.access(path, os.X_OK) or path.is_dir():
-        raise UsageError(f"python_env: {path} can't be executed", hint="name an interpreter, or a venv's folder")
-    return str(path)
+    assert isinstance(found, Programs) and isinstance(resolved, gpus.Resolved)
+    return found, resolved
 
 
 def _require_flock() -> None:
@@ -86,10 +58,33 @@ def _require_folder(path: Path, key: str) -> None:
         raise UsageError(f"{key}: there is no folder {path}")
 
 
-def _require_file(path: Path, key: str) -> None:
+def _require_script(settings: Settings) -> None:
+    """The script, unless every task has a command of its own that does not mention it."""
+    if settings.command is not None and "script" not in placeholders.used(settings.command):
+        return
+    path, key = settings.script_path, "script_path"
     if not path.is_file():
         what = "is a folder, not a script" if path.is_dir() else "does not exist"
         raise UsageError(f"{key}: {path} {what}", hint=f"{key} is relative to the workspace, or absolute")
+
+
+def _require_commands(settings: Settings, found: Programs) -> None:
+    """The first words of the commands must be programs. Those that are placeholders are known only at launch."""
+    given: list[tuple[tuple[str, ...] | None, str, Origin | TaskRule | None]] = [
+        (settings.command, "command", settings.origins.get("command")),
+        (settings.pre_run, "pre_run", settings.origins.get("pre_run")),
+        (settings.post_run, "post_run", settings.origins.get("post_run")),
+        *((rule.command, f"command of tasks[{rule.pattern!r}]", rule) for rule in settings.tasks),
+    ]
+    for command, what, place in given:
+        if command is None or placeholders.used(command[:1]):
+            continue
+        if not programs.executable(command[0], settings.work_dir, found.environment):
+            where = f"{settings.file}:{place.line}:{place.column}: " if place is not None and place.line else ""
+            raise UsageError(
+                f"{where}{what}: {command[0]!r} is no program that can be executed",
+                hint="a name is looked up on PATH; a path is relative to work_dir",
+            )
 
 
 def _require_writable(settings: Settings) -> None:

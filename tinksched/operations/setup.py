@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import shlex
 import shutil
+import stat
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
-from ..config import CONFIG_NAME
+from ..config import CONFIG_NAME, load
 from ..errors import UsageError, WorkspaceError
 from ..host.statedir import NAME as STATE
+from . import migrate
 
 WRAPPER = "scheduler.sh"
+_BOM = "\ufeff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,27 +31,33 @@ class SetUp:
 
     folder: Path
     written: tuple[str, ...]
-    kept: tuple[str, ...]
+    kept: tuple[str, ...]  # as they were
     backups: tuple[str, ...]
+    migrated: bool = False  # there was a configuration
+    added: tuple[str, ...] = ()  # the keys that it got, as comments
+    notes: tuple[str, ...] = ()  # values that mean something else now, or need a look; one line each
+    running: tuple[str, ...] = ()  # what is left of an older scheduler
 
 
 def setup_workspace(folder: Path, *, force: bool) -> SetUp:
     """Make a workspace: configuration, wrapper, `configs/` with one example, `out/`, a `.gitignore` line.
 
-    With `force` the wrapper is replaced (and kept as a backup) where there is one; a configuration that is there is
-    kept as it is.
+    With `force` a workspace that is there is migrated: its configuration keeps values and comments and gets what it
+    lacks, the wrapper is replaced, and each file that changes is kept as `NAME.bak-TIME`.
 
     Raises:
         UsageError: files of these names exist and `force` was not given, or the folder can't be written.
+        ConfigError: the configuration that is there has problems; nothing was touched.
     """
-    there = [name for name in (CONFIG_NAME, WRAPPER) if (folder / name).exists()]
+    there = [name for name in (CONFIG_NAME, WRAPPER) if os.path.lexists(folder / name)]
     if there and not force:
         raise UsageError(
             f"{folder} has {' and '.join(there)} already; nothing was changed",
-            hint=f"tinksched setup-workspace {shlex.quote(str(folder))} --force replaces {WRAPPER} (and keeps a copy)",
+            hint=f"tinksched setup-workspace {shlex.quote(str(folder))} --force migrates it, and keeps a copy of each "
+            "file that it changes",
         )
     try:
-        return _write(folder, there)
+        return _migrate(folder) if CONFIG_NAME in there else _create(folder)
     except OSError as error:
         raise WorkspaceError(f"{error.filename or folder}: can't be written: {error.strerror}") from None
 
@@ -59,35 +70,83 @@ def template(name: str) -> str:
     return (Path(__file__).parents[2] / "templates" / name).read_text(encoding="utf-8")
 
 
-def _write(folder: Path, there: list[str]) -> SetUp:
-    written, kept, backups = [], [], []
+def _create(folder: Path) -> SetUp:
+    """A workspace without a configuration gets one, and whatever else is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    if CONFIG_NAME in there:
-        kept.append(CONFIG_NAME)
-    else:
-        (folder / CONFIG_NAME).write_text(_configuration(folder), encoding="utf-8")
-        written.append(CONFIG_NAME)
-    if WRAPPER in there:
-        backup = f"{WRAPPER}.bak-{time.strftime('%Y%m%d-%H%M%S')}"
-        shutil.copy2(folder / WRAPPER, folder / backup)
-        backups.append(backup)
-    _write_wrapper(folder / WRAPPER)
-    written.append(WRAPPER)
+    (folder / CONFIG_NAME).write_text(_filled(template(CONFIG_NAME), folder), encoding="utf-8")
+    changes = [_put_wrapper(folder)]
     if not (folder / "configs").exists():
         (folder / "configs").mkdir()
         (folder / "configs" / "example.yml").write_text(template("example_task.yml"), encoding="utf-8")
-        written.append("configs/example.yml")
+        changes.append(_Change("configs/example.yml"))
     (folder / "out").mkdir(exist_ok=True)
-    if _ignore_state(folder / ".gitignore"):
-        written.append(".gitignore")
-    return SetUp(folder, tuple(written), tuple(kept), tuple(backups))
+    changes.append(_ignore_state(folder))
+    return _set_up(folder, [_Change(CONFIG_NAME), *changes])
 
 
-def _configuration(folder: Path) -> str:
+def _migrate(folder: Path) -> SetUp:
+    """A workspace with a configuration keeps it; nothing is touched if it can't be migrated."""
+    path = folder / CONFIG_NAME
+    text = _read(path)
+    done = migrate.migrate(_filled(text, folder), folder)
+    changes = [_Change(CONFIG_NAME, changed=False)]
+    if done.text != text:
+        # What a link leads to is changed, and the link stays.
+        changes = [_Change(CONFIG_NAME, backup=_keep(path, path.resolve()))]
+        _replace(path.resolve(), _BOM * _has_bom(path) + done.text, path.stat().st_mode)
+    changes += [_put_wrapper(folder), _ignore_state(folder)]
+    return replace(
+        _set_up(folder, changes),
+        migrated=True,
+        added=done.added,
+        notes=tuple(map(str, done.notes)),
+        running=tuple(migrate.still_running(done.settings)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A file that was written, or was found as it should be."""
+
+    name: str
+    changed: bool = True
+    backup: str | None = None
+
+
+def _set_up(folder: Path, changes: Sequence[_Change]) -> SetUp:
+    return SetUp(
+        folder,
+        written=tuple(change.name for change in changes if change.changed),
+        kept=tuple(change.name for change in changes if not change.changed),
+        backups=tuple(change.backup for change in changes if change.backup),
+    )
+
+
+def _read(path: Path) -> str:
+    """The text of a configuration.
+
+    Raises:
+        ConfigError: it isn't text, or can't be read.
+    """
+    try:
+        if path.is_file():
+            return path.read_bytes().decode().removeprefix(_BOM)
+    except (OSError, UnicodeDecodeError):
+        pass
+    load(path.parent)
+    raise WorkspaceError(f"{path} can't be read")
+
+
+def _has_bom(path: Path) -> bool:
+    return path.read_bytes().startswith(_BOM.encode())
+
+
+def _filled(text: str, folder: Path) -> str:
+    """The template with its placeholders replaced; any other text as it is, also a copy of the template by hand."""
     name = re.sub(r"[^\w-]+", "_", folder.resolve().name).strip("_") or "experiment"
     name = name.encode()[:60].decode(errors="ignore")
-    text = template(CONFIG_NAME).replace("@TASK_NAME@", name)
-    return text.replace("@PYTHON_ENV_LINE@", _python_env_line())
+    text = text.replace('"@TASK_NAME@"', f'"{name}"')
+    return re.sub(r"^@PYTHON_ENV_LINE@$", lambda _: _python_env_line(), text, flags=re.MULTILINE)
 
 
 def _python_env_line() -> str:
@@ -100,11 +159,31 @@ def _python_env_line() -> str:
     return "#python_env: python3"
 
 
-def _write_wrapper(path: Path) -> None:
+def _put_wrapper(folder: Path) -> _Change:
+    """Write scheduler.sh; one that is there and differs is kept, a link as a link."""
+    path = folder / WRAPPER
     text = template(WRAPPER).replace("@TINKSCHED@", shlex.quote(_program()))
+    if path.is_file() and not path.is_symlink() and os.access(path, os.X_OK) and path.read_bytes() == text.encode():
+        return _Change(WRAPPER, changed=False)
+    backup = _keep(path, path) if os.path.lexists(path) else None
+    _replace(path, text, 0o755)
+    return _Change(WRAPPER, backup=backup)
+
+
+def _keep(path: Path, source: Path) -> str:
+    """Copy `source` to `NAME.bak-TIME` beside `path`, under a name that is not taken. Returns that name."""
+    stamp = f"{path.name}.bak-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = (f"{stamp}-{number}" if number > 1 else stamp for number in itertools.count(1))
+    backup = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
+    shutil.copy2(source, backup, follow_symlinks=False)
+    return backup.name
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
+    """The file has either its old content or the new one, whatever happens."""
     aside = path.with_name(f"{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.chmod(0o755)
+    aside.write_bytes(text.encode())
+    aside.chmod(stat.S_IMODE(mode))
     aside.replace(path)
 
 
@@ -113,12 +192,13 @@ def _program() -> str:
     return str(Path(sys.executable).absolute().parent / "tinksched")
 
 
-def _ignore_state(path: Path) -> bool:
-    """Add the state folder to `.gitignore`. False if it stands there already."""
+def _ignore_state(folder: Path) -> _Change:
+    """Add the state folder to `.gitignore`, if it isn't there."""
+    path = folder / ".gitignore"
     line = f"{STATE}/"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if line in text.splitlines():
-        return False
-    with path.open("a", encoding="utf-8") as file:
-        file.write(("" if not text or text.endswith("\n") else "\n") + line + "\n")
-    return True
+    data = path.read_bytes() if path.exists() else b""
+    if line.encode() in [known.strip() for known in data.splitlines()]:
+        return _Change(path.name, changed=False)
+    with path.open("ab") as file:
+        file.write((b"" if not data or data.endswith(b"\n") else b"\n") + line.encode() + b"\n")
+    return _Change(path.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,17 +13,20 @@ from ..config import Settings
 from ..core import placement
 from ..core.lifecycle import Requeued
 from ..core.model import GpuSlots, Outcome, ReasonCode, Task, TaskSpec, TaskState
+from ..core.relations import find_cycle, matches
 from ..errors import UsageError
 from ..host import environments, gpus
 from ..host.completion import file_hash, marker_identity
 from ..host.gpus import lease_name
 from ..scheduler.loop import STOPPED
-from ..scheduler.starting import current_environment, run_session
+from ..scheduler.starting import run_session
 from ..store import NewTask
-from . import preflight, selection
+from . import preflight, programs, selection
+from .programs import Commit, Programs
 from .selection import TaskConfig
 from .workspace import OpenWorkspace, Workspace, actor
 
+DEFAULT_COMMAND = ("{python}", "{script}", "--config_path", "{config}")
 _RUN_AGAIN = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
 
 
@@ -61,6 +66,19 @@ class Plan:
     warnings: tuple[str, ...]
 
 
+def stopped_by(workspace: Workspace) -> str | None:
+    """Who stopped the workspace's scheduler with `stop`, `kill-all` or Ctrl-C; None if nobody did.
+
+    Raises:
+        TinkschedError: the store can't be read.
+    """
+    store = workspace.store()
+    if store is None:
+        return None
+    with store:
+        return store.fact(STOPPED)
+
+
 def prepare(settings: Settings, wish: Wish) -> Prepared:
     """Check everything that can be checked before anything is touched.
 
@@ -93,7 +111,7 @@ def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
     """
     prepared.refuse_collisions(opened.store.tasks())
     try:
-        reference = environments.save(opened.state.environments, current_environment())
+        reference = environments.save(opened.state.environments, prepared.programs.environment)
     except OSError as error:
         raise UsageError(f"{opened.state.environments}: can't be written: {error.strerror}") from None
     with opened.store.transaction(actor("start"), time.time()) as tx:
@@ -114,24 +132,29 @@ def requeue(opened: OpenWorkspace, tasks: Sequence[Task], command: str) -> None:
     Raises:
         TinkschedError: the workspace can't run them; nothing was queued.
     """
-    interpreter, resolved = preflight.check(opened.settings)
-    reference = environments.save(opened.state.environments, current_environment())
+    found, resolved = preflight.check(opened.settings)
+    reference = environments.save(opened.state.environments, found.environment)
+    commit = programs.commit(opened.settings.work_dir)
     with opened.store.transaction(actor(command), time.time()) as tx:
         for number, task in zip(tx.queue_numbers(len(tasks)), tasks, strict=True):
-            spec = task_spec(opened.settings, _config_of(task), interpreter, task.spec.pinned, reference)
+            spec = task_spec(opened.settings, _config_of(task), found, commit, task.spec.pinned, reference)
             refuse_impossible(task.name, spec, resolved.gpus)
             tx.apply(task, Requeued(number, opened.settings.options_for(task.name).priority, spec))
         tx.set_fact(STOPPED, None)
 
 
 def task_spec(
-    settings: Settings, config: TaskConfig, interpreter: str, pinned: tuple[int, ...], environment_ref: str
+    settings: Settings,
+    config: TaskConfig,
+    found: Programs,
+    commit: Commit,
+    pinned: tuple[int, ...],
+    environment_ref: str,
 ) -> TaskSpec:
-    """What a task runs and needs, as the configuration says now."""
+    """What a task runs and needs, as the configuration says now. Placeholders are filled in when a run starts."""
     options = settings.options_for(config.name)
-    command = (interpreter, str(settings.script_path), "--config_path", str(config.path), *options.args)
     return TaskSpec(
-        command=command,
+        command=(*(options.command or DEFAULT_COMMAND), *options.args),
         work_dir=str(settings.work_dir),
         marker=str(settings.output_dir / f"{config.name}_completed.txt"),
         output_dir=str(settings.output_dir),
@@ -140,7 +163,37 @@ def task_spec(
         exclusive=options.exclusive,
         environment=tuple(options.environment.items()),
         environment_ref=environment_ref,
+        after=options.after,
+        time_limit=options.time_limit,
+        max_retries=options.max_retries if settings.auto_restart_failed else 0,
+        retry_delay=settings.retry_delay,
+        retry_args=settings.retry_args,
+        pre_run=settings.pre_run or (),
+        post_run=settings.post_run or (),
+        interactive=settings.interactive,
+        python=found.python,
+        script=str(settings.script_path),
+        old_marker=old_marker(config),
+        commit=commit.id,
+        dirty=commit.dirty,
     )
+
+
+def has_marker(settings: Settings, config: TaskConfig) -> bool:
+    """Whether a completion marker of the task is there, written by whomever."""
+    places = (str(settings.output_dir / f"{config.name}_completed.txt"), old_marker(config))
+    return any(marker_identity(place) for place in places if place)
+
+
+def old_marker(config: TaskConfig) -> str:
+    """Where scripts of old workspaces put their marker: into the `root_dir` of the task's own config. Empty without."""
+    try:
+        text = config.path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.search(r"""(?m)^root_dir[ \t]*:[ \t]*(?:"([^"\n]*)"|'([^'\n]*)'|([^#\n]*))""", text)
+    root = next((group.strip() for group in found.groups() if group), "") if found else ""
+    return os.path.join(root, f"{config.name}_completed.txt") if os.path.isabs(root) else ""
 
 
 def refuse_impossible(task: str, spec: TaskSpec, there: Sequence[gpus.Device]) -> None:
@@ -171,19 +224,23 @@ class Prepared:
                 f"{settings.config_dir} holds no task config ({patterns}; names that begin with _ or . don't count)",
                 hint="a task is one config file there",
             )
-        self._interpreter, resolved = preflight.check(settings)
+        self.programs, resolved = preflight.check(settings)
+        self._commit = programs.commit(settings.work_dir)
         self._gpus = resolved.gpus
         self._note = resolved.note
         self._pins = _pins(wish.gpus, self._configs, resolved.gpus)
         for config in self._configs:
             refuse_impossible(config.name, self.spec(config, ""), self._gpus)
-        names = {config.name for config in (*all_there, *self._configs)}
-        self._warnings = tuple(str(problem) for problem in (*settings.warnings, *settings.unmatched_rules(names)))
+        names = list(dict.fromkeys(config.name for config in (*all_there, *self._configs)))
+        self._refuse_cycles(names)
+        warnings = [str(problem) for problem in (*settings.warnings, *settings.unmatched_rules(names))]
+        self._warnings = (*warnings, *self._empty_afters(names))
         self._hashes: dict[str, str | None] = {}
 
     def spec(self, config: TaskConfig, reference: str) -> TaskSpec:
         """The spec of one of the chosen configs."""
-        return task_spec(self._settings, config, self._interpreter, self._pins.get(config.name, ()), reference)
+        pinned = self._pins.get(config.name, ())
+        return task_spec(self._settings, config, self.programs, self._commit, pinned, reference)
 
     def new_task(self, config: TaskConfig, reference: str) -> NewTask:
         """A task for a config that has none yet."""
@@ -198,7 +255,7 @@ class Prepared:
             task = known.get(config.name)
             if task is not None:
                 self._sort_known(task, sorting)
-            elif marker_identity(self.spec(config, "").marker) and not self._wish.rerun:
+            elif has_marker(self._settings, config) and not self._wish.rerun:
                 sorting.by_marker.append(config.name)
             else:
                 sorting.new.append(config)
@@ -224,6 +281,23 @@ class Prepared:
         if task.config not in self._hashes:
             self._hashes[task.config] = file_hash(task.config)
         return task.config_hash is not None and self._hashes[task.config] not in (None, task.config_hash)
+
+    def _refuse_cycles(self, names: Sequence[str]) -> None:
+        after = {name: self._settings.options_for(name).after for name in names}
+        cycle = find_cycle(after, names)
+        if cycle:
+            raise UsageError(
+                f"{self._settings.file}: these tasks wait for each other: {' after '.join(cycle)}",
+                hint="`after` in tasks: names what must have completed before",
+            )
+
+    def _empty_afters(self, names: Sequence[str]) -> list[str]:
+        globs = {glob: name for name in names for glob in self._settings.options_for(name).after}
+        return [
+            f"{name} comes after {glob!r}, which no task matches"
+            for glob, name in globs.items()
+            if not any(matches(other, [glob]) for other in names)
+        ]
 
     def refuse_collisions(self, tasks: Iterable[Task]) -> None:
         """tmux rewrites some characters of names, so two tasks may come to want one session.

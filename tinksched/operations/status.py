@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..config import Settings
-from ..core import placement
 from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, Task, TaskState, Tenant
+from ..core.relations import Fate
 from ..errors import NothingToActOn, TinkschedError
 from ..host import processes
-from ..host.completion import conclude, file_hash, is_fresh, marker_identity
+from ..host.completion import conclude, file_hash, is_fresh
 from ..host.gpus import lease_name
 from ..host.leases import Leases
 from ..host.processes import Process, boot_id, identify
 from ..host.rundir import RunDir
+from ..scheduler.deciding import decide
 from ..scheduler.devices import resolve_gpus
 from ..scheduler.loop import STOPPED
 from ..store import Store
 from . import selection
+from .start import has_marker
 from .workspace import Workspace
 
 JSON_VERSION = 1
@@ -141,7 +142,8 @@ def _status(workspace: Workspace, store: Store | None) -> Status:
     active = [runs[task.id] for task in tasks if task.state is TaskState.ACTIVE]
     ended = _ended_unseen(settings, active) if pid is None else {}
     slots, gpu_status, note = _gpus(settings, [run for run in active if run.id not in ended])
-    waiting = _reasons(settings, [task for task in tasks if task.state is TaskState.QUEUED], slots, pid)
+    running = [run.task for run in active if run.id not in ended]
+    waiting = _reasons(settings, tasks, slots, running, pid)
     shown = [_task(task, runs.get(task.id), waiting.get(task.id), ended) for task in tasks]
     shown += _without_record(settings, {task.name for task in tasks})
     return Status(
@@ -219,11 +221,14 @@ def _gpus(settings: Settings, active: Sequence[Run]) -> tuple[list[GpuSlots], li
 
 
 def _reasons(
-    settings: Settings, queue: list[Task], slots: list[GpuSlots], scheduler: int | None
+    settings: Settings, tasks: Sequence[Task], slots: Sequence[GpuSlots], running: Sequence[str], scheduler: int | None
 ) -> Mapping[int, Reason]:
-    queue.sort(key=lambda task: task.rank)
-    policy = placement.Policy(settings.placement)
-    waiting = dict(placement.decide(queue, slots, time.time(), policy=policy).waiting) if slots else {}
+    queue = sorted((task for task in tasks if task.state is TaskState.QUEUED), key=lambda task: task.rank)
+    fates = {task.name: Fate(task.state, task.outcome) for task in tasks}
+    waiting: dict[int, Reason] = {}
+    if slots and queue:
+        verdict = decide(settings, queue, slots, running, fates, time.time())
+        waiting = {**verdict.decision.waiting, **verdict.hopeless}
     missing = Reason(ReasonCode.STARTS_NEXT if scheduler is not None else ReasonCode.NO_SCHEDULER)
     return {task.id: waiting.get(task.id, missing) for task in queue}
 
@@ -270,7 +275,7 @@ def _without_record(settings: Settings, known: set[str]) -> list[TaskStatus]:
     for config in configs:
         if config.name in known:
             continue
-        marker = marker_identity(os.path.join(settings.output_dir, f"{config.name}_completed.txt"))
+        marker = has_marker(settings, config)
         options = settings.options_for(config.name)
         state = "completed" if marker else "new"
         reason = Reason(ReasonCode.MARKER_FROM_BEFORE) if marker else None

@@ -29,6 +29,7 @@ class Circumstances:
     requested_by: str = ""
     leftovers: tuple[str, ...] = ()  # names of processes that outlived the run and were killed
     rebooted: bool = False
+    pre_run_failed: bool = False
 
 
 def ending_of(
@@ -39,13 +40,17 @@ def ending_of(
         case Exited(code, at):
             outcome, reason = conclude(
                 code,
-                fresh_marker=is_fresh(run.marker, run.marker_before),
+                fresh_marker=has_fresh_marker(run),
                 require_marker=settings.require_marker,
                 strict_exit=settings.strict_exit,
             )
+            if circumstances.pre_run_failed:
+                outcome, reason = Outcome.FAILED, Reason(ReasonCode.PRE_RUN_FAILED, {"code": code})
             # A run that completed before the signal arrived has completed.
             if outcome is not Outcome.COMPLETED and circumstances.request is not None:
                 outcome, reason = _requested(circumstances)
+            elif outcome is not Outcome.COMPLETED and run.deadline is not None and at >= run.deadline:
+                outcome, reason = Outcome.TIMED_OUT, _too_long(run)
             if reason is None and circumstances.leftovers:
                 names = ", ".join(dict.fromkeys(circumstances.leftovers))
                 reason = Reason(ReasonCode.LEFTOVERS_KILLED, {"names": names})
@@ -57,9 +62,23 @@ def ending_of(
         case Gone():
             if circumstances.request is not None:
                 return Ending(run, *_requested(circumstances), None, now)
+            if run.deadline is not None and now >= run.deadline and not circumstances.rebooted:
+                return Ending(run, Outcome.TIMED_OUT, _too_long(run), None, now)
             return Ending(run, Outcome.LOST, _lost(circumstances), None, now)
         case _:
             return None
+
+
+def has_fresh_marker(run: Run) -> bool:
+    """Whether the run wrote its completion marker, here or where the config's own `root_dir` puts it."""
+    record = run.record
+    old = bool(record.old_marker) and is_fresh(record.old_marker, record.old_marker_before)
+    return old or is_fresh(run.marker, run.marker_before)
+
+
+def _too_long(run: Run) -> Reason:
+    limit = (run.deadline or 0.0) - run.created_at
+    return Reason(ReasonCode.TIME_LIMIT, {"limit": f"{limit:g} s"})
 
 
 def _requested(circumstances: Circumstances) -> tuple[Outcome, Reason]:

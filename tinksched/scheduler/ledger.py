@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..config import Settings
-from ..core import placement
-from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched
+from ..core.lifecycle import Began, Dropped, Ended, GaveBack, Launched, after_run
 from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task
 from ..errors import StoreError, TinkschedError
 from ..executors.base import Handle, NeverBegan, began_process, handle_of
@@ -25,7 +24,8 @@ from ..host.processes import boot_id
 from ..host.rundir import RunDir
 from ..host.statedir import Home, StateDir
 from ..store import Store, Transaction
-from .endings import Circumstances, Ending, ending_of
+from .deciding import decide
+from .endings import Circumstances, Ending, ending_of, has_fresh_marker
 from .journal import Journal
 from .starting import RunMaker
 
@@ -51,6 +51,7 @@ class Ledger:
         self.runs: dict[str, Run] = {}
         self.wake_at: float | None = None  # when a startup_delay ends that somebody waits for
         self.impossible = 0  # queued tasks that can't ever start on these GPUs
+        self.dropped = False  # whether the last commit gave up tasks, on which others may depend
         self.use(settings, {})
 
     def use(self, settings: Settings, gpus: Mapping[int, str]) -> None:
@@ -80,7 +81,8 @@ class Ledger:
         task = self._store.task(run.task)
         request = task.request if task else None
         by = self._store.requested_by(task) if task and request else ""
-        return Circumstances(request, by, leftovers, rebooted=run.boot_id != self._boot)
+        failed_before = RunDir(run.directory).failed_before()
+        return Circumstances(request, by, leftovers, run.boot_id != self._boot, failed_before)
 
     # -- the transaction of a tick
 
@@ -92,6 +94,8 @@ class Ledger:
         """
         for ending in endings:
             self._let_go(ending.run)
+            self._leave_marker(ending)
+        self.dropped = False
         launching = launching and (bool(endings) or self._store.has_queue())
         if not launching:
             self.wake_at = None
@@ -138,7 +142,7 @@ class Ledger:
                 self._give_back(tx, task, ending)
             else:
                 tx.apply_run(ending.run, Ended(ending.outcome, ending.reason, ending.exit_code, ending.at))
-                tx.apply(task, Finished(ending.outcome, ending.reason))
+                tx.apply(task, after_run(task, ending.outcome, ending.reason, time.time()))
 
     def _give_back(self, tx: Transaction, task: Task, ending: Ending) -> None:
         """Queue a task again whose run never began; give up on one that never begins, whatever is tried."""
@@ -155,14 +159,12 @@ class Ledger:
     def _start_what_fits(self, tx: Transaction, desk: Desk, ended: set[str], new: list[Run]) -> None:
         now = time.time()
         queue = self._store.queue()
-        decision = placement.decide(
-            queue,
-            self._slots(desk, ended),
-            now,
-            policy=placement.Policy(self._settings.placement),
-            startup_delay=self._settings.startup_delay,
-        )
-        self.wake_at = decision.wake_at
+        fates = self._store.fates() if any(task.spec.after for task in queue) else {}
+        running = [run.task for run in self.runs.values() if run.id not in ended]
+        verdict = decide(self._settings, queue, self._slots(desk, ended), running, fates, now)
+        self._give_up(tx, queue, verdict.hopeless)
+        decision = verdict.decision
+        self.wake_at = verdict.wake_at
         self.impossible = sum(reason.code is ReasonCode.NO_SUCH_GPU for reason in decision.waiting.values())
         tasks = {task.id: task for task in queue}
         for placed in decision.placements:
@@ -175,6 +177,14 @@ class Ledger:
             new.append(run)
             tx.apply(task, Began(file_hash(task.config)))
             tx.add_run(run)
+
+    def _give_up(self, tx: Transaction, queue: Sequence[Task], hopeless: Mapping[int, Reason]) -> None:
+        """Tasks that come after one that did not complete have failed without a run."""
+        for task in queue:
+            if task.id in hopeless:
+                tx.apply(task, Dropped(Outcome.FAILED, hopeless[task.id]))
+                self._journal.say(f"{task.name}: failed: {hopeless[task.id].text}")
+        self.dropped = bool(hopeless)
 
     def _slots(self, desk: Desk, ended: set[str]) -> list[GpuSlots]:
         own = [run for run in self.runs.values() if run.id not in ended]
@@ -201,13 +211,24 @@ class Ledger:
         self._held[run_id] = lease
         try:
             base = environments.load(self._state.environments, task.spec.environment_ref)
-            self._maker.prepare(task, run, base)
+            used = {other.record.port for other in self.runs.values()}
+            run = self._maker.prepare(task, run, base, used)
         except (OSError, ValueError) as error:
             self._take_away(run)
             if isinstance(error, OSError) and error.errno in _PASSING:
                 raise TinkschedError(f"{task.name} can't be started: {error}") from None
             return Reason(ReasonCode.LAUNCH_FAILED, {"why": f"its files can't be written or read: {error}"})
         return run
+
+    def _leave_marker(self, ending: Ending) -> None:
+        """A script that writes no marker gets one, so that tools that look for markers keep working."""
+        run = ending.run
+        if ending.outcome is not Outcome.COMPLETED or ending.exit_code != 0 or has_fresh_marker(run):
+            return
+        lines = {"task": run.task, "run": run.id, "exit_code": 0, "start": run.created_at, "end": ending.at}
+        text = "".join(f"{name}: {value}\n" for name, value in lines.items())
+        with contextlib.suppress(OSError):
+            Path(run.marker).write_text(text + "written by tinksched: the script wrote no marker\n")
 
     # -- letting go
 

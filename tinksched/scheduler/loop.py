@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..config import Settings, load
 from ..core.model import Outcome, Reason, ReasonCode, Request, Run
@@ -31,6 +32,7 @@ from ..host.processes import Process
 from ..host.statedir import Home, StateDir
 from ..store import Store
 from .devices import resolve_gpus
+from .disk import shorten
 from .endings import Ending, ending_of
 from .journal import Journal
 from .ledger import Ledger
@@ -81,6 +83,7 @@ class Scheduler:
         self._stuck: dict[str, float] = {}  # could not be ended, and when to try again (monotonic)
         self._reaped: dict[str, tuple[str, ...]] = {}  # processes that outlived them and were killed
         self._tidy_at: float | None = None  # monotonic
+        self._look_at_logs = 0.0  # monotonic
         self._interrupted = False
         self._terminated = False
 
@@ -144,8 +147,8 @@ class Scheduler:
 
     async def _sleep(self) -> None:
         seconds = [self._settings.check_interval]
-        if self._ledger.wake_at is not None:
-            seconds.append(self._ledger.wake_at - time.time())
+        times = [run.deadline for run in self._ledger.runs.values() if run.id not in self._dead | set(self._stopping)]
+        seconds += [at - time.time() for at in (*times, self._ledger.wake_at) if at is not None]
         if self._tidy_at is not None:
             seconds.append(self._tidy_at - time.monotonic())
         if self._executor.blind:
@@ -183,6 +186,7 @@ class Scheduler:
         """Observe, decide, persist, act."""
         self._follow_settings()
         self._serve_requests()
+        self._end_overdue()
         endings = await self._endings()
         try:
             new = self._ledger.commit(endings, launching=self._launching and not self._stopped())
@@ -191,8 +195,11 @@ class Scheduler:
             return
         self._forget(endings)
         await self._launch(new)
-        if endings or new:
+        if self._ledger.dropped:
+            self._wake_up()  # others may have waited for what was given up
+        if endings or new or self._ledger.dropped:
             wake.announce(self._state.path)
+        self._shorten_logs()
         if self._tidy_at is not None and time.monotonic() >= self._tidy_at:
             await self._tidy()
 
@@ -255,6 +262,16 @@ class Scheduler:
             self._dead.discard(ending.run.id)
             self._tidy_soon()
 
+    def _shorten_logs(self) -> None:
+        """At most once every check_interval: logs that are too long lose their middle."""
+        now = time.monotonic()
+        if now < self._look_at_logs:
+            return
+        self._look_at_logs = now + self._settings.check_interval
+        for run in self._ledger.runs.values():
+            if run.log is not None and shorten(Path(run.log), self._settings.log_max_size):
+                self._journal.say(f"{run.task}: its log was longer than log_max_size, so its middle was cut out")
+
     # -- ending runs
 
     def _serve_requests(self) -> None:
@@ -264,6 +281,15 @@ class Scheduler:
             if run.task_id in asked and not settled and self._stuck.get(run.id, 0.0) < time.monotonic():
                 what = "kill-all" if asked[run.task_id] is Request.KILL_ALL else "cancel"
                 self._journal.say(f"{run.task}: {what}: its processes get TERM")
+                self._stopping[run.id] = asyncio.create_task(self._stop(run))
+
+    def _end_overdue(self) -> None:
+        """Runs whose time limit has passed. That it had is what their ending shows."""
+        now = time.time()
+        for run in self._ledger.runs.values():
+            settled = run.id in self._stopping or run.id in self._dead
+            if run.deadline is not None and run.deadline <= now and not settled and self._launching:
+                self._journal.say(f"{run.task}: its time limit has passed: its processes get TERM")
                 self._stopping[run.id] = asyncio.create_task(self._stop(run))
 
     async def _stop(self, run: Run) -> None:
@@ -280,6 +306,8 @@ class Scheduler:
         """Whether processes are left of a run whose command has ended. They get the grace, then they are killed."""
         if not isinstance(seen, Exited) or not seen.leftovers:
             return False
+        if self._settings.keep_children:
+            return True  # they keep the slot, and the executor reports their end
         named = ", ".join(f"{process.name} ({process.pid})" for process in seen.leftovers[:5])
         self._journal.say(f"{run.task}: ended; {named} outlived it and may end by itself for a while")
         self._stopping[run.id] = asyncio.create_task(self._reap(run, seen.leftovers))

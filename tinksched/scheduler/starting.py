@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
-from collections.abc import Mapping
+import socket
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from ..config import Settings
-from ..core.model import Run, RunState, Task
+from ..config import Settings, placeholders
+from ..core.model import Run, RunRecord, RunState, Task
 from ..host.completion import marker_identity
 from ..host.processes import RUN_ID_VARIABLE, boot_id
-from ..host.rundir import RunDir
+from ..host.rundir import RunDir, write_private
 from ..host.statedir import Home, StateDir
 from ..host.tmux import session_name
 
 _FORGOTTEN = re.compile(r"TMUX|TMUX_PANE|TINKSCHED_(?:RUN_ID|TASK|GPUS|OUTPUT_DIR|ATTEMPT)|OLDPWD|SHLVL|_")
+SNAPSHOT_BYTES = 1_000_000
 _TERMINAL = "screen-256color"  # what every tmux since 1.9 understands, whatever the queueing terminal was
 
 
@@ -109,24 +113,70 @@ class RunMaker:
             boot_id=self._boot,
             created_at=now,
             exclusive=task.spec.exclusive,
+            deadline=now + task.spec.time_limit if task.spec.time_limit is not None else None,
         )
 
-    def prepare(self, task: Task, run: Run, base: Mapping[str, str]) -> None:
-        """Write what the wrapper needs. `base` is the environment of the command that queued the task.
+    def prepare(self, task: Task, run: Run, base: Mapping[str, str], ports: Collection[int | None]) -> Run:
+        """Write what the wrapper needs, and return the run with the record of it.
+
+        `base` is the environment of the command that queued the task; `ports` are those that other runs were given.
 
         Raises:
             OSError: the disk is full, say.
         """
+        spec = task.spec
         self._logs.prepare()
-        Path(task.spec.output_dir).mkdir(parents=True, exist_ok=True)
-        RunDir(run.directory).prepare(task.spec.command, self._environment(task, run, base))
+        Path(spec.output_dir).mkdir(parents=True, exist_ok=True)
+        again = spec.retry_args if task.failures else ()
+        texts = [*spec.command, *again, *spec.pre_run, *spec.post_run, *(value for _, value in spec.environment)]
+        port = free_port(ports) if "port" in placeholders.used(texts) else None
+        values = self._values(task, run, port)
 
-    def _environment(self, task: Task, run: Run, base: Mapping[str, str]) -> dict[str, str]:
+        command = placeholders.expand_command((*spec.command, *again), values)
+        own = {name: placeholders.expand(value, values) for name, value in spec.environment}
+        RunDir(run.directory).prepare(
+            command,
+            self._environment(run, base, own, spec.output_dir),
+            pre_run=placeholders.expand_command(spec.pre_run, values),
+            post_run=placeholders.expand_command(spec.post_run, values),
+            interactive=spec.interactive,
+        )
+        record = RunRecord(
+            command=command,
+            python=spec.python,
+            node=socket.gethostname(),
+            config_hash=snapshot(self._state.snapshots, task.config),
+            commit=spec.commit,
+            dirty=spec.dirty,
+            port=port,
+            old_marker=spec.old_marker,
+            old_marker_before=marker_identity(spec.old_marker) if spec.old_marker else None,
+        )
+        return replace(run, record=record)
+
+    def _values(self, task: Task, run: Run, port: int | None) -> dict[str, str]:
+        """What the placeholders stand for."""
+        return {
+            "python": task.spec.python,
+            "script": task.spec.script,
+            "config": task.config,
+            "task": task.name,
+            "gpus": ",".join(map(str, run.gpus)),
+            "ngpus": str(len(run.gpus)),
+            "port": str(port or ""),
+            "attempt": str(run.attempt),
+            "workspace": str(self._settings.workspace),
+            "output_dir": task.spec.output_dir,
+        }
+
+    def _environment(
+        self, run: Run, base: Mapping[str, str], own: Mapping[str, str], output_dir: str
+    ) -> dict[str, str]:
         gpus = ",".join(map(str, run.gpus))
         environment = clean_environment(base)
         if run.session:
             environment["TERM"] = _TERMINAL
-        environment |= dict(task.spec.environment)
+        environment |= own
         environment |= {
             "PWD": run.work_dir,
             "PYTHONUNBUFFERED": "1",
@@ -134,12 +184,38 @@ class RunMaker:
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             self._settings.cuda_visible_devices_var: gpus,
             RUN_ID_VARIABLE: run.id,
-            "TINKSCHED_TASK": task.name,
+            "TINKSCHED_TASK": run.task,
             "TINKSCHED_GPUS": gpus,
-            "TINKSCHED_OUTPUT_DIR": task.spec.output_dir,
+            "TINKSCHED_OUTPUT_DIR": output_dir,
             "TINKSCHED_ATTEMPT": str(run.attempt),
         }
         return environment
+
+
+def free_port(taken: Collection[int | None]) -> int:
+    """A TCP port that nobody listens on now, and that no other run of this scheduler was given."""
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind(("", 0))
+            port = int(probe.getsockname()[1])
+        if port not in taken:
+            return port
+
+
+def snapshot(folder: Path, config: str) -> str | None:
+    """Keep the config as it is now, by its hash. Returns the hash; None if it can't be read or is too long to keep."""
+    try:
+        content = Path(config).read_bytes()
+    except OSError:
+        return None
+    name = hashlib.sha256(content).hexdigest()
+    if len(content) <= SNAPSHOT_BYTES and not (folder / name).exists():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        aside = folder / f"{name}.{os.getpid()}"
+        aside.unlink(missing_ok=True)
+        write_private(aside, content)
+        aside.replace(folder / name)
+    return name
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import asdict
+from typing import Any
 
-from ..core.model import Outcome, Reason, ReasonCode, Request, Run, RunState, Task, TaskSpec, TaskState
+from ..core.model import Outcome, Reason, ReasonCode, Request, Run, RunRecord, RunState, Task, TaskSpec, TaskState
 
 Value = "str | int | float | None"
 
@@ -28,6 +29,8 @@ def task_of(row: sqlite3.Row) -> Task:
         reason=reason_of(row["reason"]),
         request=Request(row["request"]) if row["request"] else None,
         config_hash=row["config_hash"],
+        failures=row["failures"],
+        not_before=row["not_before"],
     )
 
 
@@ -45,6 +48,8 @@ def task_row(task: Task) -> dict[str, object]:
         "outcome": task.outcome.value if task.outcome else None,
         "reason": reason_text(task.reason),
         "config_hash": task.config_hash,
+        "failures": task.failures,
+        "not_before": task.not_before,
     }
 
 
@@ -58,6 +63,7 @@ def run_of(row: sqlite3.Row) -> Run:
         "gpus": tuple(json.loads(row["gpus"])),
         "devices": tuple(json.loads(row["devices"])),
         "exclusive": bool(row["exclusive"]),
+        "record": _record_of(row["record"]),
     }
     return Run(**columns)
 
@@ -74,6 +80,7 @@ def run_row(run: Run) -> dict[str, object]:
         "gpus": json.dumps(run.gpus),
         "devices": json.dumps(run.devices),
         "exclusive": int(run.exclusive),
+        "record": json.dumps(asdict(run.record)),
     }
     return columns
 
@@ -98,8 +105,16 @@ def _outcome_of(text: str | None) -> Outcome | None:
 
 
 def _spec_of(text: str) -> TaskSpec:
-    record = json.loads(text)
-    record["command"] = tuple(record["command"])
-    record["pinned"] = tuple(record["pinned"])
+    columns: dict[str, Any] = json.loads(text)
+    record: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in columns.items()}
     record["environment"] = tuple((name, value) for name, value in record["environment"])
     return TaskSpec(**record)
+
+
+def _record_of(text: str | None) -> RunRecord:
+    """Runs of before version 2 have none."""
+    if text is None:
+        return RunRecord()
+    record = json.loads(text)
+    record["command"] = tuple(record["command"])
+    return RunRecord(**record)

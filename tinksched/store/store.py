@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ..core import lifecycle
 from ..core.lifecycle import RunEvent, TaskEvent
-from ..core.model import Request, Run, Task, TaskSpec, TaskState
+from ..core.model import Outcome, Request, Run, Task, TaskSpec, TaskState
+from ..core.relations import Fate
 from ..errors import Conflict, StoreError
 from . import records
 from .database import connect, transaction
@@ -99,6 +100,12 @@ class Store:
         """The queued tasks, in the order in which they are considered."""
         sql = "SELECT * FROM tasks WHERE state = 'queued' ORDER BY priority DESC, queue_number"
         return [records.task_of(row) for row in self._read(sql)]
+
+    def fates(self) -> dict[str, Fate]:
+        """What has become of each task so far, by name."""
+        rows = self._read("SELECT name, state, outcome FROM tasks")
+        return {row["name"]: Fate(TaskState(row["state"]), Outcome(row["outcome"]) if row["outcome"] else None)
+                for row in rows}  # fmt: skip
 
     def queue_length(self) -> int:
         """How many tasks are queued."""
