@@ -103,7 +103,7 @@ def test_an_old_workspace_is_migrated_and_runs(lab: Lab) -> None:
     text = after["scheduler_config.yml"].decode()
     untouched = [line for line in text.splitlines() if line in OLD_CONFIG.replace("@FOLDER@", str(bench.folder))]
     assert len(untouched) >= len(OLD_CONFIG.splitlines()) - 2, "only startup_delay and conda_env may change"
-    assert "startup_delay: 0   # tinksched: was 1" in text
+    assert "startup_delay: 0   # tinksched: 1 became 0" in text
 
     # What means something else is named by its line, and what still runs by the command that ends it.
     for key in ("max_jobs_per_gpu", "startup_delay", "command_delay", "log_dir", "auto_restart_failed", "max_retries"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_output import read_terminal
+from tests.keys import table
 from tests.support import SCRIPT, Bench, Lab
 from tinksched.config import load
 
@@ -77,6 +78,10 @@ def _follow(command: str, bench: Bench) -> None:
         assert follower.stdout is not None
         assert follower.stdout.readline() == "words of example\n"
         follower.terminate()
+
+
+def test_the_table_of_keys_is_that_of_the_code() -> None:
+    assert table() in README
 
 
 def test_the_test_command_hands_its_arguments_to_pytest() -> None:

@@ -94,7 +94,9 @@ def test_every_line_stays_but_the_two_that_mean_something_else(workspace: Path) 
     changed = {number + 1: after[number] for number, line in enumerate(before) if line != after[number]}
     delay, conda = (next(n for n, line in enumerate(before, 1) if line.startswith(k)) for k in ("startup", "conda"))
     assert set(changed) == {delay, conda}
-    assert changed[delay].startswith("startup_delay: 0               # seconds   # tinksched: was 1, the pause")
+    assert changed[delay].startswith(
+        "startup_delay: 0               # seconds   # tinksched: 1 became 0: was the pause"
+    )
     assert changed[conda].startswith('#conda_env: "base"              # the usual one   # tinksched: there is no conda')
 
 

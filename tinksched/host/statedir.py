@@ -70,16 +70,18 @@ class StateDir:
             return False
 
 
-def prepare(workspace: Path) -> tuple[StateDir, Home]:
+def prepare(workspace: Path, folder: Path | None = None) -> tuple[StateDir, Home]:
     """The state folder for somebody who is going to write: made if it isn't there, and surely ours.
+
+    `folder` is where it lies; None stands for `.tinksched` in the workspace.
 
     Raises:
         WorkspaceError: it belongs to another user, another host or another place, or the disk is read-only.
     """
-    state = StateDir(workspace / NAME)
+    state = StateDir(folder or workspace / NAME)
     try:
         _check_owner(workspace)
-        state.path.mkdir(mode=0o700, exist_ok=True)
+        state.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(state.path)
         for folder in (state.runs, state.environments):
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -195,10 +197,15 @@ def _home(state: StateDir, workspace: Path) -> Home:
     _check_host(state, home)
     if home.path == str(workspace):
         return home
-    elsewhere = Path(home.path) / NAME / "home"
-    if elsewhere.exists() and elsewhere.samefile(state.path / "home"):
+    if not state.path.is_relative_to(workspace) and Path(home.path).is_dir():
+        raise WorkspaceError(
+            f"{state.path} holds the state of the workspace {home.path}, not of {workspace}",
+            hint="give each workspace a state_dir of its own",
+        )
+    elsewhere = Path(home.path) / state.path.relative_to(workspace) if state.path.is_relative_to(workspace) else None
+    if elsewhere is not None and (elsewhere / "home").exists() and elsewhere.samefile(state.path):
         return home  # one folder, mounted in two places
-    there = read_home(StateDir(Path(home.path) / NAME))
+    there = read_home(StateDir(elsewhere)) if elsewhere is not None else None
     if there is not None and there.workspace_id == home.workspace_id:
         raise WorkspaceError(
             f"{workspace} is a copy of the workspace {home.path}, state included",

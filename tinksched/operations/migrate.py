@@ -229,7 +229,7 @@ def _edit(text: str, entries: Mapping[str, _Entry], workspace: Path, *, is_old: 
         elif is_old and entry.name == "conda_env" and entry.text == "base" and _lacks_conda():
             why = _comment_out(lines, entry, _NO_CONDA)
         elif is_old and entry.name == "startup_delay" and _seconds(entry.text) == OLD_DELAY:
-            why = _put(lines, entry, "0", f"was {entry.text}, {_DELAY}")
+            why = _put(lines, entry, "0", f"was {_DELAY}")
         else:
             why = _respell(lines, entry, Context(workspace, task_name))
         if why:
@@ -248,16 +248,16 @@ def _comment_out(lines: list[str], entry: _Entry, why: str) -> str:
 
 
 def _put(lines: list[str], entry: _Entry, value: str, why: str) -> str:
-    """Replace a value that is a scalar in one line, and leave the reason behind it. Nothing, if it is no such one."""
+    """Replace a scalar that stands in one line, and say so behind it. Nothing, if the value is no such scalar."""
     if entry.end < 0:
         return ""
     number, start = entry.start
     line = lines[number]
-    before = line[start : entry.end]
+    what = f"{line[start : entry.end]} became {value}: {why}"
     lines[number] = line[:start] + value + line[entry.end :]
     if entry.may_comment:
-        lines[number] = _with_comment(lines[number], why)
-    return f"{before} became {value}: {why}"
+        lines[number] = _with_comment(lines[number], what)
+    return what
 
 
 def _with_comment(line: str, text: str) -> str:

@@ -45,7 +45,7 @@ class Workspace:
             WorkspaceError: it belongs to somebody else, or can't be written.
             StoreError: its database can't be used.
         """
-        state, home = statedir.prepare(self.settings.workspace)
+        state, home = statedir.prepare(self.settings.workspace, self.settings.state_dir)
         return OpenWorkspace(self.settings, state, home, Store(state.database, create=True))
 
     def open_existing(self) -> OpenWorkspace:
@@ -89,7 +89,7 @@ def find(directory: Path | None, config: Path | None) -> Workspace:
     """
     folder = _named(directory) if directory is not None else _nearest(config)
     settings = load(folder, config.absolute() if config is not None else None)
-    return Workspace(settings, StateDir(settings.workspace / statedir.NAME))
+    return Workspace(settings, StateDir(settings.state_dir))
 
 
 def actor(command: str) -> str:
