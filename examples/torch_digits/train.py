@@ -129,7 +129,7 @@ def moved(images: Tensor, windows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    return (network(images).argmax(dim=1) == labels).float().mean().item()
+    return float((network(images).argmax(dim=1) == labels).float().mean())
 
 
 class Training:
@@ -194,7 +194,8 @@ class Training:
             if len(batch) < WORLD_SIZE:  # too few images left for everybody
                 continue
             share = batch[RANK::WORLD_SIZE]
-            loss = nn.functional.cross_entropy(self.parallel(moved(images[share], windows[RANK::WORLD_SIZE])), labels[share])
+            outputs = self.parallel(moved(images[share], windows[RANK::WORLD_SIZE]))
+            loss = nn.functional.cross_entropy(outputs, labels[share])
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

@@ -130,6 +130,7 @@ def test_an_old_workspace_is_migrated_and_runs(lab: Lab) -> None:
 
     # Migrating again finds nothing to do.
     bench.wait_for_scheduler_end()
+    shutil.rmtree(bench.state.path)  # what a scheduler that has just ended may still tidy there is not the point
     now = snapshot(bench.folder)
     again = bench.run("setup-workspace", ".", "--force").out
     assert "wrote" not in again and "saved" not in again and "looked at" not in again
@@ -160,6 +161,16 @@ def test_logs_that_an_older_scheduler_left_in_a_shared_folder_are_not_written_to
     assert (shared / "train_logs" / "exp2.log").read_text() == "of the old one\n"
     (folder,) = shared.glob("train_logs-*")
     assert (folder / "exp2.log").read_text() == "hello\n"
+
+
+def test_a_marker_of_before_counts_where_the_config_s_own_root_dir_has_it(lab: Lab) -> None:
+    bench = old_workspace(lab)
+    results = lab.folder / "results"
+    results.mkdir()
+    (results / "exp2_completed.txt").write_text("long ago\n")
+    (bench.folder / "configs" / "exp2.yml").write_text(f"root_dir: '{results}'  # not out/\n")
+    bench.run("setup-workspace", ".", "--force")
+    assert "would queue 1: exp10\n" in bench.run("start", "--dry-run").out
 
 
 # ---------------------------------------------------------------- called the old way

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from ..errors import NothingToActOn, WorkspaceError
 from ..host import statedir
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import Store
+
+PLACE = "place"  # the fact that says where the paths on record lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,13 @@ class Workspace:
         if not self.state.exists:
             return None
         statedir.check_home(self.state)
-        return Store(self.state.database)
+        store = Store(self.state.database)
+        home = statedir.read_home(self.state)
+        if home is None or (store.fact(PLACE) in (None, home.path) and home.path == str(self.settings.workspace)):
+            return store
+        with contextlib.suppress(WorkspaceError):  # a copy, or a place where nothing may be written: shown as it is
+            self.open().store.close()  # the first look after a move
+        return store
 
     def open(self) -> OpenWorkspace:
         """The workspace for somebody who is going to write.
@@ -45,8 +55,11 @@ class Workspace:
             WorkspaceError: it belongs to somebody else, or can't be written.
             StoreError: its database can't be used.
         """
+        before = statedir.read_home(self.state)
         state, home = statedir.prepare(self.settings.workspace, self.settings.state_dir)
-        return OpenWorkspace(self.settings, state, home, Store(state.database, create=True))
+        store = Store(state.database, create=True)
+        _follow(store, before.path if before else home.path, home.path)
+        return OpenWorkspace(self.settings, state, home, store)
 
     def open_existing(self) -> OpenWorkspace:
         """The same, where there is nothing to do without earlier tasks.
@@ -78,6 +91,17 @@ class OpenWorkspace:
 
     def __exit__(self, *_: object) -> None:
         self.store.close()
+
+
+def _follow(store: Store, before: str, now: str) -> None:
+    """Have the paths on record follow a workspace that was moved. The place is a fact, changed in the same commit."""
+    place = store.fact(PLACE)
+    if place == now:
+        return
+    with store.transaction(actor("moved"), time.time()) as tx:
+        if (place or before) != now:
+            tx.relocate(place or before, now)
+        tx.set_fact(PLACE, now)
 
 
 def find(directory: Path | None, config: Path | None) -> Workspace:

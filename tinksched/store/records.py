@@ -118,3 +118,14 @@ def _record_of(text: str | None) -> RunRecord:
     record = json.loads(text)
     record["command"] = tuple(record["command"])
     return RunRecord(**record)
+
+
+def moved(value: Any, old: str, new: str) -> Any:
+    """A value of JSON in which every path at or below `old` lies at or below `new`."""
+    if isinstance(value, str):
+        return new + value[len(old) :] if value == old or value.startswith(f"{old}/") else value
+    if isinstance(value, list):
+        return [moved(item, old, new) for item in value]
+    if isinstance(value, dict):
+        return {key: moved(item, old, new) for key, item in value.items()}
+    return value

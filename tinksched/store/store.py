@@ -7,6 +7,7 @@ from which the event is allowed, and must hit exactly one row.
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ from . import records
 from .database import connect, transaction
 
 _NOTHING: Mapping[str, object] = {}
+_PATHS = (  # what holds paths: the columns that are one, and those that are JSON with some in it
+    ("tasks", ("config",), ("spec",)),
+    ("runs", ("directory", "work_dir", "log", "marker"), ("record",)),
+)
 _RUNS = "SELECT runs.*, tasks.name AS task FROM runs JOIN tasks ON tasks.id = runs.task_id"
 
 
@@ -255,6 +260,18 @@ class Transaction:
         if hit != 1:
             raise Conflict(f"{task.name} is not active any more")
         self._log(task.id, None, f"Asked to {request.value}", task.state.value, task.state.value, None)
+
+    def relocate(self, old: str, new: str) -> None:
+        """The workspace was moved: each path on record that lay in the old place now lies in the new one."""
+        for table, plain, nested in _PATHS:
+            for row in self._connection.execute(f"SELECT id, {', '.join((*plain, *nested))} FROM {table}").fetchall():
+                values = [records.moved(row[column], old, new) for column in plain]
+                values += [
+                    text and json.dumps(records.moved(json.loads(text), old, new), ensure_ascii=False)
+                    for text in (row[column] for column in nested)
+                ]
+                columns = ", ".join(f"{column} = ?" for column in (*plain, *nested))
+                self._connection.execute(f"UPDATE {table} SET {columns} WHERE id = ?", (*values, row["id"]))
 
     def set_fact(self, key: str, value: str | None) -> None:
         """Record a fact of the workspace, or with None forget it."""
