@@ -196,7 +196,7 @@ class Bench:
     def add(self, file: str, text: str = "seconds: 0\n") -> Path:
         """Add a task config."""
         path = self.folder / "configs" / file
-        path.write_text(text)
+        path.write_text(text if text.endswith("\n") or not text else f"{text}\n")
         return path
 
     def gate(self, name: str = "gate") -> Gate:
@@ -271,7 +271,13 @@ class Bench:
 
     # -- waiting
 
-    def wait_until(self, true: Callable[[], object], what: str = "the condition", seconds: float = TIMEOUT) -> None:
+    def wait_until(
+        self,
+        true: Callable[[], object],
+        what: str = "the condition",
+        seconds: float = TIMEOUT,
+        tell: Callable[[], object] | None = None,
+    ) -> None:
         """Wait for a change that the scheduler announces, and look; never for an amount of time."""
         deadline = time.monotonic() + seconds
         self.state.path.mkdir(mode=0o700, exist_ok=True)
@@ -279,7 +285,7 @@ class Bench:
         try:
             while not true():
                 left = deadline - time.monotonic()
-                assert left > 0, f"{what} did not come true in {seconds} s: {self.states()}"
+                assert left > 0, f"{what} did not come true in {seconds} s: {(tell or self.states)()}"
                 # Files of tasks change without an announcement: look at them now and then.
                 select.select([listener.fileno()], [], [], min(left, 0.05))
                 listener.clear()

@@ -15,8 +15,7 @@ from ..errors import UsageError
 from ..host import environments, gpus
 from ..host.completion import file_hash, marker_identity
 from ..host.gpus import lease_name
-from ..scheduler.loop import STOPPED
-from ..scheduler.starting import current_environment, run_session
+from ..scheduler.starting import STOPPED, current_environment, run_session
 from ..store import NewTask
 from . import preflight, selection
 from .selection import TaskConfig
