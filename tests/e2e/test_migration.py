@@ -209,8 +209,6 @@ def test_the_direct_form_of_the_old_program_works_from_anywhere(lab: Lab) -> Non
 
 # ---------------------------------------------------------------- moved, and copied
 
-MOVED = "the store keeps the absolute paths of the old place; nothing rewrites them when the workspace is found moved"
-
 
 def moved(bench: Bench) -> Bench:
     """The workspace at another place, with its wrapper."""
@@ -233,7 +231,6 @@ def test_a_moved_workspace_keeps_its_state_and_goes_on(lab: Lab) -> None:
     assert bench.states() == {"a": "completed", "b": "completed"}
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=MOVED)
 def test_what_failed_before_the_move_can_be_retried_after_it(lab: Lab) -> None:
     bench = lab.workspace(tasks={"a.yml": "code: 1\n"})
     bench.run("start", "--wait", code=1)
@@ -244,7 +241,6 @@ def test_what_failed_before_the_move_can_be_retried_after_it(lab: Lab) -> None:
     bench.wait_for_states(a="completed", seconds=20)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=MOVED)
 def test_what_was_queued_before_the_move_runs_at_the_new_place(lab: Lab) -> None:
     bench = lab.workspace(tasks={"a.yml": "code: 1\n", "b.yml": ""}, gpu_count=1, max_jobs_per_gpu=1)
     gate = bench.gate()
@@ -260,7 +256,6 @@ def test_what_was_queued_before_the_move_runs_at_the_new_place(lab: Lab) -> None
     assert (bench.folder / "out" / "b_completed.txt").exists()
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=MOVED)
 def test_the_log_of_a_run_is_found_after_a_move(lab: Lab) -> None:
     bench = lab.workspace(tasks={"a.yml": "text: hello\n"})
     bench.run("start", "--wait")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ..core.model import Run
 from ..host import processes
@@ -11,6 +12,7 @@ from ..host.rundir import RunDir
 from ..host.tmux import RUN_OPTION, WORKSPACE_OPTION, NewSession, Pane, Tmux, TmuxError
 from .base import Handle, Refused, Wake, WrapperRuns, wrapper_command
 
+LINGER_SECONDS = 1.0
 _SUFFIXES = 50  # how many sessions of others may have the names that a run would like
 
 
@@ -65,8 +67,7 @@ class TmuxExecutor(WrapperRuns):
                     raise error
             if there.run == run.id:
                 return name, there
-            ended = there.dead or processes.identify(there.pid) is None
-            if ended and there.run and there.workspace == self._workspace_id:
+            if there.workspace == self._workspace_id and there.run and _has_ended(there, run):
                 self._tmux.kill_session(there.session_id)  # the kept session of an earlier run
                 number -= 1
             else:
@@ -83,3 +84,13 @@ class TmuxExecutor(WrapperRuns):
             self._forget_sessions({run.id})
             return Refused(why)
         return Handle(run.id, run.directory, None, run.session)
+
+
+def _has_ended(there: Pane, run: Run) -> bool:
+    """Whether a pane shows an earlier run that has ended. Its wrapper stays a moment, for the last of the output."""
+    wrapper = processes.identify(there.pid)
+    if there.dead or wrapper is None:
+        return True
+    if RunDir(Path(run.directory).with_name(there.run)).exit_status() is None:
+        return False
+    return processes.wait_for([wrapper], LINGER_SECONDS)

@@ -72,7 +72,11 @@ outer() {
     trap : INT QUIT
     trap '' TSTP # nobody could ever resume a run that Ctrl-Z suspended
     (inner "$@")
-    exit
+    code=$?
+    # The end of the inner shell has been noticed by now. tmux gives up a terminal as soon as the session's leader is
+    # dead and nothing is to be read at that instant, but the kernel may be about to pass on the last output still.
+    [ ! -t 1 ] || sleep 0.3
+    exit "$code"
 }
 
 outer "$@"

@@ -295,7 +295,7 @@ def _claim_text(claim: Claim) -> bytes:
         "limit": claim.limit,
         "since": claim.since,
     }
-    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(record).encode() + b"\n"
 
 
 def _read_claim(descriptor: int, path: Path) -> Claim:
@@ -306,7 +306,7 @@ def _read_claim(descriptor: int, path: Path) -> Claim:
             str(record["run"]), str(record["task"]), str(record["workspace"]), int(record["limit"]),
             float(record["since"]),
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Claim(path.name.rpartition(".")[2], "an unreadable lease", str(path), 1, 0.0)
 
 

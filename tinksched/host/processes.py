@@ -1,8 +1,9 @@
 """Processes: who is alive, who belongs to a run, and ending them for certain.
 
 A pid is reused, so a process is its pid and its start time, in clock ticks since boot, from field 22 of
-`/proc/PID/stat` (proc(5)). The processes of a run are those that carry its id in their environment, and all that
-descend from these; what clears its environment *and* is adopted by init can't be found so.
+`/proc/PID/stat` (proc(5)). The processes of a run are those that carry its id in their environment, those that hold its
+lease as the descriptor that the wrapper gave them (some programs overwrite their environment to set a title), and all
+that descend from these. What has neither *and* is adopted by init can't be found.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUN_ID_VARIABLE = "TINKSCHED_RUN_ID"
+LEASE_DESCRIPTOR = 9  # under which the wrapper opens the lease
+_NAMED = f"\0{RUN_ID_VARIABLE}=".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ def open_pidfd(process: Process) -> int | None:
     """
     try:
         descriptor = os.pidfd_open(process.pid)
+    except AttributeError:  # a Python that was built for older kernels
+        return None
     except OSError:  # gone (ESRCH), not supported (ENOSYS), or out of descriptors: polling is right for the rest
         return None
     if process.alive():
@@ -79,20 +84,15 @@ def of_runs(run_ids: Iterable[str]) -> dict[str, list[Process]]:
 
     The wrapper itself does not carry the run id in its environment and is not among them.
     """
-    wanted = {f"{RUN_ID_VARIABLE}={run_id}".encode(): run_id for run_id in run_ids}
-    found: dict[str, list[Process]] = {run_id: [] for run_id in wanted.values()}
-    if not wanted:
+    found: dict[str, list[Process]] = {run_id: [] for run_id in run_ids}
+    if not found:
         return found
-    prefix = f"{RUN_ID_VARIABLE}=".encode()
     stats = _own_processes()
     owner: dict[int, str] = {}
     for pid in stats:
-        environment = _environment(pid)
-        at = environment.find(prefix)
-        if at == 0 or (at > 0 and environment[at - 1] == 0):
-            run_id = wanted.get(environment[at : environment.find(b"\0", at)])
-            if run_id is not None:
-                owner[pid] = run_id
+        run_id = _named_run(pid) or _leased_run(pid)
+        if run_id in found:
+            owner[pid] = run_id
     for pid, stat in stats.items():
         run_id = _inherited(pid, stats, owner)
         if run_id is not None:
@@ -194,9 +194,31 @@ def _stat(pid: int) -> _Stat | None:
     return _Stat(Process(pid, int(fields[19])), parent=int(fields[1]), zombie=fields[0] in (b"Z", b"X"))
 
 
-def _environment(pid: int) -> bytes:
+def _named_run(pid: int) -> str | None:
+    """The run whose id stands in the environment of the process."""
+    environment = b"\0" + _read(pid, "environ")
+    at = environment.find(_NAMED)
+    if at < 0:
+        return None
+    at += len(_NAMED)
+    return environment[at : environment.find(b"\0", at)].decode(errors="replace")
+
+
+def _leased_run(pid: int) -> str | None:
+    """The run whose lease the process holds, unless it is the wrapper itself. A lease's name ends in the run id."""
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
+        target = os.readlink(f"/proc/{pid}/fd/{LEASE_DESCRIPTOR}")
+    except OSError:
+        return None
+    run_id = target.removesuffix(" (deleted)").rpartition(".")[2]
+    words = _read(pid, "cmdline").split(b"\0")
+    is_wrapper = len(words) > 2 and words[1].endswith(b"/executors/wrapper.sh")
+    return None if is_wrapper else run_id
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:
         return b""
 

@@ -15,8 +15,7 @@ from ..core.model import Outcome, Reason, ReasonCode, Request, Task, TaskState
 from ..errors import NothingToActOn, TinkschedError, UsageError
 from ..host import processes, wake
 from ..host.processes import Process
-from ..scheduler.loop import STOPPED
-from ..scheduler.main import settle_requests
+from ..scheduler.starting import STOPPED
 from . import daemon, selection
 from .start import requeue
 from .workspace import OpenWorkspace, Workspace, actor, user_name
@@ -175,6 +174,8 @@ def _end_scheduler(opened: OpenWorkspace, *, kill: bool) -> bool:
 
 def _await_requests(opened: OpenWorkspace, ids: set[int]) -> None:
     """Wait until what was asked for is done: by the scheduler, or by us if there is none."""
+    from ..scheduler.main import settle_requests  # brings asyncio along, which most commands don't need
+
     deadline = time.monotonic() + opened.settings.stop_grace + STOP_SECONDS
     listener = wake.listen(opened.state.path)
     try:

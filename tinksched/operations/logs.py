@@ -17,14 +17,17 @@ from ..store import Store
 from . import selection
 from .workspace import Workspace
 
-_ESCAPES = re.compile(
-    rb"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # OSC: titles, links
-    rb"|\x1b[P^_X][^\x1b]*\x1b\\"  # DCS and other strings
-    rb"|\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
-    rb"|\x1b[ -/]*[0-~]"  # all others
-    rb"|[\x00-\x06\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]"
+_TOKEN = re.compile(
+    r"(?P<erase>\x1b\[[012]?K)"
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # OSC: titles, links
+    r"|\x1b[P^_X][^\x1b]*\x1b\\"  # DCS and other strings
+    r"|\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
+    r"|\x1b[ -/]*[0-~]"  # all others
+    r"|(?P<control>[\x00-\x08\x0b-\x1f\x7f])"
+    r"|(?P<text>[^\x00-\x08\x0b-\x1f\x7f]+)"
 )
-_ERASE_TO_END = b"\x1b[K"
+_ERASES = "\x1b["
+_PLAIN = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f]*")
 LAST_LINES_BYTES = 65536
 
 
@@ -86,15 +89,32 @@ def follow(workspace: Workspace, task: str, log: Log) -> Iterator[bytes]:
 
 
 def clean(data: bytes) -> str:
-    """A log as lines for reading: what a progress bar overwrote is gone, and so are colours and cursor moves.
+    """A log as lines for reading: what a progress bar overwrote or erased is gone, and so are colours and cursor moves.
 
-    Raw, a terminal would show only the last state of a line that was rewritten with carriage returns; so do we.
+    Within a line this is what a terminal shows in the end; moves to other lines are left out.
     """
-    lines = []
-    for line in data.replace(b"\r\n", b"\n").split(b"\n"):
-        parts = [part for part in line.split(b"\r") if _ESCAPES.sub(b"", part)]
-        lines.append(_overwritten([_ESCAPES.sub(b"", part.replace(_ERASE_TO_END, b"")) for part in parts]))
-    return b"\n".join(lines).decode(errors="replace")
+    text = data.decode(errors="replace").replace("\r\n", "\n")
+    return "\n".join(line if _PLAIN.fullmatch(line) else _shown(line) for line in text.split("\n"))
+
+
+def _shown(line: str) -> str:
+    """What is to be seen of a line that was written with returns, backspaces and erasures."""
+    cells: list[str] = []
+    at = 0
+    for token in _TOKEN.finditer(line):
+        if token["text"]:
+            cells[at : at + len(token["text"])] = token["text"]
+            at += len(token["text"])
+        elif token["control"] == "\r":
+            at = 0
+        elif token["control"] == "\b":
+            at = max(0, at - 1)
+        elif token["erase"]:
+            kind = token["erase"][2]
+            end = len(cells) if kind != "1" else min(at + 1, len(cells))
+            start = at if kind in "K0" else 0
+            cells[start:end] = [] if end == len(cells) and start == at else [" "] * (end - start)
+    return "".join(cells).rstrip(" ") if _ERASES in line else "".join(cells)
 
 
 def last_lines(path: Path | str, count: int) -> list[str]:
@@ -157,11 +177,3 @@ def _has_ended(workspace: Workspace, task: str, attempt: int) -> bool:
         return not find(workspace, task, attempt).live
     except TinkschedError:
         return True
-
-
-def _overwritten(parts: list[bytes]) -> bytes:
-    """What is to be seen of a line that was written several times from its beginning."""
-    shown = b""
-    for part in parts:
-        shown = part + shown[len(part) :]
-    return shown

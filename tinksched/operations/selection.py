@@ -50,6 +50,8 @@ def choose(settings: Settings, wanted: str) -> list[TaskConfig]:
     there = available(settings)
     # A name may hold a comma itself.
     items = [wanted] if _find(wanted, there) else [item.strip() for item in wanted.split(",") if item.strip()]
+    if not items:
+        raise UsageError(f"the list of configs {wanted!r} names none", hint="leave it out to mean all")
     chosen: list[TaskConfig] = []
     for item in items:
         found = _find(item, there)
@@ -85,14 +87,15 @@ def near(name: str, names: Sequence[str]) -> str:
 
 
 def _find(item: str, there: Sequence[TaskConfig]) -> list[TaskConfig]:
-    exact = [config for config in there if item in (config.path.name, config.name)]
+    exact = [config for config in there if item == config.path.name]
+    exact = exact or [config for config in there if item == config.name]
     if exact:
         return exact
-    path = Path(item).expanduser()
     try:
+        path = Path(item).expanduser()
         if path.is_file():
             return [TaskConfig(path.stem, path.absolute())]
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: ~user of nobody
         return []
     if _GLOB & set(item):
         return [config for config in there if _matches(config.path.name, [item]) or _matches(config.name, [item])]
@@ -101,7 +104,10 @@ def _find(item: str, there: Sequence[TaskConfig]) -> list[TaskConfig]:
 
 def _unknown(settings: Settings, item: str, there: Sequence[TaskConfig]) -> UsageError:
     what = "no config matches" if _GLOB & set(item) else "there is no config"
-    hint = near(item, [config.path.name for config in there])
+    stem = item.removesuffix(".yml").removesuffix(".yaml")
+    files = {config.name: config.path.name for config in there}
+    alike = [files[name] for name in difflib.get_close_matches(stem, list(files), n=3, cutoff=0.6)]
+    hint = f"did you mean {' or '.join(alike)}?" if alike else near(item, list(files.values()))
     return UsageError(f"{what} {item!r} in {settings.config_dir}", hint=hint or "add a .yml file there")
 
 

@@ -18,8 +18,7 @@ from ..errors import UsageError
 from ..host import environments, gpus
 from ..host.completion import file_hash, marker_identity
 from ..host.gpus import lease_name
-from ..scheduler.loop import STOPPED
-from ..scheduler.starting import run_session
+from ..scheduler.starting import STOPPED, run_session
 from ..store import NewTask
 from . import preflight, programs, selection
 from .programs import Commit, Programs

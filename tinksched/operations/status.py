@@ -19,7 +19,7 @@ from ..host.processes import Process, boot_id, identify
 from ..host.rundir import RunDir
 from ..scheduler.deciding import decide
 from ..scheduler.devices import resolve_gpus
-from ..scheduler.loop import STOPPED
+from ..scheduler.starting import STOPPED
 from ..store import Store
 from . import selection
 from .start import has_marker

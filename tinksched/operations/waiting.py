@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from ..core.model import Outcome, Task, TaskState
 from ..errors import TinkschedError
 from ..host import processes, wake
-from ..scheduler.loop import STOPPED
+from ..scheduler.starting import STOPPED
 from . import daemon
 from .workspace import OpenWorkspace
 

@@ -36,8 +36,8 @@ from .disk import shorten
 from .endings import Ending, ending_of
 from .journal import Journal
 from .ledger import Ledger
+from .starting import STOPPED
 
-STOPPED = "stopped"  # the fact that a user stopped the scheduler; `start` clears it
 BLIND_SECONDS = 0.5  # how often to look at runs that the kernel can't report
 TIDY_SECONDS = 1.0  # after an end, until tmux has surely passed on the last output
 STUCK_SECONDS = 30.0  # until ending a run is tried again whose processes would not die
