@@ -17,6 +17,8 @@ missing=
 command -v tmux >/dev/null || missing="$missing tmux"
 command -v flock >/dev/null || missing="$missing util-linux"
 command -v cc >/dev/null || command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
+# On Debian, cron as well: its line is tried with the real one.
+! command -v apt-get >/dev/null || [ -x /usr/sbin/cron ] || missing="$missing cron"
 if [ -n "$missing" ]; then
     if command -v apt-get >/dev/null; then
         as_root=

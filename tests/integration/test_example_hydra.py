@@ -15,7 +15,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.support import Bench, Lab
-from tinksched.config import KEYS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hydra"
 TASKS = ("logistic", "smooth", "svm")
@@ -24,7 +23,6 @@ HYDRA = pytest.mark.skipif(
     find_spec("hydra") is None or find_spec("sklearn") is None,
     reason="Hydra and scikit-learn are not both installed: pip install hydra-core scikit-learn",
 )
-ENGINE = pytest.mark.skipif("auto_restart_failed" not in KEYS, reason="engine part of this change is not in yet")
 
 
 def train(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -68,7 +66,6 @@ def test_the_scheduler_config_names_what_is_there() -> None:
 
 
 @HYDRA
-@ENGINE
 @pytest.mark.timeout(200)
 def test_the_batch_runs_through_the_scheduler(lab: Lab) -> None:
     folder = lab.folder / "my hydra"

@@ -18,7 +18,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.support import Bench, Lab
-from tinksched.config import KEYS, load
+from tinksched.config import load
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "torch_digits"
 CONFIGS = sorted((EXAMPLE / "configs").glob("*.yml"))
@@ -28,7 +28,6 @@ TORCH = pytest.mark.skipif(
     find_spec("torch") is None or find_spec("sklearn") is None,
     reason="PyTorch and scikit-learn are not both installed: pip install torch scikit-learn",
 )
-ENGINE = pytest.mark.skipif("auto_restart_failed" not in KEYS, reason="engine part of this change is not in yet")
 
 
 def train(
@@ -147,7 +146,6 @@ def test_every_config_says_what_it_shows() -> None:
     assert (EXAMPLE / settings["script_path"]).is_file()
 
 
-@ENGINE
 def test_the_scheduler_config_is_valid() -> None:
     settings = load(EXAMPLE)
     assert (settings.auto_restart_failed, settings.retry_args) == (True, ("--resume",))
@@ -155,7 +153,6 @@ def test_the_scheduler_config_is_valid() -> None:
 
 
 @TORCH
-@ENGINE
 @pytest.mark.timeout(300)
 def test_the_scheduler_retries_from_the_checkpoint_and_runs_two_processes(lab: Lab) -> None:
     folder = lab.folder / "torch digits"

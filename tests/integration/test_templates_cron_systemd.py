@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import inspect
 import os
 import shlex
 import shutil
@@ -14,14 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import Bench, Lab
-from tinksched.cli import queue
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 CRON = shutil.which("cron", path=f"{os.environ['PATH']}:/usr/sbin")
-ENGINE = pytest.mark.skipif(
-    "unless_stopped" not in inspect.signature(queue.start).parameters,
-    reason="engine part of this change is not in yet",
-)
 
 # In a namespace of mounts of its own, so that cron sees no crontab of this machine and leaves nothing behind.
 ALONE = r"""
@@ -84,7 +78,6 @@ def test_the_crontab_is_one_variable_and_one_line(tmp_path: Path) -> None:
     assert all(len(line) <= 120 for line in (TEMPLATES / "tinksched.cron").read_text().splitlines())
 
 
-@ENGINE
 def test_the_cron_line_adds_what_is_new_and_respects_a_stop(lab: Lab) -> None:
     bench = made(lab)
     call(bench)
@@ -103,7 +96,6 @@ def test_the_cron_line_adds_what_is_new_and_respects_a_stop(lab: Lab) -> None:
     assert bench.starts() == {"exp1": 1, "exp2": 1, "exp3": 1}
 
 
-@ENGINE
 @pytest.mark.timeout(200)
 @pytest.mark.skipif(CRON is None, reason="cron is not installed: apt-get install cron")
 def test_a_real_cron_runs_the_queue(lab: Lab) -> None:
@@ -159,7 +151,6 @@ def test_systemd_accepts_the_unit(lab: Lab) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@ENGINE
 def test_the_command_of_the_unit_works_until_all_is_done(lab: Lab) -> None:
     bench = made(lab)
     line = next(line for line in unit(lab).read_text().splitlines() if line.startswith("ExecStart="))
