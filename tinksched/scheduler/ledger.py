@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..config import Settings
 from ..core import placement
-from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched
+from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, apply_run
 from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task
 from ..errors import StoreError, TinkschedError
 from ..executors.base import Handle, NeverBegan, began_process, handle_of
@@ -124,6 +124,7 @@ class Ledger:
             with self._store.transaction(WHO, time.time()) as tx:
                 self.runs[run.id] = tx.apply_run(run, event)
         except StoreError as error:
+            self.runs[run.id] = apply_run(run, event, time.time())
             self._journal.say(f"{run.task}: started, but that could not be recorded: {error}")
         again = f", attempt {run.attempt}" if run.attempt > 1 else ""
         session = f", session {handle.session}" if handle.session else ""
