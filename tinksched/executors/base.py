@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.model import Run
-from ..host import processes
+from ..host import inotify, processes
 from ..host.processes import Process
 from ..host.rundir import RunDir
 
@@ -109,14 +109,25 @@ class WrapperRuns:
     def __init__(self, wake: Wake) -> None:
         self._wake = wake
         self._watched: dict[Process, int] = {}
+        self._folders: inotify.Watch | None = None
 
     @property
     def blind(self) -> bool:
         """True if a run is alive that can't be watched (no pidfds): somebody has to look every now and then."""
+        unseen = [process for process, descriptor in self._watched.items() if descriptor < 0]
+        for process in unseen:
+            del self._watched[process]
+            self.watch(process)
         return any(descriptor < 0 for descriptor in self._watched.values())
 
     async def observe(self, handles: Sequence[Handle]) -> Mapping[Handle, Observation]:
         """See the protocol. One pass over `/proc` for all runs whose wrapper is not seen alive."""
+        try:
+            return self._look(handles)
+        except OSError as error:  # out of descriptors or memory: that is no news of the runs
+            return dict.fromkeys(handles, Unreachable(str(error)))
+
+    def _look(self, handles: Sequence[Handle]) -> Mapping[Handle, Observation]:
         seen: dict[Handle, Observation] = {}
         unclear: list[Handle] = []
         for handle in handles:
@@ -134,8 +145,26 @@ class WrapperRuns:
         """See the protocol."""
         return await asyncio.to_thread(self._stop, handle, grace)
 
+    def watch_status(self, directory: str) -> None:
+        """Call `wake` as soon as the wrapper has written how its run ended, before the wrapper itself is gone."""
+        with contextlib.suppress(OSError):  # without inotify, the end of the wrapper tells it a little later
+            if self._folders is None:
+                self._folders = inotify.Watch()
+                asyncio.get_running_loop().add_reader(self._folders.fileno(), self._written)
+            self._folders.add(Path(directory), inotify.CLOSE_WRITE)
+
+    def _written(self) -> None:
+        assert self._folders is not None
+        if self._folders.clear() & {"exit", "never"}:
+            self._wake()
+
     def close(self) -> None:
         """Stop watching. The runs go on."""
+        if self._folders is not None:
+            with contextlib.suppress(RuntimeError):
+                asyncio.get_running_loop().remove_reader(self._folders.fileno())
+            self._folders.close()
+            self._folders = None
         for process in list(self._watched):
             self._forget(process)
 
@@ -157,12 +186,19 @@ class WrapperRuns:
             return NeverBegan(why)
         # The wrapper may have written its status between the two looks.
         status = folder.exit_status()
-        return Exited(status.code, status.at) if status is not None else Gone()
+        if status is not None:
+            return Exited(status.code, status.at)
+        # What has not begun by now shall not begin later, when nobody expects it any more.
+        if folder.path.is_dir() and folder.take_back():
+            return NeverBegan("its wrapper was gone before it began")
+        return Gone()
 
     def _wrapper_lives(self, handle: Handle) -> bool:
         living = wrapper_processes(handle)
         for process in living:
             self.watch(process)
+        if living:
+            self.watch_status(handle.directory)
         return bool(living)
 
     def _stop(self, handle: Handle, grace: float) -> bool:

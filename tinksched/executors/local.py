@@ -28,6 +28,7 @@ class LocalExecutor(WrapperRuns):
         launched: dict[str, Handle | Refused] = {}
         for run in runs:
             handle = Handle(run.id, run.directory)
+            self.watch_status(run.directory)
             there = began_process(handle)
             if there is None and run.id not in self._children:
                 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class TmuxExecutor(WrapperRuns):
         """See the protocol. One client call for each run."""
         launched: dict[str, Handle | Refused] = {}
         for run in runs:
+            self.watch_status(run.directory)
             try:
                 name, pane = self._create(run)
             except TmuxError as error:
@@ -48,9 +50,10 @@ class TmuxExecutor(WrapperRuns):
             RunDir(handle.directory).remove()
 
     def _forget_sessions(self, run_ids: set[str]) -> None:
-        for pane in self._tmux.panes():
-            if pane.run in run_ids:
-                self._tmux.kill_session(pane.session_id)
+        with contextlib.suppress(TmuxError):  # without a tmux there are no sessions
+            for pane in self._tmux.panes():
+                if pane.run in run_ids:
+                    self._tmux.kill_session(pane.session_id)
 
     def _create(self, run: Run) -> tuple[str, Pane]:
         """Create the run's session, under another name if somebody else has this one.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
+import struct
 from pathlib import Path
 
 MODIFY = 0x2
@@ -15,6 +15,7 @@ DELETE = 0x200
 DELETE_SELF = 0x400
 MOVE_SELF = 0x800
 
+_EVENT = struct.Struct("iIII")  # struct inotify_event: watch, mask, cookie, length of the name that follows
 _NONBLOCK = os.O_NONBLOCK
 _CLOEXEC = os.O_CLOEXEC
 
@@ -30,7 +31,11 @@ class Watch:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def add(self, path: Path, mask: int) -> None:
-        """Watch one more path. Raises OSError: it isn't there, or the limit of watches is reached."""
+        """Watch one more path; a path that is watched already stays so.
+
+        Raises:
+            OSError: it isn't there, or the limit of watches is reached.
+        """
         if self._libc.inotify_add_watch(self._descriptor, os.fsencode(path), ctypes.c_uint32(mask)) < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(path))
@@ -39,18 +44,20 @@ class Watch:
         """The descriptor to wait for."""
         return self._descriptor
 
-    def clear(self) -> bool:
-        """Read all events that are there. True if there was any."""
-        seen = False
+    def clear(self) -> set[str]:
+        """Read all events that are there. Returns the names of the files in watched folders that they are about."""
+        names: set[str] = set()
         while True:
             try:
-                if not os.read(self._descriptor, 65536):
-                    return seen
-                seen = True
-            except OSError as error:
-                if error.errno == errno.EINTR:
-                    continue
-                return seen
+                events = os.read(self._descriptor, 65536)
+            except BlockingIOError:
+                return names
+            at = 0
+            while at < len(events):
+                *_, length = _EVENT.unpack_from(events, at)
+                at += _EVENT.size
+                names.add(os.fsdecode(events[at : at + length].rstrip(b"\0")))
+                at += length
 
     def close(self) -> None:
         """Stop watching."""

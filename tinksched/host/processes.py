@@ -9,7 +9,9 @@ that descend from these. What has neither *and* is adopted by init can't be foun
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import select
 import signal
 import time
@@ -175,7 +177,7 @@ def _own_processes() -> dict[int, _Stat]:
         for entry in entries:
             if not entry.name.isdigit():
                 continue
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                 if me != 0 and entry.stat().st_uid != me:
                     continue
                 stat = _stat(int(entry.name))
@@ -187,7 +189,8 @@ def _own_processes() -> dict[int, _Stat]:
 def _stat(pid: int) -> _Stat | None:
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    except OSError as error:
+        _raise_unless_gone(error)
         return None
     # The command name is in parentheses and may hold spaces and parentheses itself.
     fields = text[text.rindex(b")") + 2 :].split()
@@ -205,10 +208,17 @@ def _named_run(pid: int) -> str | None:
 
 
 def _leased_run(pid: int) -> str | None:
-    """The run whose lease the process holds, unless it is the wrapper itself. A lease's name ends in the run id."""
+    """The run whose lease the process was given by its wrapper. A lease's name ends in the run id.
+
+    Schedulers open leases as well, but never so that a program which they start would inherit them.
+    """
     try:
         target = os.readlink(f"/proc/{pid}/fd/{LEASE_DESCRIPTOR}")
-    except OSError:
+        flags = re.search(rb"flags:\s*([0-7]+)", _read(pid, f"fdinfo/{LEASE_DESCRIPTOR}"))
+    except OSError as error:
+        _raise_unless_gone(error)
+        return None
+    if flags is None or int(flags[1], 8) & os.O_CLOEXEC:
         return None
     run_id = target.removesuffix(" (deleted)").rpartition(".")[2]
     words = _read(pid, "cmdline").split(b"\0")
@@ -219,8 +229,15 @@ def _leased_run(pid: int) -> str | None:
 def _read(pid: int, name: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
+    except OSError as error:
+        _raise_unless_gone(error)
         return b""
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """A process that can't be looked at because *we* are out of something is not one that is gone."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
 
 
 def _inherited(pid: int, stats: dict[int, _Stat], owner: dict[int, str]) -> str | None:

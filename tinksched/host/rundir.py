@@ -56,9 +56,8 @@ class RunDir:
 
     def take_back(self) -> bool:
         """Make sure that the run never begins. False if it has begun already; the answer stays the same."""
-        aside = self.path / f"taken-back.{os.getpid()}"
+        aside = self.path / f"taken-back.{os.urandom(6).hex()}"
         try:
-            aside.unlink(missing_ok=True)
             write_private(aside, _TAKEN_BACK.encode())
             with contextlib.suppress(FileExistsError):
                 os.link(aside, self.path / "began")
@@ -99,8 +98,8 @@ class RunDir:
     def _line(self, name: str) -> str | None:
         try:
             text = (self.path / name).read_text(errors="replace")
-        except OSError:
-            return None
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
+            return None  # a lack of descriptors, say, is no answer, and is raised
         return text[:-1] if text.endswith("\n") else None
 
 
@@ -111,7 +110,7 @@ def set_arguments(command: Sequence[str], environment: Mapping[str, str]) -> byt
     """
     pairs = [f"{name}={value}" for name, value in environment.items()]
     # `env` would take a program in a folder named lr=0.1 for one more variable.
-    detour = ["/bin/sh", "-c", 'exec "$0" "$@"'] if "=" in command[0] else []
+    detour = ["nice", "-n", "0"] if "=" in command[0] else []
     words = ["env", "-i", "--", *pairs, *detour, *command]
     return os.fsencode(f"set -- {' '.join(map(shlex.quote, words))}\n")
 

@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,9 +31,13 @@ OLDEST_TEXT = "3.2a"
 RUN_OPTION = "@tinksched_run"
 WORKSPACE_OPTION = "@tinksched_workspace"
 COLUMNS, LINES = 200, 50
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _FIELDS = ("session_id", "pane_id", "pane_pid", "pane_dead", "pane_pipe", RUN_OPTION, WORKSPACE_OPTION)
 _PANE_FORMAT = "|".join(f"#{{{field}}}" for field in _FIELDS)
-_GONE = ("no server running", "error connecting", "no current client", "server exited unexpectedly")
+_GONE = (
+    "no server running", "error connecting", "no current client", "no current target", "server exited", "lost server",
+)  # fmt: skip
+_PATIENCE = 10
 
 
 class TmuxError(TinkschedError):
@@ -85,8 +90,13 @@ class Tmux:
         Raises:
             TmuxError: tmux refused; the message is its own.
         """
-        with _without_run_id():
-            answer = self._server.cmd("-u", *arguments)  # -u: names come back as they are in any locale
+        from libtmux.exc import LibTmuxException
+
+        try:
+            with _without_run_id():
+                answer = self._server.cmd("-u", *arguments)  # -u: names come back as they are in any locale
+        except (LibTmuxException, OSError) as error:
+            raise TmuxError(f"tmux can't be run: {error or type(error).__name__}") from None
         if answer.returncode != 0 or answer.stderr:
             raise TmuxError("tmux: " + "; ".join(answer.stderr or [f"exit code {answer.returncode}"]))
         return list(answer.stdout)
@@ -109,10 +119,21 @@ class Tmux:
         commands.append(["set-option", "-p", "-t", target, "remain-on-exit", "on"])
         # A user's tmux.conf may end sessions that nobody is attached to.
         commands.append(["set-option", "-t", target, "destroy-unattached", "off"])
+        commands.append(["set-option", "-s", "exit-unattached", "off"])
         commands += [["set-option", "-t", target, name, value] for name, value in new.options]
-        (line,) = self.call(*join(commands))[:1]
-        session_id, pane_id, pid = line.split()
+        session_id, pane_id, pid = self._insist(join(commands)).split()
         return Pane(session_id, pane_id, int(pid), piped=new.log is not None)
+
+    def _insist(self, words: list[str]) -> str:
+        """Run a sequence that may have to start the server, while the last one may be about to end."""
+        for attempt in range(_PATIENCE):
+            try:
+                return self.call(*words)[0]
+            except TmuxError as error:
+                if not is_gone(error) or attempt == _PATIENCE - 1:
+                    raise
+                time.sleep(0.02)
+        raise AssertionError("unreachable")
 
     def panes(self) -> list[Pane]:
         """The panes that carry one of our options; empty if no server runs."""
@@ -128,9 +149,9 @@ class Tmux:
         """The pane of the session with exactly this name; None if there is none."""
         try:
             (line,) = self.call("display-message", "-p", "-t", f"={session}:", _PANE_FORMAT)[:1]
-        except (TmuxError, ValueError):
+            return _pane(line)
+        except (TmuxError, ValueError):  # ValueError: all fields are empty
             return None
-        return _pane(line)
 
     def session_names(self) -> set[str]:
         """The names of all sessions; empty if no server runs."""
@@ -158,7 +179,8 @@ def _pane(line: str) -> Pane:
 
 def session_name(text: str) -> str:
     """The name as tmux will keep it: what it would rewrite becomes `_` here first."""
-    return "".join("_" if char in ".:$\\" or unicodedata.category(char)[0] == "C" else char for char in text)
+    clean = ("_" if char in ".:$\\" or unicodedata.category(char) in _UNSEEN else char for char in text)
+    return "".join(clean).replace("#[", "_[")  # which tmux reads as a style
 
 
 def _literal(text: str) -> str:
@@ -191,9 +213,13 @@ def require() -> None:
     import libtmux.common
 
     try:
-        text = str(libtmux.common.tmux_cmd("-V").stdout[0])
+        answer = libtmux.common.tmux_cmd("-V")
     except Exception as error:
         raise MissingProgram(f"tmux can't be run: {error}", hint=_install_hint()) from None
+    if not answer.stdout:
+        why = "; ".join(answer.stderr) or f"exit code {answer.returncode}"
+        raise MissingProgram(f"tmux can't be run: {why}", hint=_install_hint())
+    text = str(answer.stdout[0])
     found = version_of(text)
     if found is not None and found < OLDEST:
         raise MissingProgram(f"{text} is too old: {OLDEST_TEXT} or newer is needed", hint=_install_hint())
@@ -221,8 +247,12 @@ def _install_hint() -> str:
 
 
 def _append_to(log: str) -> str:
-    """The shell command for pipe-pane: quoted for the shell, and doubled where tmux expands."""
-    return f"exec cat >>{shlex.quote(str(Path(log)))}".replace("#", "##").replace("%", "%%")
+    """The shell command for pipe-pane: quoted for the shell, and doubled where tmux expands.
+
+    `##[` would be left as it is, so `#` and `[` are kept apart by two quotes that are nothing to the shell.
+    """
+    quoted = shlex.quote(str(Path(log))).replace("#[", "#''[")
+    return f"exec cat >>{quoted}".replace("#", "##").replace("%", "%%")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..config import Settings
-from ..core.lifecycle import Began, Dropped, Ended, GaveBack, Launched, after_run
+from ..core.lifecycle import Began, Dropped, Ended, GaveBack, Launched, after_run, apply_run
 from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task
 from ..errors import StoreError, TinkschedError
 from ..executors.base import Handle, NeverBegan, began_process, handle_of
@@ -128,6 +128,7 @@ class Ledger:
             with self._store.transaction(WHO, time.time()) as tx:
                 self.runs[run.id] = tx.apply_run(run, event)
         except StoreError as error:
+            self.runs[run.id] = apply_run(run, event, time.time())
             self._journal.say(f"{run.task}: started, but that could not be recorded: {error}")
         again = f", attempt {run.attempt}" if run.attempt > 1 else ""
         session = f", session {handle.session}" if handle.session else ""
