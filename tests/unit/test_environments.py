@@ -84,7 +84,6 @@ def test_a_damaged_one_is_a_value_error(tmp_path: Path, content: bytes) -> None:
         environments.load(tmp_path, "x")
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="AttributeError, which the scheduler does not catch")
 @pytest.mark.parametrize("content", NO_MAP, ids=bytes.decode)
 def test_one_that_holds_no_map_is_a_value_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
@@ -92,7 +91,6 @@ def test_one_that_holds_no_map_is_a_value_error(tmp_path: Path, content: bytes) 
         environments.load(tmp_path, "x")
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="save takes the presence of the file for its content")
 @pytest.mark.parametrize("content", [b"", b'{"A"'])
 def test_a_damaged_one_is_replaced_when_it_is_saved_again(tmp_path: Path, content: bytes) -> None:
     """A machine that lost power leaves the name without the content, for nothing is synced."""

@@ -208,6 +208,12 @@ def test_a_waiting_exclusive_task_lets_one_gpu_drain() -> None:
     assert why(task(3), task(1, exclusive=True), task(2), on=gpus).code is ReasonCode.HELD_FOR
 
 
+def test_two_waiting_exclusive_tasks_let_two_gpus_drain() -> None:
+    gpus = [gpu(0, 2, own=1), gpu(1, 2, own=1), gpu(2, 2, own=1)]
+    alone = [task(1, exclusive=True), task(2, exclusive=True)]
+    assert placed(*alone, task(3), task(4), on=gpus) == [(3, 2)]
+
+
 def test_a_wide_exclusive_task_needs_all_of_its_gpus_empty() -> None:
     wide = task(1, gpus=2, exclusive=True)
     assert placed(wide, on=[gpu(0, 2), gpu(1, 2, own=1)]) == []
@@ -276,10 +282,6 @@ def test_a_wide_task_that_waits_for_a_delay_keeps_its_gpus() -> None:
     assert placed(task(1, gpus=2), task(2), on=gpus, delay=10) == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="_why names the end of the first delay, and a wide task needs that of the last one of its GPUs",
-)
 def test_a_wide_task_waits_until_enough_of_its_gpus_may_start_again() -> None:
     gpus = [gpu(0, last_start=NOW - 9), gpu(1, last_start=NOW - 3)]
     wide = task(1, gpus=2)
@@ -287,10 +289,6 @@ def test_a_wide_task_waits_until_enough_of_its_gpus_may_start_again() -> None:
     assert reason.detail["until"] == NOW + 7
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="_hold does not look at startup_delay: a later task takes the ready GPU, and the wide one waits longer",
-)
 def test_a_wide_task_holds_the_gpus_that_may_start_first() -> None:
     gpus = [gpu(0, last_start=NOW - 1), gpu(1, last_start=NOW - 9), gpu(2)]
     assert placed(task(1, gpus=2), task(2), on=gpus, delay=10) == []
@@ -362,13 +360,11 @@ def test_the_delay_reads_as_a_time_of_day() -> None:
     assert text == f"the last start on GPU 0 is too recent (startup_delay); next start at {until}"
 
 
-@pytest.mark.xfail(strict=True, reason="_others looks at runs only, not at what is placed in the same walk")
 def test_who_takes_a_gpu_alone_is_named_in_the_moment_in_which_it_starts_too() -> None:
     alone = task(1, exclusive=True)
     assert "t1" in why(task(2), alone, on=[gpu(0, 4)]).text
 
 
-@pytest.mark.xfail(strict=True, reason="_why counts the slots that are not held as those that are free")
 def test_gpus_that_are_empty_but_held_are_not_called_taken() -> None:
     first = task(1, gpus=2, pinned=(0, 1))
     gpus = [gpu(0), gpu(1, own=1), gpu(2), gpu(3, own=1)]
@@ -378,7 +374,8 @@ def test_gpus_that_are_empty_but_held_are_not_called_taken() -> None:
 _DETAILS = {
     "used": 1, "slots": 2, "others": "", "gpu": 0, "wanted": 2, "free": "none", "free_has": "has", "free_is": "is",
     "task": "t1", "until": NOW, "exists": "GPUs 0, 1", "why": "its lease was revoked", "code": 137, "signal": "KILL",
-    "names": "python (12)", "user": "ann",
+    "names": "python (12)", "user": "ann", "how": "failed", "retry": 1, "retries": 3, "tasks": "t1, t2", "limit": "2 h",
+    "pattern": "big_*", "folder": "/w/out",
 }  # fmt: skip
 
 
@@ -652,7 +649,7 @@ class Day:
 @st.composite
 def days(draw: st.DrawFn) -> tuple[Day, list[Task]]:
     gpus = draw(st.integers(1, 4))
-    day = Day(draw(st.integers(1, 3)), gpus, draw(policies), draw(st.sampled_from((0.0, 0.0, 3.0))))
+    day = Day(draw(st.integers(1, 3)), gpus, draw(policies), draw(st.sampled_from((0.0, 0.0, 3.0, 10.0))))
     tasks = []
     for number in range(1, draw(st.integers(1, 40)) + 1):
         pinned = (draw(st.integers(0, gpus - 1)),) if draw(st.integers(0, 4)) == 0 else ()
@@ -681,7 +678,7 @@ def test_every_queue_of_possible_tasks_is_worked_off(given_day: tuple[Day, list[
     wide=st.integers(1, 4),
     exclusive=st.booleans(),
     policy=policies,
-    delay=st.sampled_from((0.0, 0.0, 1.0)),
+    delay=st.sampled_from((0.0, 0.0, 1.0, 10.0)),
     durations=st.lists(st.sampled_from((1.0, 1.5, 2.0, 3.0, 5.0)), min_size=5, max_size=30),
     kinds=st.lists(st.sampled_from(("any", "any", "pinned", "wide", "alone")), min_size=1, max_size=10),
 )

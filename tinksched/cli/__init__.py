@@ -46,9 +46,14 @@ def _run(arguments: list[str]) -> int:
 
 
 def _complain(error: TinkschedError) -> None:
-    print(f"tinksched: {error.message}", file=sys.stderr)
+    print(_printable(f"tinksched: {error.message}"), file=sys.stderr)
     if error.hint:
-        print(f"    {error.hint}", file=sys.stderr)
+        print(_printable(f"    {error.hint}"), file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """Names of files may hold what a terminal would obey."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _admit_defect(error: Exception) -> int:

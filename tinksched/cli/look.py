@@ -116,6 +116,8 @@ def attach(
     Example:  tinksched attach exp1
     """
     command = logging.attach_command(find(context, workspace, config), _name(task), write=write)
+    if os.environ.get("TMUX"):
+        render.message("you are inside of tmux already: leave the task's session with Ctrl-b Ctrl-b d")
     sys.stdout.flush()
     os.execvp(command[0], command)
 

@@ -23,7 +23,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with a ver
 _BEFORE = ("workspace", "config")  # the options that may also stand before the command's name
 
 
-def find(context: typer.Context, workspace: Path | None, config: Path | None) -> workspaces.Workspace:
-    """The workspace that the command means: its own options, then those before the command's name."""
+def find(
+    context: typer.Context, workspace: Path | None, config: Path | None, *, last_good: bool = False
+) -> workspaces.Workspace:
+    """The workspace that the command means: its own options, then those before the command's name.
+
+    With `last_good`, a configuration that has problems gives way to the one that tasks were last queued with.
+    """
     given = {name: Path(value) for name, value in context.find_root().params.items() if name in _BEFORE and value}
-    return workspaces.find(workspace or given.get("workspace"), config or given.get("config"))
+    return workspaces.find(workspace or given.get("workspace"), config or given.get("config"), last_good=last_good)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
-from ..errors import TinkschedError, UsageError
+from ..errors import NothingToActOn, TinkschedError, UsageError
 from ..operations import control, daemon, waiting
 from ..operations import start as starting
 from ..operations.start import Plan, Wish
@@ -84,7 +85,7 @@ def retry(
         raise UsageError("retry takes names of tasks, or --failed")
     with find(context, workspace, config).open_existing() as opened:
         names, started = control.retry(opened, tasks or [], failed=failed)
-        print(f"queued again: {', '.join(names)}")
+        print(f"queued again: {render.names(names)}")
         render.message(started)
 
 
@@ -98,7 +99,7 @@ def cancel(
     with find(context, workspace, config).open_existing() as opened:
         done = control.cancel(opened, tasks)
     if done.cancelled:
-        print(f"cancelled: {', '.join(done.cancelled)}")
+        print(f"cancelled: {render.names(done.cancelled)}")
     for name, outcome in done.finished:
         print(f"{name} {outcome} before it could be cancelled")
     if done.stuck:
@@ -109,22 +110,24 @@ def cancel(
 
 def stop(context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
     """Stop the scheduler. Running tasks go on; a later `start` finds them again."""
-    found = find(context, workspace, config)
+    found = find(context, workspace, config, last_good=True)
     if not found.state.exists:
-        print("no scheduler runs here")
-        return
+        raise NothingToActOn("no scheduler runs here: nothing was ever queued in this workspace")
     with found.open() as opened:
         done = control.stop(opened)
-    print("scheduler stopped" if done.was_running else "no scheduler was running")
+    if done.was_running:
+        print("scheduler stopped")
     if done.running:
-        print(f"{len(done.running)} running on: {', '.join(done.running)}")
+        print(f"{len(done.running)} running on: {render.names(done.running)}")
     if done.queued:
         print(f"{done.queued} queued, and waiting for `tinksched start`")
+    if not done.was_running:
+        raise NothingToActOn("no scheduler was running")
 
 
 def kill_all(context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
     """The emergency stop: end the scheduler and every run of this workspace, now. Asks nothing."""
-    found = find(context, workspace, config)
+    found = find(context, workspace, config, last_good=True)
     if not found.state.exists:
         print("nothing to kill: nothing was ever queued here")
         return
@@ -135,9 +138,9 @@ def kill_all(context: typer.Context, workspace: WorkspaceOption = None, config: 
     if done.scheduler:
         print("killed: the scheduler")
     if done.runs:
-        print(f"killed: {', '.join(done.runs)}")
+        print(f"killed: {render.names(done.runs)}")
     if done.queued:
-        print(f"cancelled in the queue: {', '.join(done.queued)}")
+        print(f"cancelled in the queue: {render.names(done.queued)}")
     if done.stuck:
         raise TinkschedError(f"some processes of these could not be killed: {', '.join(done.stuck)}")
 
@@ -151,6 +154,8 @@ def serve_workspace(context: typer.Context, workspace: WorkspaceOption = None, c
     try:
         with found.open() as opened:
             serve(opened.settings, opened.state, opened.home)
+        sys.stdout.flush()
+        os._exit(0)  # threads may still wait for runs that the next scheduler will look after
     except TinkschedError as error:
         wake.announce(found.state.path, b"error: " + error.message.encode())
         raise
@@ -175,7 +180,7 @@ def _foreground(found: Workspace, opened: OpenWorkspace, plan: Plan) -> int:
     from ..scheduler.main import serve
 
     batch = _batch(opened, plan)
-    if opened.lock.is_held():
+    if daemon.nudge(opened):
         raise TinkschedError(
             "a scheduler runs already, and has been told of what is new", hint="tinksched stop ends it; or use --wait"
         )

@@ -44,8 +44,14 @@ _LOOKS = {  # sign, plain sign, style
 }
 
 
+def names(tasks: Sequence[str]) -> str:
+    """Names of tasks as a list, safe to print."""
+    return ", ".join(map(_printable, tasks))
+
+
 def message(text: str | None) -> None:
     """A message for a person, on standard error."""
+    text = _printable(text) if text else None
     if text:
         sys.stdout.flush()  # so that the two streams keep their order where they end up together
         print(text, file=sys.stderr, flush=True)
@@ -84,11 +90,11 @@ def plan(done: Plan, *, dry: bool) -> None:
     for warning in done.warnings:
         message(f"warning: {warning}")
     if done.queued:
-        print(f"{verb} {len(done.queued)}: {', '.join(done.queued)}")
+        print(f"{verb} {len(done.queued)}: {names(done.queued)}")
     else:
         print(f"{verb} nothing new")
     left = done.sorted
-    for names, what, how in (
+    for tasks, what, how in (
         (left.busy, "queued or running already", ""),
         (left.completed, "completed", "--rerun runs them again"),
         (left.by_marker, "completed (their markers were there before any run of them)", "--rerun runs them"),
@@ -96,11 +102,11 @@ def plan(done: Plan, *, dry: bool) -> None:
         (left.failed, "failed or lost", "--failed runs them again"),
         (left.cancelled, "cancelled", "name them to run them again"),
     ):
-        if names:
-            print(f"left {len(names)} {what}: {', '.join(names)}" + (f"   ({how})" if how else ""))
+        if tasks:
+            print(f"left {len(tasks)} {what}: {names(tasks)}" + (f"   ({how})" if how else ""))
     if dry:
         for name, gpus in done.starts_now:
-            print(f"would start first: {name} on GPU {', '.join(map(str, gpus))}")
+            print(f"would start first: {_printable(name)} on GPU {', '.join(map(str, gpus))}")
     message(done.gpu_note)
 
 
@@ -268,14 +274,14 @@ def _gpu_table(now: Status, console: Console) -> Table:
 
     table = _table()
     for gpu in now.gpus:
-        names = [_printable(name) for name in gpu.tasks]
-        names += [f"{_printable(tenant.task)} ({tenant.user}, {_printable(tenant.workspace)})" for tenant in gpu.others]
+        there = [_printable(name) for name in gpu.tasks]
+        there += [f"{_printable(tenant.task)} ({tenant.user}, {_printable(tenant.workspace)})" for tenant in gpu.others]
         used = len(gpu.tasks) + len(gpu.others)
         table.add_row(
             Text(f"GPU {gpu.index}", style="bold"),
             Text(_bar(gpu, used, console)),
             Text(f"{used}/{gpu.slots}"),
-            Text(", ".join(names) or "free", style="" if names else "dim"),
+            Text(", ".join(there) or "free", style="" if there else "dim"),
             Text(gpu.name or "", style="dim"),
         )
     return table
@@ -320,7 +326,7 @@ def _detail(task: TaskStatus) -> str:
     if task.reason is not None:
         parts.append(task.reason.text)
     elif task.active and task.session:
-        parts.append(f"tmux attach -t '{task.session}'")
+        parts.append(task.attach)
     if task.state == "new":
         parts.append("not queued yet")
     if task.config_changed and task.state != "queued":
@@ -427,5 +433,5 @@ def _value_text(value: object) -> str:
 
 
 def _printable(text: str) -> str:
-    """Text of a user without what could move the cursor or change the terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    """Text of a user without what could move the cursor or change the terminal. Line feeds of ours stay."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)

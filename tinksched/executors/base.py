@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,9 +36,10 @@ class Handle:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The executor could not launch a run, and never will; nothing of it is left."""
+    """The executor could not launch a run; nothing of it is left. `passing`: the machine is short of something now."""
 
     why: str
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class WrapperRuns:
         self._wake = wake
         self._watched: dict[Process, int] = {}
         self._folders: inotify.Watch | None = None
+        self._threads = ThreadPoolExecutor(max_workers=64)  # where runs that are being ended are waited for
 
     @property
     def blind(self) -> bool:
@@ -143,7 +146,7 @@ class WrapperRuns:
 
     async def stop(self, handle: Handle, *, grace: float) -> bool:
         """See the protocol."""
-        return await asyncio.to_thread(self._stop, handle, grace)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._stop, handle, grace)
 
     def watch_status(self, directory: str) -> None:
         """Call `wake` as soon as the wrapper has written how its run ended, before the wrapper itself is gone."""
@@ -159,7 +162,8 @@ class WrapperRuns:
             self._wake()
 
     def close(self) -> None:
-        """Stop watching. The runs go on."""
+        """Stop watching. The runs go on; whoever is being ended is left to somebody else."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         if self._folders is not None:
             with contextlib.suppress(RuntimeError):
                 asyncio.get_running_loop().remove_reader(self._folders.fileno())
@@ -188,6 +192,8 @@ class WrapperRuns:
         status = folder.exit_status()
         if status is not None:
             return Exited(status.code, status.at)
+        if processes.wrappers(handle.directory):
+            return Running()  # its wrapper is about to begin
         # What has not begun by now shall not begin later, when nobody expects it any more.
         if folder.path.is_dir() and folder.take_back():
             return NeverBegan("its wrapper was gone before it began")
@@ -202,7 +208,8 @@ class WrapperRuns:
         return bool(living)
 
     def _stop(self, handle: Handle, grace: float) -> bool:
-        RunDir(handle.directory).take_back()
+        with contextlib.suppress(OSError):  # a full disk must not save anybody
+            RunDir(handle.directory).take_back()
         _, alive = processes.end(handle.run_id, grace=grace)
         # Its command is dead, so the wrapper writes down the status and ends.
         wrapper = wrapper_processes(handle)

@@ -6,6 +6,7 @@ programs see a file as their output. Each run is the leader of a session of its 
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from ..core.model import Run
 from ..host import processes
 from ..host.rundir import RunDir
 from .base import Handle, Observation, Refused, Wake, WrapperRuns, began_process, wrapper_command
+
+PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT)
 
 
 class LocalExecutor(WrapperRuns):
@@ -34,7 +37,7 @@ class LocalExecutor(WrapperRuns):
                 try:
                     self._children[run.id] = _spawn(run)
                 except OSError as error:
-                    launched[run.id] = Refused(str(error))
+                    launched[run.id] = Refused(str(error), passing=error.errno in PASSING)
                     continue
             wrapper = there or processes.identify(self._children[run.id].pid)
             if wrapper is not None:

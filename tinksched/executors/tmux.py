@@ -72,7 +72,6 @@ class TmuxExecutor(WrapperRuns):
                 return name, there
             if there.workspace == self._workspace_id and there.run and _has_ended(there, run):
                 self._tmux.kill_session(there.session_id)  # the kept session of an earlier run
-                number -= 1
             else:
                 name = f"{run.session}_{number}"
         raise TmuxError(f"tmux has {_SUFFIXES} sessions named like {run.session} already")

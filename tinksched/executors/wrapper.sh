@@ -3,7 +3,8 @@
 #
 #     wrapper.sh RUN_DIR LEASE WORK_DIR
 #
-# RUN_DIR/command is one `set --` in shell quoting, written by tinksched: env -i NAME=VALUE ... PROGRAM ARGS ...
+# RUN_DIR/command is one `set --` in shell quoting, written by tinksched: env -i ... /bin/sh RUN_DIR/command.sh, a script
+# that exports the variables (the arguments of a process can be read by everybody) and becomes the program.
 # RUN_DIR/pre_run and RUN_DIR/post_run are the same for what runs before and after it, where there is something.
 # Standard input is empty, unless there is a RUN_DIR/interactive: then it is the terminal.
 # It writes in RUN_DIR:

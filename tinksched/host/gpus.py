@@ -159,7 +159,13 @@ def resolve(
         UsageError: There is no GPU, or fewer than asked for; an entry names no GPU, one that is not allowed, or one
             that another entry names too; UUIDs without NVML.
     """
-    if not inventory.devices and (inventory.problem or not inventory.driver):
+    if not inventory.devices and inventory.problem and inventory.driver:
+        # Slots by index would not see the leases that runs hold on the same GPUs by UUID.
+        raise UsageError(
+            f"{inventory.problem}, so the GPUs can't be told apart",
+            hint="see what `nvidia-smi` says; after an update of the driver the machine wants a restart",
+        )
+    if not inventory.devices and not inventory.driver:
         note = f"{inventory.problem}: slots only" if inventory.problem else NO_DRIVER
         return Resolved(_slots_only(gpu_count, use_gpus, note), note)
     if not inventory.devices:

@@ -35,7 +35,7 @@ from ..core.model import Tenant
 from ..errors import TinkschedError, UsageError
 
 FOLDER_VARIABLE = "TINKSCHED_LEASE_DIR"
-ADMISSION_SECONDS = 10.0
+ADMISSION_SECONDS = 2.0  # it is held for milliseconds
 _ADMISSION = "admission"
 
 
@@ -81,7 +81,7 @@ class Leases:
         """Hold the admission locks of these GPUs: inside, nobody else on the host gives out a slot on them.
 
         Raises:
-            TinkschedError: another program has held one of the locks for more than 10 seconds.
+            TinkschedError: another program has held one of the locks for more than 2 seconds.
         """
         with contextlib.ExitStack() as stack:
             for device in sorted(set(devices)):  # one order for all, so that two can't wait for each other
@@ -160,16 +160,19 @@ class Leases:
     def _look(self, path: Path, *, revoke: bool) -> tuple[Claim, int] | None:
         """What a lease says if it is live. A dead one is revoked for good if `revoke` (needs the admission lock)."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            # Not blocking: somebody may have put a named pipe there.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return None
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return _read_claim(descriptor, path), os.fstat(descriptor).st_uid
             if revoke:
-                _revoke(path)
+                _revoke(path, descriptor)
             return None
         finally:
             os.close(descriptor)
@@ -277,14 +280,23 @@ def _same_file(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _revoke(path: Path) -> None:
-    """Make a dead lease useless for a wrapper that comes late: remove it, or if it is another user's, empty it."""
+def _revoke(path: Path, locked: int) -> None:
+    """Make a dead lease useless for a wrapper that comes late: remove it, or if it is another user's, empty it.
+
+    What is emptied is the very file that is locked, whatever its name means by now.
+    """
     try:
-        os.truncate(path, 0)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return
-    with contextlib.suppress(OSError):
-        path.unlink()
+    try:
+        if os.path.samestat(os.fstat(descriptor), os.fstat(locked)):
+            os.ftruncate(descriptor, 0)
+            path.unlink()
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def _claim_text(claim: Claim) -> bytes:

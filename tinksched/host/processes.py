@@ -102,6 +102,12 @@ def of_runs(run_ids: Iterable[str]) -> dict[str, list[Process]]:
     return found
 
 
+def wrappers(run_dir: str) -> list[Process]:
+    """The shells of the wrapper of the run in this folder, found by their arguments."""
+    wanted = os.fsencode(run_dir)
+    return [stat.process for pid, stat in _own_processes().items() if _wrapped(pid) == wanted]
+
+
 def end(run_id: str, *, grace: float) -> tuple[list[Process], list[Process]]:
     """End every process of a run: TERM, then after `grace` seconds KILL, until none is left.
 
@@ -221,9 +227,13 @@ def _leased_run(pid: int) -> str | None:
     if flags is None or int(flags[1], 8) & os.O_CLOEXEC:
         return None
     run_id = target.removesuffix(" (deleted)").rpartition(".")[2]
+    return None if _wrapped(pid) is not None else run_id
+
+
+def _wrapped(pid: int) -> bytes | None:
+    """The run's folder, if the process is a shell of a wrapper."""
     words = _read(pid, "cmdline").split(b"\0")
-    is_wrapper = len(words) > 2 and words[1].endswith(b"/executors/wrapper.sh")
-    return None if is_wrapper else run_id
+    return words[2] if len(words) > 2 and words[1].endswith(b"/executors/wrapper.sh") else None
 
 
 def _read(pid: int, name: str) -> bytes:

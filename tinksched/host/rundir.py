@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _TAKEN_BACK = "taken back by the scheduler\n"
+_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_SPECIAL = frozenset(  # names that some shell gives a meaning of its own
+    {"ENV", "EUID", "GROUPS", "HISTCMD", "IFS", "LINENO", "OPTARG", "OPTERR", "OPTIND", "PPID", "PS1", "PS2", "PS4"}
+    | {"RANDOM", "SECONDS", "SHELLOPTS", "SRANDOM", "UID", "_"}
+)
 _PID = re.compile("[0-9]{1,10}")
 _STATUS = re.compile("[0-9]{1,3}")
 
@@ -50,7 +55,9 @@ class RunDir:
         self.path.mkdir(mode=0o700, parents=True)
         for name, words in (("command", command), ("pre_run", pre_run), ("post_run", post_run)):
             if words:
-                write_private(self.path / name, set_arguments(words, environment))
+                script = self.path / f"{name}.sh"
+                write_private(script, exec_script(words, environment))
+                write_private(self.path / name, set_arguments(script))
         if interactive:
             write_private(self.path / "interactive", b"")
 
@@ -103,16 +110,30 @@ class RunDir:
         return text[:-1] if text.endswith("\n") else None
 
 
-def set_arguments(command: Sequence[str], environment: Mapping[str, str]) -> bytes:
-    """The `command` file: a shell command that makes `env -i …` and the command the shell's arguments, all quoted.
+def set_arguments(script: Path) -> bytes:
+    """A line for a shell that makes its arguments the command which runs `script` in an empty environment."""
+    return os.fsencode(f"set -- env -i /bin/sh {shlex.quote(str(script))}\n")
 
-    `env` sets even those variables whose names a shell would refuse.
+
+def exec_script(command: Sequence[str], environment: Mapping[str, str]) -> bytes:
+    """A shell script that exports the variables and becomes the command; everything in it is quoted.
+
+    The variables stand in the script, which is private, and not in arguments, which every user of the machine can
+    read. Only those are arguments of `env` that a shell can't export; their names say that they are no secrets.
     """
-    pairs = [f"{name}={value}" for name, value in environment.items()]
-    # `env` would take a program in a folder named lr=0.1 for one more variable.
-    detour = ["nice", "-n", "0"] if "=" in command[0] else []
-    words = ["env", "-i", "--", *pairs, *detour, *command]
-    return os.fsencode(f"set -- {' '.join(map(shlex.quote, words))}\n")
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items() if _exportable(name)]
+    unset = [name for name in ("PWD", "OLDPWD", "SHLVL") if name not in environment]
+    odd = [f"{name}={value}" for name, value in environment.items() if not _exportable(name)]
+    words = [*(["env", "--", *odd] if odd else []), *command]
+    if odd and "=" in command[0]:  # `env` would take a program in a folder named lr=0.1 for one more variable
+        words = ["env", "--", *odd, "nice", "-n", "0", *command]
+    lines = [*exports, f"unset {' '.join(unset)}" if unset else ":", f"exec {' '.join(map(shlex.quote, words))}"]
+    return os.fsencode("\n".join(lines) + "\n")
+
+
+def _exportable(name: str) -> bool:
+    """Whether every shell can export a variable of this name without making something else of it."""
+    return _NAME.fullmatch(name) is not None and name not in _SPECIAL and not name.startswith("BASH")
 
 
 def write_private(path: Path, content: bytes) -> None:

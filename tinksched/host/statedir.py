@@ -17,6 +17,9 @@ from ..errors import WorkspaceError
 from .processes import Process, identify
 
 NAME = ".tinksched"
+# Missing in a Python that was built with an old C library; the kernel has them since 3.15.
+_OFD_GETLK: int = getattr(fcntl, "F_OFD_GETLK", 36)
+_OFD_SETLK: int = getattr(fcntl, "F_OFD_SETLK", 37)
 _FLOCK = "hhqqi4x"  # struct flock of fcntl(2) on 64-bit Linux
 
 
@@ -68,6 +71,13 @@ class StateDir:
             return self.database.stat().st_size > 0
         except FileNotFoundError:
             return False
+        except NotADirectoryError:
+            raise WorkspaceError(
+                f"{self.path} is not a folder", hint="it is where the workspace's state belongs"
+            ) from None
+        except PermissionError:
+            _check_owner(self.path)
+            raise WorkspaceError(f"{self.path}: the workspace's state can't be read: permission denied") from None
 
 
 def prepare(workspace: Path, folder: Path | None = None) -> tuple[StateDir, Home]:
@@ -140,7 +150,7 @@ class SchedulerLock:
         """Become the only scheduler. False if there is one."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            fcntl.fcntl(descriptor, _OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         except OSError:
             os.close(descriptor)
             return False
@@ -164,7 +174,7 @@ class SchedulerLock:
             return False
         try:
             asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            answer = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
+            answer = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, _OFD_GETLK, asked))
             return bool(answer[0] != fcntl.F_UNLCK)
         finally:
             os.close(descriptor)
@@ -202,10 +212,12 @@ def _home(state: StateDir, workspace: Path) -> Home:
             f"{state.path} holds the state of the workspace {home.path}, not of {workspace}",
             hint="give each workspace a state_dir of its own",
         )
-    elsewhere = Path(home.path) / state.path.relative_to(workspace) if state.path.is_relative_to(workspace) else None
-    if elsewhere is not None and (elsewhere / "home").exists() and elsewhere.samefile(state.path):
-        return home  # one folder, mounted in two places
-    there = read_home(StateDir(elsewhere)) if elsewhere is not None else None
+    there: Home | None = None
+    with contextlib.suppress(OSError, WorkspaceError, ValueError):  # whatever lies in the old place now
+        elsewhere = Path(home.path) / state.path.relative_to(workspace)
+        if elsewhere.samefile(state.path):
+            return home  # one folder, mounted in two places
+        there = read_home(StateDir(elsewhere))
     if there is not None and there.workspace_id == home.workspace_id:
         raise WorkspaceError(
             f"{workspace} is a copy of the workspace {home.path}, state included",

@@ -18,7 +18,7 @@ from ..host.processes import Process
 from ..scheduler.starting import STOPPED
 from . import daemon, selection
 from .start import requeue
-from .workspace import OpenWorkspace, Workspace, actor, user_name
+from .workspace import OpenWorkspace, actor, user_name
 
 STOP_SECONDS = 15.0  # how long a scheduler may take to end once it was asked
 
@@ -74,7 +74,7 @@ def kill_all(opened: OpenWorkspace) -> Killed:
             tx.apply(task, Dropped(Outcome.CANCELLED, reason))
         active = opened.store.active_tasks()
         for task in active:
-            tx.request(task, Request.KILL_ALL)
+            tx.request(task, Request.KILL_ALL, user_name())
     was_running = _end_scheduler(opened, kill=True)
     _await_requests(opened, {task.id for task in active})
     stuck = tuple(task.name for task in opened.store.active_tasks())
@@ -100,7 +100,7 @@ def cancel(opened: OpenWorkspace, names: Sequence[str]) -> Cancelled:
                 by_user = Reason(ReasonCode.CANCELLED_BY_USER, {"user": user_name()})
                 tx.apply(task, Dropped(Outcome.CANCELLED, by_user))
             else:
-                tx.request(task, Request.CANCEL)
+                tx.request(task, Request.CANCEL, user_name())
     wake.announce(opened.state.path)
     active = [task for task in pending if task.state is TaskState.ACTIVE]
     _await_requests(opened, {task.id for task in active})
@@ -124,11 +124,6 @@ def retry(opened: OpenWorkspace, names: Sequence[str], *, failed: bool) -> tuple
             raise UsageError(f"{task.name}: its config {task.config} is gone; nothing was queued")
     requeue(opened, tasks, "retry")
     return tuple(task.name for task in tasks), daemon.ensure(opened)
-
-
-def require_scheduler_or_tasks(workspace: Workspace) -> OpenWorkspace | None:
-    """The workspace if there can be anything to stop in it; None if nothing was ever queued."""
-    return workspace.open() if workspace.state.exists else None
 
 
 def _tasks(opened: OpenWorkspace, names: Iterable[str]) -> list[Task]:
@@ -165,7 +160,7 @@ def _end_scheduler(opened: OpenWorkspace, *, kill: bool) -> bool:
         if not kill:
             raise TinkschedError(
                 f"the scheduler (process {holder.pid}) did not end in {STOP_SECONDS:.0f} seconds",
-                hint="tinksched kill-all ends it by force",
+                hint=f"the runs don't need it: kill -9 {holder.pid} ends it, and they go on",
             )
         processes.send(holder, signal.SIGKILL)
         processes.wait_for([holder], 5.0)
@@ -180,14 +175,21 @@ def _await_requests(opened: OpenWorkspace, ids: set[int]) -> None:
     listener = wake.listen(opened.state.path)
     try:
         while any(task.id in ids and task.request for task in opened.store.active_tasks()):
-            if not daemon.nudge(opened):
-                settle_requests(opened.settings, opened.state, opened.home)
-                continue
             if time.monotonic() > deadline:
                 return
+            if not daemon.nudge(opened):
+                settle_requests(opened.settings, opened.state, opened.home)
+                _hand_over(opened)
+                continue
             _await_news(listener, opened.lock.holder(), deadline)
     finally:
         listener.close()
+
+
+def _hand_over(opened: OpenWorkspace) -> None:
+    """A `start` that came while we held the scheduler's lock believed that we were the scheduler."""
+    if opened.store.fact(STOPPED) is None and opened.store.has_queue():
+        daemon.ensure(opened)
 
 
 def _await_news(listener: wake.Receiver, scheduler: Process | None, deadline: float) -> None:

@@ -8,11 +8,12 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from ..errors import TinkschedError
 from ..host import processes, wake
 from ..host.processes import Process
-from ..host.rundir import set_arguments, write_private
+from ..host.rundir import exec_script, write_private
 from ..host.tmux import WORKSPACE_OPTION, NewSession, Tmux, TmuxError
 from ..scheduler.starting import Logs, current_environment, scheduler_session
 from .workspace import OpenWorkspace
@@ -69,15 +70,15 @@ def _command(opened: OpenWorkspace) -> list[str]:
 def _start_in_tmux(opened: OpenWorkspace) -> tuple[str, Process | None]:
     """The scheduler in a session of its own. The environment travels in a private file, as that of a run does."""
     script = opened.state.path / "scheduler.command"
-    script.unlink(missing_ok=True)
-    environment = {**current_environment(), "PYTHONUNBUFFERED": "1"}
-    write_private(script, set_arguments(_command(opened), environment) + b'exec "$@"\n')
+    aside = opened.state.path / f"scheduler.command.{os.urandom(6).hex()}"
+    write_private(aside, exec_script(_command(opened), {**current_environment(), "PYTHONUNBUFFERED": "1"}))
+    aside.replace(script)
     tmux = Tmux(opened.settings.tmux_socket)
     wanted = name = scheduler_session(opened.settings)
     options = [(WORKSPACE_OPTION, opened.home.workspace_id)]
     for number in range(2, 50):
         # The folder is not the workspace: Python would take modules from there.
-        new = NewSession(name, ["/bin/sh", str(script)], "/", None, options)
+        new = NewSession(name, ["env", "-i", "/bin/sh", str(script)], "/", None, options)
         try:
             pane = tmux.create(new)
             break
@@ -86,7 +87,7 @@ def _start_in_tmux(opened: OpenWorkspace) -> tuple[str, Process | None]:
             if there is None:
                 raise error
         process = processes.identify(there.pid)
-        if there.workspace != opened.home.workspace_id or there.run:
+        if there.workspace != opened.home.workspace_id or there.run or (process and not _is_scheduler(process)):
             name = f"{wanted}_{number}"
         elif process is None:
             tmux.kill_session(there.session_id)  # the last scheduler's, kept for its last words
@@ -95,6 +96,14 @@ def _start_in_tmux(opened: OpenWorkspace) -> tuple[str, Process | None]:
     else:
         raise TmuxError(f"tmux has too many sessions named like {wanted}")
     return _in_session(tmux, name), processes.identify(pane.pid)
+
+
+def _is_scheduler(process: Process) -> bool:
+    """Whether it is a scheduler (starting or ending), and no shell that a user opened in its session."""
+    try:
+        return b"serve-workspace" in Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _in_session(tmux: Tmux, name: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..core.model import Run, RunState
 from ..errors import NothingToActOn, TinkschedError
 from ..host import inotify, wake
+from ..host.rundir import RunDir
 from ..host.tmux import Tmux
 from ..store import Store
 from . import selection
@@ -23,11 +24,11 @@ _TOKEN = re.compile(
     r"|\x1b[P^_X][^\x1b]*\x1b\\"  # DCS and other strings
     r"|\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
     r"|\x1b[ -/]*[0-~]"  # all others
-    r"|(?P<control>[\x00-\x08\x0b-\x1f\x7f])"
-    r"|(?P<text>[^\x00-\x08\x0b-\x1f\x7f]+)"
+    r"|(?P<control>[\x00-\x08\x0b-\x1f\x7f-\x9f])"
+    r"|(?P<text>[^\x00-\x08\x0b-\x1f\x7f-\x9f]+)"
 )
 _ERASES = "\x1b["
-_PLAIN = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f]*")
+_PLAIN = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f]*")
 LAST_LINES_BYTES = 65536
 
 
@@ -53,7 +54,8 @@ def find(workspace: Workspace, task: str, attempt: int | None) -> Log:
         run = _run(store, task, attempt)
     if run.log is None:
         raise NothingToActOn(f"{task} has no log: enable_logging is off", hint=f"tinksched attach {task}")
-    return Log(Path(run.log), run.attempt, run.state is not RunState.ENDED)
+    live = run.state is not RunState.ENDED and RunDir(run.directory).exit_status() is None
+    return Log(Path(run.log), run.attempt, live)
 
 
 def follow(workspace: Workspace, task: str, log: Log) -> Iterator[bytes]:
@@ -146,18 +148,12 @@ def attach_command(workspace: Workspace, task: str, *, write: bool) -> list[str]
     pane = next((pane for pane in tmux.panes() if pane.run == run.id), None)
     if pane is None:
         raise NothingToActOn(f"the session of {task} is closed", hint=f"tinksched logs {task}")
-    verb = ["switch-client"] if _inside(tmux) else ["attach-session"]
-    return [*tmux.arguments(), *verb, *([] if write else ["-r"]), "-t", pane.session_id]
-
-
-def _inside(tmux: Tmux) -> bool:
-    """Whether this terminal shows a session of the same tmux server, which can't be attached to within itself."""
-    here = os.environ.get("TMUX", "").split(",")[0]
-    return bool(here) and os.path.basename(here) == (tmux.socket_name or "default")
+    # Inside of tmux this is a session within a session: switching the client would leave it read-only for good.
+    return ["env", "-u", "TMUX", *tmux.arguments(), "attach-session", *([] if write else ["-r"]), "-t", pane.session_id]
 
 
 def _run(store: Store, name: str, attempt: int | None) -> Run:
-    task = store.task(name) or store.task(name.rpartition(".")[0])
+    task = store.task(name)
     if task is None:
         names = [known.name for known in store.tasks()]
         raise NothingToActOn(f"there is no task {name!r}", hint=selection.near(name, names))

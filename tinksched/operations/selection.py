@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -35,6 +36,9 @@ def available(settings: Settings) -> list[TaskConfig]:
         raise UsageError(
             f"{folder}: the config folder can't be read: {error.strerror}", hint="config_dir names it"
         ) from None
+    for name in names:
+        if not name.isprintable() and "\udc80" <= max(name) <= "\udcff":
+            raise UsageError(f"{folder} holds a file whose name is not UTF-8: {os.fsencode(name)!r}", hint="rename it")
     wanted = [name for name in names if name[0] not in "._" and _matches(name, settings.config_pattern)]
     configs = [TaskConfig(Path(name).stem, folder / name) for name in sorted(wanted, key=natural_key)]
     refuse_namesakes(configs)

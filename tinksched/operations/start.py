@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -18,12 +19,13 @@ from ..errors import UsageError
 from ..host import environments, gpus
 from ..host.completion import file_hash, marker_identity
 from ..host.gpus import lease_name
+from ..host.rundir import write_private
 from ..scheduler.starting import STOPPED, run_session
 from ..store import NewTask
 from . import preflight, programs, selection
 from .programs import Commit, Programs
 from .selection import TaskConfig
-from .workspace import OpenWorkspace, Workspace, actor
+from .workspace import LAST_GOOD, OpenWorkspace, Workspace, actor
 
 DEFAULT_COMMAND = ("{python}", "{script}", "--config_path", "{config}")
 _RUN_AGAIN = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
@@ -113,6 +115,7 @@ def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
         reference = environments.save(opened.state.environments, prepared.programs.environment)
     except OSError as error:
         raise UsageError(f"{opened.state.environments}: can't be written: {error.strerror}") from None
+    _keep_config(opened)
     with opened.store.transaction(actor("start"), time.time()) as tx:
         tasks = opened.store.tasks()
         sorting = prepared.sort(tasks)
@@ -123,6 +126,15 @@ def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
         tx.add_tasks([prepared.new_task(config, reference) for config in sorting.new])
         tx.set_fact(STOPPED, None)
     return prepared.plan(sorting, tasks)
+
+
+def _keep_config(opened: OpenWorkspace) -> None:
+    """Keep the configuration for those commands that must work even if it is broken later."""
+    aside = opened.state.path / f"{LAST_GOOD}.{os.getpid()}"
+    with contextlib.suppress(OSError):
+        aside.unlink(missing_ok=True)
+        write_private(aside, opened.settings.file.read_bytes())
+        aside.replace(opened.state.path / LAST_GOOD)
 
 
 def requeue(opened: OpenWorkspace, tasks: Sequence[Task], command: str) -> None:
@@ -253,14 +265,19 @@ class Prepared:
         for config in self._configs:
             task = known.get(config.name)
             if task is not None:
-                self._sort_known(task, sorting)
+                self._sort_known(task, config, sorting)
             elif has_marker(self._settings, config) and not self._wish.rerun:
                 sorting.by_marker.append(config.name)
             else:
                 sorting.new.append(config)
         return sorting
 
-    def _sort_known(self, task: Task, sorting: Sorted) -> None:
+    def _sort_known(self, task: Task, config: TaskConfig, sorting: Sorted) -> None:
+        if not config.path.exists() or str(config.path.resolve()) != str(Path(task.config).resolve()):
+            raise UsageError(
+                f"{config.path}: the task {task.name!r} is known by another config, {task.config}",
+                hint="a task is named by its config file without .yml: rename one of the two",
+            )
         if task.state is not TaskState.DONE:
             sorting.busy.append(task.name)
         elif task.outcome is Outcome.COMPLETED:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..config import Settings
-from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, Task, TaskState, Tenant
+from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskState, Tenant
 from ..core.relations import Fate
 from ..errors import NothingToActOn, TinkschedError
 from ..host import processes
@@ -17,6 +18,7 @@ from ..host.gpus import lease_name
 from ..host.leases import Leases
 from ..host.processes import Process, boot_id, identify
 from ..host.rundir import RunDir
+from ..host.tmux import Tmux
 from ..scheduler.deciding import decide
 from ..scheduler.devices import resolve_gpus
 from ..scheduler.starting import STOPPED
@@ -48,6 +50,7 @@ class TaskStatus:
     session: str | None
     log: str | None
     pid: int | None
+    attach: str = ""  # the command that shows its session
 
     @property
     def active(self) -> bool:
@@ -141,10 +144,10 @@ def _status(workspace: Workspace, store: Store | None) -> Status:
             tasks, runs, stopped = store.tasks(), store.last_runs(), store.fact(STOPPED)
     active = [runs[task.id] for task in tasks if task.state is TaskState.ACTIVE]
     ended = _ended_unseen(settings, active) if pid is None else {}
-    slots, gpu_status, note = _gpus(settings, [run for run in active if run.id not in ended])
+    slots, gpu_status, note = _gpus(settings, [run for run in active if run.id not in ended], runs.values())
     running = [run.task for run in active if run.id not in ended]
     waiting = _reasons(settings, tasks, slots, running, pid)
-    shown = [_task(task, runs.get(task.id), waiting.get(task.id), ended) for task in tasks]
+    shown = [_task(settings, task, runs.get(task.id), waiting.get(task.id), ended) for task in tasks]
     shown += _without_record(settings, {task.name for task in tasks})
     return Status(
         workspace=str(settings.workspace),
@@ -182,7 +185,7 @@ def _ended_unseen(settings: Settings, active: Sequence[Run]) -> dict[str, Run]:
                 strict_exit=settings.strict_exit,
             )
             ended[run.id] = replace(run, outcome=outcome, reason=reason, exit_code=status.code, ended_at=status.at)
-        elif not living[run.id] and not _wrapper_lives(run):
+        elif not living[run.id] and not _wrapper_lives(run) and run.state is not RunState.STARTING:
             ended[run.id] = replace(run, outcome=Outcome.LOST, reason=Reason(ReasonCode.NO_EXIT_STATUS))
     return ended
 
@@ -194,7 +197,9 @@ def _wrapper_lives(run: Run) -> bool:
     return known or identify(RunDir(run.directory).began() or -1) is not None
 
 
-def _gpus(settings: Settings, active: Sequence[Run]) -> tuple[list[GpuSlots], list[GpuStatus], str | None]:
+def _gpus(
+    settings: Settings, active: Sequence[Run], recent: Collection[Run]
+) -> tuple[list[GpuSlots], list[GpuStatus], str | None]:
     try:
         resolved = resolve_gpus(settings)
     except TinkschedError as error:  # `status` never fails for what `start` will refuse
@@ -214,7 +219,8 @@ def _gpus(settings: Settings, active: Sequence[Run]) -> tuple[list[GpuSlots], li
             for claim, user in held
             if claim.run_id not in own
         )
-        slots.append(GpuSlots(gpu.index, device, settings.max_jobs_per_gpu, mine, others))
+        begun = [run.created_at for run in recent if gpu.index in run.gpus]
+        slots.append(GpuSlots(gpu.index, device, settings.max_jobs_per_gpu, mine, others, max(begun, default=None)))
         names = tuple(run.task for run in mine)
         shown.append(GpuStatus(gpu.index, device, gpu.name, settings.max_jobs_per_gpu, names, others))
     return slots, shown, resolved.note
@@ -233,7 +239,9 @@ def _reasons(
     return {task.id: waiting.get(task.id, missing) for task in queue}
 
 
-def _task(task: Task, run: Run | None, waits: Reason | None, ended: Mapping[str, Run]) -> TaskStatus:
+def _task(
+    settings: Settings, task: Task, run: Run | None, waits: Reason | None, ended: Mapping[str, Run]
+) -> TaskStatus:
     if run is not None:
         run = ended.get(run.id, run)
     state = task.state.value
@@ -262,6 +270,9 @@ def _task(task: Task, run: Run | None, waits: Reason | None, ended: Mapping[str,
         session=ran.session or None if ran else None,
         log=run.log if run else None,
         pid=ran.pid if ran else None,
+        attach=shlex.join([*Tmux(settings.tmux_socket).arguments(), "attach", "-t", ran.session])
+        if ran and ran.session
+        else "",
     )
 
 

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import CONFIG_NAME, Settings, load
-from ..errors import NothingToActOn, WorkspaceError
+from ..errors import ConfigError, NothingToActOn, WorkspaceError
 from ..host import statedir
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import Store
 
 PLACE = "place"  # the fact that says where the paths on record lie
+
+
+LAST_GOOD = "last_config.yml"  # in the state folder: the configuration that tasks were last queued with
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +107,24 @@ def _follow(store: Store, before: str, now: str) -> None:
         tx.set_fact(PLACE, now)
 
 
-def find(directory: Path | None, config: Path | None) -> Workspace:
+def find(directory: Path | None, config: Path | None, *, last_good: bool = False) -> Workspace:
     """The workspace that is meant: the named folder, or the nearest one upwards from here that has a configuration.
+
+    What must work in any case (`stop`, `kill-all`) sets `last_good`: if the configuration has problems, the one that
+    tasks were last queued with is used.
 
     Raises:
         WorkspaceError: there is none.
         ConfigError: its configuration has problems.
     """
     folder = _named(directory) if directory is not None else _nearest(config)
-    settings = load(folder, config.absolute() if config is not None else None)
+    try:
+        settings = load(folder, config.absolute() if config is not None else None)
+    except ConfigError:
+        kept = folder / statedir.NAME / LAST_GOOD
+        if not last_good or not kept.is_file():
+            raise
+        settings = load(folder, kept)
     return Workspace(settings, StateDir(settings.state_dir))
 
 

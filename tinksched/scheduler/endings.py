@@ -30,6 +30,7 @@ class Circumstances:
     leftovers: tuple[str, ...] = ()  # names of processes that outlived the run and were killed
     rebooted: bool = False
     pre_run_failed: bool = False
+    ended_first: bool = False  # it had ended by itself before anything was done about a request
 
 
 def ending_of(
@@ -46,10 +47,11 @@ def ending_of(
             )
             if circumstances.pre_run_failed:
                 outcome, reason = Outcome.FAILED, Reason(ReasonCode.PRE_RUN_FAILED, {"code": code})
-            # A run that completed before the signal arrived has completed.
-            if outcome is not Outcome.COMPLETED and circumstances.request is not None:
+            # Many programs save a checkpoint at TERM and end with 0: that is no completion, unless they say so.
+            has_completed = outcome is Outcome.COMPLETED and (has_fresh_marker(run) or circumstances.ended_first)
+            if circumstances.request is not None and not has_completed:
                 outcome, reason = _requested(circumstances)
-            elif outcome is not Outcome.COMPLETED and run.deadline is not None and at >= run.deadline:
+            elif run.deadline is not None and at >= run.deadline and not has_completed:
                 outcome, reason = Outcome.TIMED_OUT, _too_long(run)
             if reason is None and circumstances.leftovers:
                 names = ", ".join(dict.fromkeys(circumstances.leftovers))

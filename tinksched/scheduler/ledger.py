@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..config import Settings
-from ..core.lifecycle import Began, Dropped, Ended, GaveBack, Launched, after_run, apply_run
+from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, after_run, apply_run
 from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task
 from ..errors import StoreError, TinkschedError
 from ..executors.base import Handle, NeverBegan, began_process, handle_of
@@ -76,13 +76,13 @@ class Ledger:
         """The handle of a run. Pids of before a restart of the machine mean nothing now."""
         return handle_of(run) if run.boot_id == self._boot else Handle(run.id, run.directory)
 
-    def circumstances(self, run: Run, leftovers: tuple[str, ...] = ()) -> Circumstances:
+    def circumstances(self, run: Run, leftovers: tuple[str, ...] = (), *, ended_first: bool = False) -> Circumstances:
         """What is on record about a run that is over, besides what was seen of it."""
         task = self._store.task(run.task)
         request = task.request if task else None
         by = self._store.requested_by(task) if task and request else ""
         failed_before = RunDir(run.directory).failed_before()
-        return Circumstances(request, by, leftovers, run.boot_id != self._boot, failed_before)
+        return Circumstances(request, by, leftovers, run.boot_id != self._boot, failed_before, ended_first)
 
     # -- the transaction of a tick
 
@@ -103,7 +103,7 @@ class Ledger:
             return []
         new: list[Run] = []
         with contextlib.ExitStack() as stack:
-            desk = stack.enter_context(self._leases.admission(self._gpus.values())) if launching else None
+            desk = self._desk(stack) if launching else None
             try:
                 with self._store.transaction(WHO, time.time()) as tx:
                     self._record(tx, endings)
@@ -119,6 +119,14 @@ class Ledger:
             self.runs[run.id] = run
             self._last_start.update(dict.fromkeys(run.gpus, run.created_at))
         return new
+
+    def _desk(self, stack: contextlib.ExitStack) -> Desk | None:
+        """The admission locks of the GPUs. Without them nothing starts now, but what has ended is recorded."""
+        try:
+            return stack.enter_context(self._leases.admission(self._gpus.values()))
+        except TinkschedError as error:
+            self._journal.say(f"nothing can be started at present: {error}")
+            return None
 
     def record_launch(self, run: Run, handle: Handle) -> None:
         """Write down that a run was launched. If that fails it stays `starting`, which `adopt` can settle as well."""
@@ -138,7 +146,11 @@ class Ledger:
         for ending in endings:
             task = self._store.task(ending.run.task)
             assert task is not None, "a task is never deleted while it has a run"
-            if ending.outcome is None:
+            if ending.outcome is None and task.request is not None:  # it came after the run was looked at
+                reason = Reason(ReasonCode.CANCELLED_BY_USER, {"user": self._store.requested_by(task)})
+                tx.remove_run(ending.run, reason.text)
+                tx.apply(task, Finished(Outcome.CANCELLED, reason))
+            elif ending.outcome is None:
                 tx.remove_run(ending.run, ending.reason.text if ending.reason else "")
                 self._give_back(tx, task, ending)
             else:
@@ -149,7 +161,6 @@ class Ledger:
         """Queue a task again whose run never began; give up on one that never begins, whatever is tried."""
         assert ending.reason is not None
         times = self._never_began.get(task.id, 0) + 1
-        self._never_began[task.id] = times
         queued = tx.apply(task, GaveBack(ending.reason))
         if times >= NEVER_BEGAN_LIMIT:
             why = f"{times} launches in a row never began ({ending.reason.detail.get('why', '')})"
@@ -160,6 +171,7 @@ class Ledger:
     def _start_what_fits(self, tx: Transaction, desk: Desk, ended: set[str], new: list[Run]) -> None:
         now = time.time()
         queue = self._store.queue()
+        queue = self._drop_cancelled(tx, queue)
         fates = self._store.fates() if any(task.spec.after for task in queue) else {}
         running = [run.task for run in self.runs.values() if run.id not in ended]
         verdict = decide(self._settings, queue, self._slots(desk, ended), running, fates, now)
@@ -179,6 +191,14 @@ class Ledger:
             tx.apply(task, Began(file_hash(task.config)))
             tx.add_run(run)
 
+    def _drop_cancelled(self, tx: Transaction, queue: Sequence[Task]) -> list[Task]:
+        """A task whose run never began may have been cancelled just then."""
+        for task in queue:
+            if task.request is not None:
+                user = self._store.requested_by(task)
+                tx.apply(task, Dropped(Outcome.CANCELLED, Reason(ReasonCode.CANCELLED_BY_USER, {"user": user})))
+        return [task for task in queue if task.request is None]
+
     def _give_up(self, tx: Transaction, queue: Sequence[Task], hopeless: Mapping[int, Reason]) -> None:
         """Tasks that come after one that did not complete have failed without a run."""
         for task in queue:
@@ -194,7 +214,7 @@ class Ledger:
                 index,
                 device,
                 self._settings.max_jobs_per_gpu,
-                own=tuple(run for run in own if device in run.devices),
+                own=tuple(run for run in own if device in run.devices or index in run.gpus),
                 others=tuple(desk.tenants(device, self.runs)),
                 last_start=self._last_start.get(index),
             )
@@ -249,6 +269,7 @@ class Ledger:
         run = ending.run
         self.runs.pop(run.id, None)
         if ending.outcome is None:
+            self._never_began[run.task_id] = self._never_began.get(run.task_id, 0) + 1
             RunDir(run.directory).remove()
         else:
             self._never_began.pop(run.task_id, None)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import time
@@ -29,6 +30,7 @@ from ..host import inotify, processes, wake
 from ..host.completion import marker_identity
 from ..host.gpus import Device, lease_name
 from ..host.processes import Process
+from ..host.rundir import RunDir
 from ..host.statedir import Home, StateDir
 from ..store import Store
 from .devices import resolve_gpus
@@ -40,6 +42,7 @@ from .starting import STOPPED
 
 BLIND_SECONDS = 0.5  # how often to look at runs that the kernel can't report
 TIDY_SECONDS = 1.0  # after an end, until tmux has surely passed on the last output
+BACK_OFF_SECONDS = 1.0
 STUCK_SECONDS = 30.0  # until ending a run is tried again whose processes would not die
 
 
@@ -48,6 +51,7 @@ class Result:
     """How the scheduler ended: what is left and what became of the tasks."""
 
     stopped: bool
+    terminated: bool  # by a signal: nobody wants another one to take over
     counts: Mapping[str, int]
     impossible: int  # queued tasks that can't ever start on the GPUs that there are
 
@@ -79,7 +83,9 @@ class Scheduler:
         )
         self._woken: asyncio.Event
         self._stopping: dict[str, asyncio.Task[None]] = {}  # by run id, as all of these
-        self._dead: set[str] = set()  # ended on request, until that is on record
+        self._dead: dict[str, bool] = {}  # ended on request until that is on record; whether they had ended before
+        self._threads = ThreadPoolExecutor(max_workers=64)  # runs that are being ended wait there
+        self._back_off = False  # after a failure that looking again at once would only repeat
         self._stuck: dict[str, float] = {}  # could not be ended, and when to try again (monotonic)
         self._reaped: dict[str, tuple[str, ...]] = {}  # processes that outlived them and were killed
         self._tidy_at: float | None = None  # monotonic
@@ -97,7 +103,6 @@ class Scheduler:
         """
         self._woken = asyncio.Event()
         loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(max_workers=64))  # runs that are being ended wait there
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             self._listen(stack, loop)
@@ -109,7 +114,9 @@ class Scheduler:
                 self._woken.clear()
                 await self._tick()
                 if self._is_over():
-                    return Result(self._stopped(), self._store.counts(), self._ledger.impossible)
+                    for ending in self._stopping.values():
+                        ending.cancel()
+                    return Result(self._stopped(), self._terminated, self._store.counts(), self._ledger.impossible)
                 await self._sleep()
 
     def _listen(self, stack: contextlib.ExitStack, loop: asyncio.AbstractEventLoop) -> None:
@@ -146,8 +153,11 @@ class Scheduler:
         self._tidy_at = self._tidy_at or time.monotonic() + TIDY_SECONDS
 
     async def _sleep(self) -> None:
+        if self._back_off:
+            self._back_off = False
+            await asyncio.sleep(BACK_OFF_SECONDS)
         seconds = [self._settings.check_interval]
-        times = [run.deadline for run in self._ledger.runs.values() if run.id not in self._dead | set(self._stopping)]
+        times = [run.deadline for run in self._ledger.runs.values() if run.id not in {*self._dead, *self._stopping}]
         seconds += [at - time.time() for at in (*times, self._ledger.wake_at) if at is not None]
         if self._tidy_at is not None:
             seconds.append(self._tidy_at - time.monotonic())
@@ -164,18 +174,19 @@ class Scheduler:
         return self._terminated or self._store.fact(STOPPED) is not None
 
     def _is_over(self) -> bool:
+        if self._launching and self._stopped():
+            return True  # whoever is being ended at this moment is left to the next scheduler: requests are on record
         if self._stopping:
             return False
         if not self._launching:
             asked = {task.id for task in self._store.active_tasks() if task.request}
             return all(run.id in self._stuck for run in self._ledger.runs.values() if run.task_id in asked)
-        if self._stopped():
-            return True
         # While something is still to be tidied up, new tasks are welcome.
         nothing_left = not self._ledger.runs and self._store.queue_length() <= self._ledger.impossible
         return nothing_left and self._tidy_at is None
 
     def _close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._executor.close()
         self._ledger.close()
         self._store.close()
@@ -191,6 +202,7 @@ class Scheduler:
         try:
             new = self._ledger.commit(endings, launching=self._launching and not self._stopped())
         except TinkschedError as error:
+            self._back_off = True
             self._journal.say(f"nothing was changed, and it is tried again later: {error}")
             return
         self._forget(endings)
@@ -210,7 +222,11 @@ class Scheduler:
         refused: list[Ending] = []
         for run in new:
             answer = launched[run.id]
-            if isinstance(answer, Refused):
+            if isinstance(answer, Refused) and answer.passing:
+                self._back_off = True
+                reason = Reason(ReasonCode.NEVER_BEGAN, {"why": answer.why})
+                refused.append(Ending(run, None, reason, None, time.time()))
+            elif isinstance(answer, Refused):
                 reason = Reason(ReasonCode.LAUNCH_FAILED, {"why": answer.why})
                 refused.append(Ending(run, Outcome.FAILED, reason, None, time.time()))
             else:
@@ -249,7 +265,8 @@ class Scheduler:
                 continue
             if self._outlived(run, observation):
                 continue
-            circumstances = self._ledger.circumstances(run, self._reaped.get(run.id, ()))
+            first = self._dead.get(run.id, False)
+            circumstances = self._ledger.circumstances(run, self._reaped.get(run.id, ()), ended_first=first)
             ending = ending_of(run, observation, circumstances, self._settings, time.time())
             if ending is not None:
                 endings.append(ending)
@@ -259,7 +276,7 @@ class Scheduler:
         for ending in endings:
             self._reaped.pop(ending.run.id, None)
             self._stuck.pop(ending.run.id, None)
-            self._dead.discard(ending.run.id)
+            self._dead.pop(ending.run.id, None)
             self._tidy_soon()
 
     def _shorten_logs(self) -> None:
@@ -293,14 +310,19 @@ class Scheduler:
                 self._stopping[run.id] = asyncio.create_task(self._stop(run))
 
     async def _stop(self, run: Run) -> None:
-        dead = await self._executor.stop(self._ledger.handle(run), grace=self._settings.stop_grace)
+        dead, ended_first = False, RunDir(run.directory).exit_status() is not None
+        try:
+            dead = await self._executor.stop(self._ledger.handle(run), grace=self._settings.stop_grace)
+        except OSError as error:
+            self._journal.say(f"{run.task}: could not be ended: {error}")
+        finally:
+            del self._stopping[run.id]
+            self._wake_up()
         if dead:
-            self._dead.add(run.id)
+            self._dead[run.id] = ended_first
         else:
             self._stuck[run.id] = time.monotonic() + STUCK_SECONDS
             self._journal.say(f"{run.task}: some of its processes could not be killed; it keeps its slot")
-        del self._stopping[run.id]
-        self._wake_up()
 
     def _outlived(self, run: Run, seen: Observation) -> bool:
         """Whether processes are left of a run whose command has ended. They get the grace, then they are killed."""
@@ -315,11 +337,17 @@ class Scheduler:
 
     async def _reap(self, run: Run, leftovers: Sequence[Process]) -> None:
         names = tuple(process.name for process in leftovers)
-        if not await asyncio.to_thread(processes.wait_for, leftovers, self._settings.stop_grace):
-            await asyncio.to_thread(processes.end, run.id, grace=1.0)
-            self._reaped[run.id] = names
-        del self._stopping[run.id]
-        self._wake_up()
+        try:
+            loop, grace = asyncio.get_running_loop(), self._settings.stop_grace
+            if not await loop.run_in_executor(self._threads, processes.wait_for, leftovers, grace):
+                await loop.run_in_executor(self._threads, functools.partial(processes.end, run.id, grace=1.0))
+                self._reaped[run.id] = names
+        except OSError as error:
+            self._back_off = True
+            self._journal.say(f"{run.task}: what outlived it could not be ended: {error}")
+        finally:
+            del self._stopping[run.id]
+            self._wake_up()
 
     async def _tidy(self) -> None:
         """Close what is kept of ended runs beyond what the user wants to keep.

@@ -11,7 +11,7 @@ from ..store import Store
 from .devices import resolve_gpus
 from .journal import Journal
 from .loop import Result, Scheduler
-from .starting import Logs
+from .starting import STOPPED, Logs
 
 
 def serve(settings: Settings, state: StateDir, home: Home) -> Result | None:
@@ -32,8 +32,8 @@ def serve(settings: Settings, state: StateDir, home: Home) -> Result | None:
                 result = asyncio.run(_begin(settings, state, home, journal).run())
             finally:
                 lock.release()
-            # What was queued after the last look, and before the lock was free, is nobody's but ours.
-            if result.stopped or not _queued_since(state, result):
+            # What was asked for after the last look, and before the lock was free, is nobody's but ours.
+            if result.terminated or not _wanted_again(state, result):
                 _farewell(journal, result)
                 wake.announce(state.path)
                 return result
@@ -72,9 +72,12 @@ def _journal(settings: Settings, home: Home, *, screen: bool = True) -> Journal:
     return Journal(logs.scheduler, screen=screen)
 
 
-def _queued_since(state: StateDir, result: Result) -> bool:
+def _wanted_again(state: StateDir, result: Result) -> bool:
+    """Whether somebody queued tasks, or took a stop back, while this scheduler was ending."""
     with Store(state.database) as store:
-        return len(store.queue()) > result.impossible
+        if store.fact(STOPPED) is not None:
+            return False
+        return store.queue_length() > result.impossible or (result.stopped and bool(store.active_runs()))
 
 
 def _farewell(journal: Journal, result: Result) -> None:

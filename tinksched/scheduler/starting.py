@@ -67,8 +67,12 @@ class Logs:
             owner.write_text(f"{self._id}\n")
 
     def of_run(self, task: str, attempt: int) -> Path:
-        """`{task}.log`, and `{task}.2.log` for the second attempt."""
-        return self.folder / (f"{task}.log" if attempt == 1 else f"{task}.{attempt}.log")
+        """`{task}.log`, and `{task}.2.log` for the second attempt; another name if that is somebody else's log.
+
+        The second attempt of `exp` and the first one of a task `exp.2` would like the same.
+        """
+        wanted = self.folder / (f"{task}.log" if attempt == 1 else f"{task}.{attempt}.log")
+        return wanted if not wanted.exists() else self.folder / f"{task}.attempt-{attempt}.log"
 
     def _is_ours(self, folder: Path) -> bool:
         try:

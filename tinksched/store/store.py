@@ -216,7 +216,8 @@ class Transaction:
         # What tells this stay in the state from an earlier one: a view may be older than a whole run.
         same = {"attempts": task.attempts, "queue_number": task.queue_number}
         self._update("tasks", records.task_row(moved), task.id, sources, task.name, same)
-        if not isinstance(event, lifecycle.Began):
+        # What was asked for meanwhile outlives a run that never began: the scheduler sees it on the queued task.
+        if not isinstance(event, lifecycle.Began | lifecycle.GaveBack):
             self._connection.execute("UPDATE tasks SET request = NULL, requested_by = NULL WHERE id = ?", (task.id,))
         why = moved.reason.text if moved.reason else None
         self._log(task.id, None, type(event).__name__, task.state.value, moved.state.value, why)
@@ -247,15 +248,15 @@ class Transaction:
             raise Conflict(f"run {run.id} of {run.task} has ended")
         self._log(run.task_id, run.id, "NeverBegan", run.state.value, None, why)
 
-    def request(self, task: Task, request: Request) -> None:
-        """Ask the scheduler for something about an active task.
+    def request(self, task: Task, request: Request, by: str | None = None) -> None:
+        """Ask the scheduler for something about an active task; `by` is the user's name.
 
         Raises:
             Conflict: the task is not active any more.
         """
         hit = self._connection.execute(
             "UPDATE tasks SET request = ?, requested_by = ? WHERE id = ? AND state = 'active'",
-            (request.value, self._who, task.id),
+            (request.value, by or self._who, task.id),
         ).rowcount
         if hit != 1:
             raise Conflict(f"{task.name} is not active any more")
