@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -40,10 +41,8 @@ def test_the_environment_of_a_run_is_in_no_command_line(lab: Lab) -> None:
     def look() -> bool:
         for entry in os.listdir("/proc"):
             if entry.isdigit() and entry != str(os.getpid()):
-                try:
+                with contextlib.suppress(OSError):
                     seen.append(b"s3cr3t" in Path(f"/proc/{entry}/cmdline").read_bytes())
-                except OSError:
-                    pass
         return "completed" in bench.states().values() and "queued" not in bench.states().values()
 
     bench.run("start", WANDB_API_KEY="s3cr3t")
