@@ -306,8 +306,16 @@ class Bench:
         self.wait_until(lambda: set(names) <= set(self.starts()), f"the start of {names}")
 
     def wait_for_scheduler_end(self, seconds: float = TIMEOUT) -> None:
-        """Until no scheduler runs."""
-        self.wait_until(lambda: not SchedulerLock(self.state).is_held(), "the end of the scheduler", seconds)
+        """Until no scheduler runs, and its process is gone."""
+
+        def gone() -> bool:
+            lines = [line for _, line in self.lab.processes() if "serve-workspace" in line]
+            mine = [
+                line for line in lines if str(self.folder) in line and not line.startswith(("tmux", "/usr/bin/tmux"))
+            ]
+            return not mine and not SchedulerLock(self.state).is_held()
+
+        self.wait_until(gone, "the end of the scheduler", seconds)
 
     def wrapper_pids(self) -> list[int]:
         """Both shells of the wrapper of every run of this workspace."""

@@ -87,7 +87,7 @@ def test_the_cron_line_adds_what_is_new_and_respects_a_stop(lab: Lab) -> None:
     call(bench)
     bench.wait_for_states(exp2="completed")
     bench.wait_for_scheduler_end()
-    bench.run("stop")
+    bench.run("stop", code=None)
     bench.add("exp3.yml")
     call(bench)
     assert bench.starts() == {"exp1": 1, "exp2": 1}
@@ -157,7 +157,7 @@ def test_the_command_of_the_unit_works_until_all_is_done(lab: Lab) -> None:
     _, *arguments = shlex.split(line.removeprefix("ExecStart="))
     bench.run(*arguments, cwd=lab.folder)
     assert bench.states() == {"exp1": "completed"}
-    bench.run("stop")
+    bench.run("stop", code=None)
     bench.add("exp2.yml")
     bench.run(*arguments, cwd=lab.folder)
     assert bench.starts() == {"exp1": 1}
