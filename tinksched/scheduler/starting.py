@@ -130,7 +130,8 @@ class RunMaker:
             OSError: the disk is full, say.
         """
         spec = task.spec
-        self._logs.prepare()
+        if run.log is not None:
+            self._logs.prepare()
         Path(spec.output_dir).mkdir(parents=True, exist_ok=True)
         again = spec.retry_args if task.failures else ()
         texts = [*spec.command, *again, *spec.pre_run, *spec.post_run, *(value for _, value in spec.environment)]
