@@ -240,6 +240,14 @@ class Site:
         """The runs that hold a lease of the device."""
         return [claim.run_id for claim, _ in self.leases.holders(device)]
 
+    async def freed(self, run: Run) -> None:
+        """Until the kernel has freed a lease: the wrapper closes it a moment after it wrote how its run ended."""
+        descriptor = os.open(run.lease, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            await asyncio.wait_for(asyncio.to_thread(fcntl.flock, descriptor, fcntl.LOCK_EX), SECONDS)
+        finally:
+            os.close(descriptor)
+
     def let_go(self, run: Run) -> None:
         """Give up this process's part of the lease, as the end of a scheduler does."""
         self.held[run.id].close()
@@ -700,6 +708,7 @@ async def test_a_run_whose_wrapper_and_command_were_killed_is_gone_and_so_is_its
     outer, inner = shells(handle)
     await kill(inner, outer, command)  # the inner one first: it would write down how the command ended
     assert await site.end_of(handle) == Gone()
+    await site.freed(run)
     assert site.live_leases() == []
 
 
@@ -714,6 +723,7 @@ async def test_a_command_that_lost_its_wrapper_is_running_and_holds_its_lease(si
     assert site.live_leases() == [run.id]
     site.told.tell()
     assert await site.end_of(handle) == Gone()
+    await site.freed(run)
     assert site.live_leases() == []
 
 
@@ -912,6 +922,7 @@ async def test_the_lease_is_live_from_launch_to_end_on_every_gpu_of_the_run(site
     assert [site.live_leases(device) for device in devices] == [[run.id], [run.id]]
     site.told.tell()
     await site.end_of(handle)
+    await site.freed(run)
     assert [site.live_leases(device) for device in devices] == [[], []]
 
 
