@@ -453,8 +453,7 @@ def test_a_program_that_the_holder_started_does_not_keep_the_lock(state: StateDi
         "lock = SchedulerLock(StateDir(Path(sys.argv[1])))\n"
         "assert lock.acquire()\n"
         "child = subprocess.Popen(['/bin/sh', '-c', 'echo up; read -r _'], close_fds=False)\n"
-        "print(child.pid, flush=True); sys.stdin.close()\n"
-        "import os; os._exit(0)\n"
+        "import os; os.write(1, f'{child.pid}\\n'.encode()); os._exit(0)\n"  # in one write, whatever else writes there
     )
     read, write = os.pipe()
     with subprocess.Popen(
