@@ -56,6 +56,7 @@ class ReasonCode(str, enum.Enum):
     TOO_FEW_GPUS = "too_few_gpus"
     NEEDS_EMPTY_GPUS = "needs_empty_gpus"
     HELD_FOR = "held_for"
+    OTHERS_TURN = "others_turn"
     STARTUP_DELAY = "startup_delay"
     NO_SUCH_GPU = "no_such_gpu"
     NEVER_BEGAN = "never_began"
@@ -89,6 +90,7 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.TOO_FEW_GPUS: "needs {wanted} GPUs at once, {free} {free_has} a free slot{others}",
     ReasonCode.NEEDS_EMPTY_GPUS: "wants {wanted} for itself alone, and {free} {free_is} empty{others}",
     ReasonCode.HELD_FOR: "the free slots are held for {task}, which comes first and needs more than one slot",
+    ReasonCode.OTHERS_TURN: "the free slots are left to {user} ({workspace}), whose turn it is",
     ReasonCode.STARTUP_DELAY: "the last start on GPU {gpu} is too recent (startup_delay); next start at {until}",
     ReasonCode.NO_SUCH_GPU: "asks for {wanted}, and the scheduler uses {exists}",
     ReasonCode.NEVER_BEGAN: "its last launch never began ({why}), so it is queued again",
@@ -263,6 +265,15 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
+class Reserved:
+    """Free slots of a GPU that are left to another scheduler of this host, because it is its turn."""
+
+    count: int
+    user: str
+    workspace: str
+
+
+@dataclass(frozen=True, slots=True)
 class GpuSlots:
     """A GPU as placement sees it: its slots, who of this workspace is on it, and who else."""
 
@@ -272,6 +283,7 @@ class GpuSlots:
     own: tuple[Run, ...] = ()
     others: tuple[Tenant, ...] = ()
     last_start: float | None = None
+    reserved: Reserved | None = None
 
     @property
     def used(self) -> int:

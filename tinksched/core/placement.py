@@ -58,10 +58,15 @@ class _Desk:
         """Room for one more that leaves everybody's limit respected, held slots aside."""
         return self.used == 0 if task.spec.exclusive else self.used < self.allowed
 
+    @property
+    def left_to_others(self) -> int:
+        return self.gpu.reserved.count if self.gpu.reserved else 0
+
     def has_slot_unheld(self, task: Task) -> bool:
+        kept = self.held + self.left_to_others
         if task.spec.exclusive:
-            return self.used == 0 and not self.held
-        return self.used + self.held < self.allowed
+            return self.used == 0 and not kept
+        return self.used + kept < self.allowed
 
     def ready_at(self, delay: float, now: float) -> float | None:
         """When the startup delay ends, or None if it has."""
@@ -171,8 +176,7 @@ def _why(task: Task, candidates: list[_Desk], free: list[_Desk], delay: float, n
         return Reason(ReasonCode.STARTUP_DELAY, {"gpu": desk.gpu.index, "until": until})
     count = sum(desk.has_slot(task) for desk in candidates)
     if count >= wanted:
-        holder = next(desk.held_for for desk in candidates if desk.has_slot(task) and desk.held_for)
-        return Reason(ReasonCode.HELD_FOR, {"task": holder})
+        return _kept([desk for desk in candidates if desk.has_slot(task)])
     others = _others(candidates)
     if task.spec.exclusive:
         what = "a GPU" if wanted == 1 else f"{wanted} GPUs"
@@ -189,6 +193,15 @@ def _why(task: Task, candidates: list[_Desk], free: list[_Desk], delay: float, n
     if task.spec.pinned:
         return Reason(ReasonCode.PINNED_GPU_FULL, {"gpu": _listed(candidates), **taken})
     return Reason(ReasonCode.GPUS_FULL, taken)
+
+
+def _kept(desks: list[_Desk]) -> Reason:
+    """For whom free slots are kept: another task of this queue, or another scheduler of this host."""
+    holder = next((desk.held_for for desk in desks if desk.held_for), None)
+    if holder is not None:
+        return Reason(ReasonCode.HELD_FOR, {"task": holder})
+    turn = next(desk.gpu.reserved for desk in desks if desk.gpu.reserved)
+    return Reason(ReasonCode.OTHERS_TURN, {"user": turn.user, "workspace": turn.workspace})
 
 
 def _others(desks: list[_Desk]) -> str:

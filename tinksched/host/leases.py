@@ -4,6 +4,7 @@ One folder is shared by all users of the host. In it:
 
     DEVICE.admission     locked exclusively while somebody looks at a GPU and decides
     DEVICE.RUN           a lease: one inode for each run, with one name for each GPU that the run is on
+    waiting.WORKSPACE    what a scheduler says to the others while it waits for slots (see `notices`)
 
 A lease is **live** while anybody holds a shared `flock` on its inode (flock(2)): first the scheduler that wrote it,
 then also the run's wrapper and, as an inherited descriptor, the run's own processes. A shared lock lets the wrapper
@@ -11,6 +12,9 @@ take over while the scheduler still holds, so there is no instant at which the l
 under the admission lock) tries an exclusive lock: if it can't be had, the lease is live. If it can, the lease is dead,
 and it is emptied before the lock is given back, so that a wrapper that comes late finds its lease revoked and never
 begins. Nothing can go stale: a killed process, a crashed scheduler, a lost tmux server all let go in the kernel.
+
+A lease whose file somebody deleted is written anew by its scheduler. The run's processes hold the old file, so the new
+one names them: it is live while they are, whoever holds it.
 
 The names carry the run ids, so a run that is killed by `kill -9` can't be mistaken for a later one. When a lease is
 let go, its writer's descriptor closes, which inotify reports as CLOSE_WRITE to all who wait for a slot; those who only
@@ -27,12 +31,13 @@ import os
 import pwd
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.model import Tenant
 from ..errors import TinkschedError, UsageError
+from .processes import Process
 
 FOLDER_VARIABLE = "TINKSCHED_LEASE_DIR"
 ADMISSION_SECONDS = 2.0  # it is held for milliseconds
@@ -48,6 +53,16 @@ class Claim:
     workspace: str
     limit: int  # the most runs that the holder allows on each of its GPUs, itself included
     since: float
+    processes: tuple[Process, ...] = ()  # of a lease that was written anew: who proves that it is live
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A live lease on a GPU: what it says, and the name of its user."""
+
+    device: str
+    claim: Claim
+    user: str
 
 
 class Lease:
@@ -74,19 +89,21 @@ class Leases:
             UsageError: it can't be made or isn't usable by everybody.
         """
         self.folder = folder or default_folder()
-        self._prepare()
+        self.prepare()
 
     @contextlib.contextmanager
     def admission(self, devices: Iterable[str]) -> Iterator[Desk]:
         """Hold the admission locks of these GPUs: inside, nobody else on the host gives out a slot on them.
 
         Raises:
-            TinkschedError: another program has held one of the locks for more than 2 seconds.
+            TinkschedError: another program has held one of the locks for more than 2 seconds, or they can't be opened.
         """
+        locks: dict[str, int] = {}
         with contextlib.ExitStack() as stack:
             for device in sorted(set(devices)):  # one order for all, so that two can't wait for each other
-                stack.callback(os.close, self._lock_admission(device))
-            yield Desk(self)
+                locks[device] = self._lock_admission(device)
+                stack.callback(os.close, locks[device])
+            yield Desk(self, locks)
 
     def hold(self, path: Path) -> Lease | None:
         """Hold a lease that a living run of ours has already; None if it is revoked or its file is gone."""
@@ -105,8 +122,28 @@ class Leases:
         return Lease(path, descriptor)
 
     def holders(self, device: str) -> list[tuple[Claim, str]]:
-        """The live leases of a GPU, each with the name of its user. Without the admission lock it is only a look."""
-        return [(claim, _user_name(owner)) for _, claim, owner in self._live(device, revoke=False)]
+        """The live leases of a GPU, each with the name of its user."""
+        return [(held.claim, held.user) for held in self.look([device])]
+
+    def look(self, devices: Iterable[str] | None = None) -> list[Held]:
+        """The live leases of these GPUs; without an argument, of all that anybody ever used on this host.
+
+        To find out takes an exclusive lock for an instant, so this too is done under the admission locks: others would
+        take a dead lease for a live one. Somebody who keeps such a lock does not keep this from looking.
+
+        Raises:
+            TinkschedError: the folder can't be read.
+        """
+        wanted = self._known() if devices is None else list(devices)
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(TinkschedError):
+                stack.enter_context(self.admission(device for device in wanted if self._admission(device).exists()))
+            with _explained(self.folder):
+                return self._live(wanted, revoke=False)
+
+    def is_there(self, device: str, run_id: str) -> bool:
+        """Whether the file of a run's lease on a GPU exists."""
+        return (self.folder / lease_file(device, run_id)).exists()
 
     def release(self, path: Path, devices: Sequence[str], run_id: str) -> None:
         """Remove the names of a lease whose run has ended."""
@@ -114,9 +151,12 @@ class Leases:
             with contextlib.suppress(OSError):
                 name.unlink()
 
-    # -- inside
+    def prepare(self) -> None:
+        """Make the folder if it isn't there.
 
-    def _prepare(self) -> None:
+        Raises:
+            UsageError: it can't be made or isn't usable by everybody.
+        """
         try:
             if not self.folder.is_dir():
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -127,80 +167,128 @@ class Leases:
                 hint=f"an administrator can make it once: mkdir -m 1777 {self.folder}",
             ) from None
         if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
-            raise UsageError(
-                f"{self.folder}: the folder for this host's GPU leases can't be written by you",
-                hint=f"its owner can open it to all users: chmod 1777 {self.folder}",
-            )
+            if os.statvfs(self.folder).f_flag & os.ST_RDONLY:
+                why, hint = "is on a read-only file system", f"name another one for all users: {FOLDER_VARIABLE}=DIR"
+            else:
+                why, hint = "can't be written by you", f"its owner can open it to all users: chmod 1777 {self.folder}"
+            raise UsageError(f"{self.folder}: the folder for this host's GPU leases {why}", hint=hint)
+
+    # -- inside
+
+    def _admission(self, device: str) -> Path:
+        return self.folder / f"{device}.{_ADMISSION}"
+
+    def _known(self) -> list[str]:
+        with _explained(self.folder):
+            names = os.listdir(self.folder)
+        return sorted(name.removesuffix(f".{_ADMISSION}") for name in names if name.endswith(f".{_ADMISSION}"))
 
     def _lock_admission(self, device: str) -> int:
-        path = self.folder / f"{device}.{_ADMISSION}"
+        path = self._admission(device)
         deadline = time.monotonic() + ADMISSION_SECONDS
         while True:
-            descriptor = _open_shared(path)
-            if not _lock_until(descriptor, deadline):
-                os.close(descriptor)
+            if not self.folder.is_dir():
+                self.prepare()  # somebody deleted it
+            with _explained(path):
+                descriptor = _open_shared(path)
+                try:
+                    locked = _lock_until(descriptor, deadline)
+                    if locked and _same_file(descriptor, path):
+                        return descriptor
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+            os.close(descriptor)
+            if not locked:
                 raise TinkschedError(f"{path}: another program has kept this lock for {ADMISSION_SECONDS:.0f} seconds")
-            if _same_file(descriptor, path):
-                return descriptor
-            os.close(descriptor)  # somebody deleted and remade the file meanwhile: this lock guards nothing
+            # else somebody deleted and remade the file meanwhile: this lock guards nothing
 
-    def _live(self, device: str, *, revoke: bool) -> list[tuple[str, Claim, int]]:
-        prefix = f"{device}."
-        with os.scandir(self.folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.startswith(prefix))
+    def _live(self, devices: Iterable[str], *, revoke: bool) -> list[Held]:
+        """The live leases of these GPUs, in the order of the file names. Raises OSError: they can't be looked at."""
+        wanted = frozenset(devices)
         found = []
-        for name in names:
-            if name == prefix + _ADMISSION or "." in name[len(prefix) :]:
-                continue
-            live = self._look(self.folder / name, revoke=revoke)
-            if live is not None:
-                found.append((name, *live))
+        for name in sorted(os.listdir(self.folder)):
+            device, _, run_id = name.rpartition(".")
+            if device in wanted and run_id != _ADMISSION:
+                live = self._look(self.folder / name, revoke=revoke)
+                if live is not None:
+                    found.append(Held(device, live[0], user_name(live[1])))
         return found
 
     def _look(self, path: Path, *, revoke: bool) -> tuple[Claim, int] | None:
-        """What a lease says if it is live. A dead one is revoked for good if `revoke` (needs the admission lock)."""
+        """What a lease says if it is live. A dead one is revoked for good if `revoke` (needs the admission lock).
+
+        Raises:
+            OSError: nobody can say (this process is out of descriptors, say). That is never taken for dead.
+        """
         try:
             # Not blocking: somebody may have put a named pipe there.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            return None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):  # gone meanwhile, or no file of ours
+                return None
+            if error.errno == errno.EACCES:
+                return self._unreadable(path)
+            raise
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return None
+            claim, owner = _read_claim(descriptor, path), os.fstat(descriptor).st_uid
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return _read_claim(descriptor, path), os.fstat(descriptor).st_uid
+                return claim, owner
+            if any(process.alive() for process in claim.processes):
+                return claim, owner
             if revoke:
                 _revoke(path, descriptor)
             return None
         finally:
             os.close(descriptor)
 
+    def _unreadable(self, path: Path) -> tuple[Claim, int] | None:
+        """A lease that its owner closed to others counts, to be safe. An empty one was never granted."""
+        try:
+            status = path.lstat()
+        except OSError:
+            return None
+        if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+            return None
+        return _unknown_claim(path), status.st_uid
+
 
 class Desk:
     """What may be done under the admission locks."""
 
-    def __init__(self, leases: Leases) -> None:
+    def __init__(self, leases: Leases, locks: Mapping[str, int]) -> None:
         self._leases = leases
+        self._locks = locks  # the admission locks that are held: descriptors by device
+
+    def occupants(self) -> list[Held]:
+        """Who is on these GPUs. What is found dead is revoked.
+
+        Raises:
+            TinkschedError: nobody can say at present.
+        """
+        with _explained(self._leases.folder):
+            return self._leases._live(self._locks, revoke=True)
 
     def tenants(self, device: str, own: Iterable[str]) -> list[Tenant]:
         """Who else is on this GPU. `own` are the run ids that the caller counts itself."""
         mine = set(own)
-        live = self._leases._live(device, revoke=True)
-        return [
-            Tenant(_user_name(uid), claim.workspace, claim.task, claim.limit, claim.since)
-            for _, claim, uid in live
-            if claim.run_id not in mine
-        ]
+        return [tenant_of(held) for held in self.occupants() if held.device == device and held.claim.run_id not in mine]
 
     def grant(self, devices: Sequence[str], claim: Claim) -> Lease:
-        """Write a lease for a new run and hold it. The caller has looked at `tenants` and decided.
+        """Write a lease for a new run and hold it. The caller has looked at who is there, and decided.
 
         Raises:
-            TinkschedError: the file can't be written (the disk is full, say).
+            TinkschedError: the file can't be written (the disk is full, say), or somebody deleted the admission locks.
         """
-        first, *others = [self._leases.folder / lease_file(device, claim.run_id) for device in devices]
+        leases = self._leases
+        for device in devices:
+            if not _same_file(self._locks[device], leases._admission(device)):
+                raise TinkschedError(f"{leases._admission(device)}: somebody deleted this lock")
+        first, *others = [leases.folder / lease_file(device, claim.run_id) for device in devices]
         try:
             descriptor = os.open(first, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
             try:
@@ -211,11 +299,34 @@ class Desk:
                     os.link(first, other)
             except BaseException:
                 os.close(descriptor)
-                self._leases.release(first, devices, claim.run_id)
+                leases.release(first, devices, claim.run_id)
                 raise
         except OSError as error:
             raise TinkschedError(f"{first}: the lease can't be written: {error.strerror}") from None
         return Lease(first, descriptor)
+
+    def restore(self, devices: Sequence[str], claim: Claim) -> Lease:
+        """Write the lease of a living run anew, of which a file is gone. `claim.processes` are the run's.
+
+        Raises:
+            TinkschedError: as for `grant`.
+        """
+        self._leases.release(self._leases.folder / lease_file(devices[0], claim.run_id), devices, claim.run_id)
+        return self.grant(devices, claim)
+
+
+def tenant_of(held: Held) -> Tenant:
+    """A live lease as placement sees it."""
+    claim = held.claim
+    return Tenant(held.user, claim.workspace, claim.task, claim.limit, claim.since)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TinkschedError(f"{error.filename or path}: the GPU leases can't be read: {error.strerror}") from None
 
 
 def default_folder() -> Path:
@@ -300,13 +411,15 @@ def _revoke(path: Path, locked: int) -> None:
 
 
 def _claim_text(claim: Claim) -> bytes:
-    record = {
+    record: dict[str, object] = {
         "run": claim.run_id,
         "task": claim.task,
         "workspace": claim.workspace,
         "limit": claim.limit,
         "since": claim.since,
     }
+    if claim.processes:
+        record["processes"] = [[process.pid, process.started] for process in claim.processes]
     return json.dumps(record).encode() + b"\n"
 
 
@@ -316,13 +429,18 @@ def _read_claim(descriptor: int, path: Path) -> Claim:
         record = json.loads(os.pread(descriptor, 65536, 0))
         return Claim(
             str(record["run"]), str(record["task"]), str(record["workspace"]), int(record["limit"]),
-            float(record["since"]),
+            float(record["since"]), tuple(Process(int(pid), int(start)) for pid, start in record.get("processes", ())),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return Claim(path.name.rpartition(".")[2], "an unreadable lease", str(path), 1, 0.0)
+        return _unknown_claim(path)
 
 
-def _user_name(uid: int) -> str:
+def _unknown_claim(path: Path) -> Claim:
+    return Claim(path.name.rpartition(".")[2], "an unreadable lease", str(path), 1, 0.0)
+
+
+def user_name(uid: int) -> str:
+    """The name of a user; the number where the host knows no name, as in many containers."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

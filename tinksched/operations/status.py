@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections import Counter
@@ -15,13 +16,15 @@ from ..errors import NothingToActOn, TinkschedError
 from ..host import processes
 from ..host.completion import conclude, file_hash, is_fresh
 from ..host.gpus import lease_name
-from ..host.leases import Leases
+from ..host.leases import Held, Leases, default_folder, tenant_of
 from ..host.processes import Process, boot_id, identify
 from ..host.rundir import RunDir
+from ..host.statedir import read_home
 from ..host.tmux import Tmux
-from ..scheduler.deciding import decide
+from ..scheduler.deciding import decide_among_others
 from ..scheduler.devices import resolve_gpus
 from ..scheduler.starting import STOPPED
+from ..scheduler.turns import Turns
 from ..store import Store
 from . import selection
 from .start import has_marker
@@ -144,9 +147,10 @@ def _status(workspace: Workspace, store: Store | None) -> Status:
             tasks, runs, stopped = store.tasks(), store.last_runs(), store.fact(STOPPED)
     active = [runs[task.id] for task in tasks if task.state is TaskState.ACTIVE]
     ended = _ended_unseen(settings, active) if pid is None else {}
-    slots, gpu_status, note = _gpus(settings, [run for run in active if run.id not in ended], runs.values())
+    slots, held, gpu_status, note = _gpus(settings, [run for run in active if run.id not in ended], runs.values())
     running = [run.task for run in active if run.id not in ended]
-    waiting = _reasons(settings, tasks, slots, running, pid)
+    last = max((run.created_at for run in runs.values()), default=0.0)
+    waiting = _reasons(workspace, tasks, slots, held, last, running, pid)
     shown = [_task(settings, task, runs.get(task.id), waiting.get(task.id), ended) for task in tasks]
     shown += _without_record(settings, {task.name for task in tasks})
     return Status(
@@ -199,41 +203,43 @@ def _wrapper_lives(run: Run) -> bool:
 
 def _gpus(
     settings: Settings, active: Sequence[Run], recent: Collection[Run]
-) -> tuple[list[GpuSlots], list[GpuStatus], str | None]:
+) -> tuple[list[GpuSlots], list[Held], list[GpuStatus], str | None]:
     try:
         resolved = resolve_gpus(settings)
     except TinkschedError as error:  # `status` never fails for what `start` will refuse
-        return [], [], error.message
-    try:
-        leases: Leases | None = Leases()
-    except TinkschedError:
-        leases = None
+        return [], [], [], error.message
+    held = _held([lease_name(gpu) for gpu in resolved.gpus])
     own = {run.id for run in active}
     slots, shown = [], []
     for gpu in resolved.gpus:
         device = lease_name(gpu)
         mine = tuple(run for run in active if device in run.devices)
-        held = leases.holders(device) if leases is not None else []
-        others = tuple(
-            Tenant(user, claim.workspace, claim.task, claim.limit, claim.since)
-            for claim, user in held
-            if claim.run_id not in own
-        )
+        others = tuple(tenant_of(lease) for lease in held if lease.device == device and lease.claim.run_id not in own)
         begun = [run.created_at for run in recent if gpu.index in run.gpus]
         slots.append(GpuSlots(gpu.index, device, settings.max_jobs_per_gpu, mine, others, max(begun, default=None)))
         names = tuple(run.task for run in mine)
         shown.append(GpuStatus(gpu.index, device, gpu.name, settings.max_jobs_per_gpu, names, others))
-    return slots, shown, resolved.note
+    return slots, held, shown, resolved.note
+
+
+def _held(devices: Sequence[str]) -> list[Held]:
+    """The leases on these GPUs; none if nobody can say."""
+    with contextlib.suppress(TinkschedError):
+        return Leases().look(devices)
+    return []
 
 
 def _reasons(
-    settings: Settings, tasks: Sequence[Task], slots: Sequence[GpuSlots], running: Sequence[str], scheduler: int | None
-) -> Mapping[int, Reason]:
+    workspace: Workspace, tasks: Sequence[Task], slots: Sequence[GpuSlots], held: Sequence[Held], last_start: float,
+    running: Sequence[str], scheduler: int | None,
+) -> Mapping[int, Reason]:  # fmt: skip
     queue = sorted((task for task in tasks if task.state is TaskState.QUEUED), key=lambda task: task.rank)
     fates = {task.name: Fate(task.state, task.outcome) for task in tasks}
     waiting: dict[int, Reason] = {}
     if slots and queue:
-        verdict = decide(settings, queue, slots, running, fates, time.time())
+        settings, home = workspace.settings, read_home(workspace.state)
+        turns = Turns(default_folder(), home.workspace_id if home else "", settings.workspace)
+        verdict = decide_among_others(turns, held, last_start, settings, queue, slots, running, fates, time.time())
         waiting = {**verdict.decision.waiting, **verdict.hopeless}
     missing = Reason(ReasonCode.STARTS_NEXT if scheduler is not None else ReasonCode.NO_SCHEDULER)
     return {task.id: waiting.get(task.id, missing) for task in queue}

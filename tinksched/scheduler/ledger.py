@@ -6,6 +6,7 @@ launched; `record_launch` writes down what came of it; `adopt` settles what a sc
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import time
@@ -16,20 +17,22 @@ from ..config import Settings
 from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, after_run, apply_run
 from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task
 from ..errors import StoreError, TinkschedError
-from ..executors.base import Handle, NeverBegan, began_process, handle_of
+from ..executors.base import Handle, NeverBegan, began_process, handle_of, wrapper_processes
 from ..host import environments
 from ..host.completion import file_hash
-from ..host.leases import Claim, Desk, Lease, Leases
+from ..host.leases import Claim, Desk, Held, Lease, Leases, tenant_of
 from ..host.processes import boot_id
 from ..host.rundir import RunDir
 from ..host.statedir import Home, StateDir
 from ..store import Store, Transaction
-from .deciding import decide
+from .deciding import decide_among_others
 from .endings import Circumstances, Ending, ending_of, has_fresh_marker
 from .journal import Journal
 from .starting import RunMaker
+from .turns import Turns
 
 WHO = "scheduler"
+DESK_SECONDS = 1.0  # until the leases are looked at again that could not be looked at
 NEVER_BEGAN_LIMIT = 3  # launches in a row that never begin, until a task has failed
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # the machine's state, not the task's
 
@@ -43,11 +46,13 @@ class Ledger:
         self._store = store
         self._journal = journal
         self._leases = Leases()
+        self._turns = Turns(self._leases.folder, home.workspace_id, settings.workspace)
         self._held: dict[str, Lease] = {}
         self._last_start: dict[int, float] = {}
         self._never_began: dict[int, int] = {}
         self._boot = boot_id()
         self._gpus: Mapping[int, str] = {}
+        self._ended: collections.deque[str] = collections.deque(maxlen=256)  # the last ones, by run id
         self.runs: dict[str, Run] = {}
         self.wake_at: float | None = None  # when a startup_delay ends that somebody waits for
         self.impossible = 0  # queued tasks that can't ever start on these GPUs
@@ -65,8 +70,17 @@ class Ledger:
         """Where the leases of this host are; a slot that falls free shows there."""
         return self._leases.folder
 
+    def remake_lease_folder(self) -> None:
+        """Somebody deleted it. Raises TinkschedError: it can't be made."""
+        self._leases.prepare()
+
+    def is_news(self, name: str) -> bool:
+        """Whether something that happened to a file of the lease folder was done by others."""
+        return name != self._turns.notice and name.rpartition(".")[2] not in self._ended
+
     def close(self) -> None:
         """Let go of the leases. Runs that go on hold theirs themselves."""
+        self._turns.withdraw()
         for lease in self._held.values():
             lease.close()
 
@@ -96,19 +110,20 @@ class Ledger:
             self._let_go(ending.run)
             self._leave_marker(ending)
         self.dropped = False
-        launching = launching and (bool(endings) or self._store.has_queue())
+        launching = launching and (bool(endings) or self._store.has_queue() or self._misses_leases())
         if not launching:
             self.wake_at = None
+            self._turns.withdraw()
         if not endings and not launching:
             return []
         new: list[Run] = []
         with contextlib.ExitStack() as stack:
-            desk = self._desk(stack) if launching else None
+            desk, held = self._desk(stack, endings) if launching else (None, [])
             try:
                 with self._store.transaction(WHO, time.time()) as tx:
                     self._record(tx, endings)
                     if desk is not None:
-                        self._start_what_fits(tx, desk, {ending.run.id for ending in endings}, new)
+                        self._start_what_fits(tx, desk, held, {ending.run.id for ending in endings}, new)
             except BaseException:
                 for run in new:
                     self._take_away(run)
@@ -120,13 +135,20 @@ class Ledger:
             self._last_start.update(dict.fromkeys(run.gpus, run.created_at))
         return new
 
-    def _desk(self, stack: contextlib.ExitStack) -> Desk | None:
-        """The admission locks of the GPUs. Without them nothing starts now, but what has ended is recorded."""
+    def _desk(self, stack: contextlib.ExitStack, endings: Sequence[Ending]) -> tuple[Desk | None, list[Held]]:
+        """The admission locks of the GPUs, and who is there.
+
+        Without them nothing starts now, but what has ended is recorded.
+        """
         try:
-            return stack.enter_context(self._leases.admission(self._gpus.values()))
+            desk = stack.enter_context(self._leases.admission(self._gpus.values()))
+            if self._misses_leases():
+                self._restore_leases(desk, {ending.run.id for ending in endings})
+            return desk, desk.occupants()
         except TinkschedError as error:
+            self.wake_at = time.time() + DESK_SECONDS
             self._journal.say(f"nothing can be started at present: {error}")
-            return None
+            return None, []
 
     def record_launch(self, run: Run, handle: Handle) -> None:
         """Write down that a run was launched. If that fails it stays `starting`, which `adopt` can settle as well."""
@@ -168,13 +190,18 @@ class Ledger:
 
     # -- starting
 
-    def _start_what_fits(self, tx: Transaction, desk: Desk, ended: set[str], new: list[Run]) -> None:
+    def _start_what_fits(
+        self, tx: Transaction, desk: Desk, held: Sequence[Held], ended: set[str], new: list[Run]
+    ) -> None:
         now = time.time()
         queue = self._store.queue()
         queue = self._drop_cancelled(tx, queue)
         fates = self._store.fates() if any(task.spec.after for task in queue) else {}
-        running = [run.task for run in self.runs.values() if run.id not in ended]
-        verdict = decide(self._settings, queue, self._slots(desk, ended), running, fates, now)
+        own = [run for run in self.runs.values() if run.id not in ended]
+        slots = self._slots(own, held)
+        last = max(self._last_start.values(), default=0.0)
+        running = [run.task for run in own]
+        verdict = decide_among_others(self._turns, held, last, self._settings, queue, slots, running, fates, now)
         self._give_up(tx, queue, verdict.hopeless)
         decision = verdict.decision
         self.wake_at = verdict.wake_at
@@ -190,6 +217,7 @@ class Ledger:
             new.append(run)
             tx.apply(task, Began(file_hash(task.config)))
             tx.add_run(run)
+        self._turns.say(decision, queue, slots, now if new else last)
 
     def _drop_cancelled(self, tx: Transaction, queue: Sequence[Task]) -> list[Task]:
         """A task whose run never began may have been cancelled just then."""
@@ -207,19 +235,37 @@ class Ledger:
                 self._journal.say(f"{task.name}: failed: {hopeless[task.id].text}")
         self.dropped = bool(hopeless)
 
-    def _slots(self, desk: Desk, ended: set[str]) -> list[GpuSlots]:
-        own = [run for run in self.runs.values() if run.id not in ended]
+    def _slots(self, own: Sequence[Run], held: Sequence[Held]) -> list[GpuSlots]:
         return [
             GpuSlots(
                 index,
                 device,
                 self._settings.max_jobs_per_gpu,
                 own=tuple(run for run in own if device in run.devices or index in run.gpus),
-                others=tuple(desk.tenants(device, self.runs)),
+                others=tuple(
+                    tenant_of(lease) for lease in held if lease.device == device and lease.claim.run_id not in self.runs
+                ),
                 last_start=self._last_start.get(index),
             )
             for index, device in self._gpus.items()
         ]
+
+    def _misses_leases(self) -> bool:
+        """Whether a file of one of our leases is gone, so that others don't see that its run is there."""
+        return any(not self._leases.is_there(device, run.id) for run in self.runs.values() for device in run.devices)
+
+    def _restore_leases(self, desk: Desk, ended: set[str]) -> None:
+        for run in self.runs.values():
+            whole = all(self._leases.is_there(device, run.id) for device in run.devices)
+            if whole or run.id in ended or not set(run.devices) <= set(self._gpus.values()):
+                continue
+            limit = 1 if run.exclusive else self._settings.max_jobs_per_gpu
+            alive = tuple(wrapper_processes(self.handle(run)))
+            claim = Claim(run.id, run.task, str(self._settings.workspace), limit, run.created_at, alive)
+            before, self._held[run.id] = self._held.get(run.id), desk.restore(run.devices, claim)
+            if before is not None:
+                before.close()
+            self._journal.say(f"{run.task}: somebody had deleted its lease in {self.lease_folder}; it was restored")
 
     def _intend(self, desk: Desk, task: Task, gpus: tuple[int, ...], now: float) -> Run | Reason:
         """Lease the slots and write the run's files. The caller commits, or takes everything away again."""
@@ -267,6 +313,7 @@ class Ledger:
 
     def _forget(self, ending: Ending) -> None:
         run = ending.run
+        self._ended.append(run.id)
         self.runs.pop(run.id, None)
         if ending.outcome is None:
             self._never_began[run.task_id] = self._never_began.get(run.task_id, 0) + 1

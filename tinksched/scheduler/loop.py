@@ -16,7 +16,7 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +43,9 @@ from .starting import STOPPED
 BLIND_SECONDS = 0.5  # how often to look at runs that the kernel can't report
 TIDY_SECONDS = 1.0  # after an end, until tmux has surely passed on the last output
 BACK_OFF_SECONDS = 1.0
+ECHO_SECONDS = 0.05
 STUCK_SECONDS = 30.0  # until ending a run is tried again whose processes would not die
+_LEASE_EVENTS = inotify.CLOSE_WRITE | inotify.DELETE | inotify.DELETE_SELF | inotify.MOVE_SELF
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,23 +122,37 @@ class Scheduler:
                 await self._sleep()
 
     def _listen(self, stack: contextlib.ExitStack, loop: asyncio.AbstractEventLoop) -> None:
-        def watch(source: wake.Receiver | inotify.Watch) -> None:
-            def heard() -> None:
-                source.clear()
-                self._wake_up()
-
+        def watch(source: wake.Receiver | inotify.Watch, heard: Callable[[], None]) -> None:
             stack.callback(source.close)
             loop.add_reader(source.fileno(), heard)
             stack.callback(loop.remove_reader, source.fileno())
 
-        watch(wake.Receiver(self._state.path, wake.WAKE))
+        receiver = wake.Receiver(self._state.path, wake.WAKE)
+
+        def told() -> None:
+            receiver.clear()
+            self._wake_up()
+
+        watch(receiver, told)
         with contextlib.suppress(OSError):  # out of inotify instances: check_interval is the net
             leases = inotify.Watch()
-            leases.add(self._ledger.lease_folder, inotify.CLOSE_WRITE | inotify.DELETE)
-            watch(leases)
+            watch(leases, functools.partial(self._leases_changed, leases))
+            leases.add(self._ledger.lease_folder, _LEASE_EVENTS)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._signalled, number)
             stack.callback(loop.remove_signal_handler, number)
+
+    def _leases_changed(self, leases: inotify.Watch) -> None:
+        """Others on this host took or freed slots, or say that they wait."""
+        names = leases.clear()
+        if "" in names:  # something happened to the folder itself
+            with contextlib.suppress(TinkschedError, OSError):
+                self._ledger.remake_lease_folder()
+                leases.add(self._ledger.lease_folder, _LEASE_EVENTS)
+        if any(self._ledger.is_news(name) for name in names):
+            self._wake_up()
+            # The kernel reports a closed file before it drops the lock: the tick may come too early.
+            asyncio.get_running_loop().call_later(ECHO_SECONDS, self._wake_up)
 
     def _signalled(self, number: int) -> None:
         """Ctrl-C is `stop`. TERM and HUP (a shutdown, a closed session) end the scheduler until somebody starts it."""
