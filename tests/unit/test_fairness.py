@@ -100,7 +100,11 @@ def test_one_that_asks_for_gpus_which_i_do_not_use_takes_nothing_from_me() -> No
     held=st.dictionaries(st.sampled_from([("me", "/mine"), ("r0", "/r0"), ("r1", "/r1")]), st.integers(0, 4)),
 )
 def test_what_is_left_was_free_and_every_scheduler_agrees_about_it(
-    slots: list[int], used: list[int], asks: list[tuple[int, int, int, int]], mine: int, held: dict[tuple[str, str], int]
+    slots: list[int],
+    used: list[int],
+    asks: list[tuple[int, int, int, int]],
+    mine: int,
+    held: dict[tuple[str, str], int],
 ) -> None:
     gpus = [
         gpu(device, min(full, most), most, most) for device, most, full in zip((A, B, C), slots, used, strict=False)

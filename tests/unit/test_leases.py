@@ -22,7 +22,7 @@ import pytest
 
 from tinksched.errors import TinkschedError, UsageError
 from tinksched.executors.base import WRAPPER
-from tinksched.host import inotify, leases
+from tinksched.host import inotify, leases, processes
 from tinksched.host.leases import FOLDER_VARIABLE, Claim, Leases, default_folder, lease_file
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -551,8 +551,69 @@ def test_no_descriptor_is_lost(host: Leases) -> None:
         again = host.hold(lease.path)
         assert again is not None
         again.close()
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1, "one for the lease that was seen"
+    host.close()
     assert len(os.listdir("/proc/self/fd")) == len(before)
     lease.close()
+
+
+def test_without_descriptors_no_lease_is_taken_for_dead(host: Leases) -> None:
+    lease = grant(host)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with host.admission([GPU0]) as desk:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            with pytest.raises(TinkschedError, match="the GPU leases can't be read: Too many open files"):
+                desk.occupants()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert [held.claim.run_id for held in desk.occupants()] == ["r1"]
+    lease.close()
+
+
+def test_a_lease_that_was_seen_and_then_deleted_still_counts_until_its_run_ends(host: Leases) -> None:
+    lease = grant(Leases(host.folder))
+    assert tenants(host) == ["task-r1"]
+    lease.path.unlink()
+    assert tenants(host) == ["task-r1"]
+    assert tenants(Leases(host.folder)) == [], "who comes later can't know"
+    lease.close()
+    assert tenants(host) == []
+
+
+def test_a_lease_that_was_written_anew_is_live_while_its_processes_are(host: Leases) -> None:
+    child = subprocess.Popen(["sleep", "1000"])
+    process = processes.identify(child.pid)
+    assert process is not None
+    lease = grant(host)
+    lease.path.unlink()
+    again = Claim("r1", "task-r1", "/ws", 1, 5.0, (process,))
+    with host.admission([GPU0]) as desk:
+        desk.restore([GPU0], again).close()
+    lease.close()
+    other = Leases(host.folder)
+    assert other.holders(GPU0) == [(again, ME)]
+    assert tenants(other) == ["task-r1"]
+    child.kill()
+    child.wait()
+    assert tenants(other) == []
+
+
+def test_a_lease_that_nobody_may_read_counts_unless_it_is_empty(host: Leases) -> None:
+    path = host.folder / lease_file(GPU0, "r9")
+    path.write_text("closed")
+    status = path.lstat()
+    assert host._unreadable(path) == (Claim("r9", "an unreadable lease", str(path), 1, 0.0), status.st_uid)
+    path.write_text("")
+    assert host._unreadable(path) is None
+
+
+def test_admission_locks_that_were_deleted_meanwhile_grant_nothing(host: Leases) -> None:
+    with host.admission([GPU0]) as desk:
+        (host.folder / f"{GPU0}.admission").unlink()
+        with pytest.raises(TinkschedError, match="somebody deleted this lock"):
+            desk.grant([GPU0], claim())
+    assert names(host) == []
 
 
 def test_files_of_dead_processes_are_cleared_away(host: Leases) -> None:

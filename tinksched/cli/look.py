@@ -1,4 +1,4 @@
-"""The commands that only look: `status`, `explain`, `logs`, `attach`, `config`."""
+"""The commands that only look: `status`, `gpus`, `explain`, `logs`, `attach`, `config`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..operations import history
+from ..operations import history, occupancy
 from ..operations import logs as logging
 from ..operations import status as looking
 from . import render
@@ -37,6 +37,18 @@ def status(
         print(json.dumps(looking.status(found).json(), indent=2, ensure_ascii=False))
     else:
         render.status(looking.status(found))
+
+
+def gpus(as_json: JsonOption = False) -> None:
+    """Show who holds which slots of this machine's GPUs since when, and who waits for one: all users, all workspaces.
+
+    Example:  tinksched gpus
+    """
+    found = occupancy.occupancy()
+    if as_json:
+        print(json.dumps(found.json(), indent=2, ensure_ascii=False))
+    else:
+        render.occupancy(found)
 
 
 def explain(

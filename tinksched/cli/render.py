@@ -19,6 +19,7 @@ from ..core.model import Task, TaskState
 from ..host.completion import signal_name
 from ..operations.history import History, RunHistory
 from ..operations.logs import last_lines
+from ..operations.occupancy import Occupancy
 from ..operations.start import Plan
 from ..operations.status import GpuStatus, Status, TaskStatus
 from ..operations.status import status as status_of
@@ -82,6 +83,32 @@ def watch(workspace: Workspace) -> None:
                 time.sleep(1)  # the durations on the screen count seconds
     except KeyboardInterrupt:
         status(status_of(workspace))
+
+
+def occupancy(now: Occupancy) -> None:
+    """The table of `gpus`."""
+    from rich.text import Text
+
+    console = _console()
+    table = _table("GPU", "since", "user", "task", "workspace")
+    for gpu in now.gpus:
+        label = _printable(f"GPU {gpu.index}" if gpu.index is not None else gpu.device)
+        for held in gpu.holders:
+            table.add_row(
+                Text(label, style="bold"), Text(time.strftime("%m-%d %H:%M", time.localtime(held.claim.since))),
+                Text(_printable(held.user)), Text(_printable(held.claim.task)), Text(_printable(held.claim.workspace)),
+            )  # fmt: skip
+            label = ""
+        if not gpu.holders:
+            table.add_row(Text(label, style="bold"), Text(""), Text("free", style="dim"), Text(""), Text(""))
+    if now.gpus:
+        console.print(table)
+    for rival in now.waiting:
+        count = sum(ask.count for ask in rival.asks)
+        what = "1 task waits" if count == 1 else f"{count} tasks wait"
+        print(f"{what} for a slot: {_printable(rival.user)}, {_printable(rival.workspace)}")
+    if now.note:
+        print(now.note if now.gpus else f"{now.note}; nobody holds a slot")
 
 
 def plan(done: Plan, *, dry: bool) -> None:

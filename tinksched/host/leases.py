@@ -14,7 +14,8 @@ and it is emptied before the lock is given back, so that a wrapper that comes la
 begins. Nothing can go stale: a killed process, a crashed scheduler, a lost tmux server all let go in the kernel.
 
 A lease whose file somebody deleted is written anew by its scheduler. The run's processes hold the old file, so the new
-one names them: it is live while they are, whoever holds it.
+one names them: it is live while they are, whoever holds it. And a scheduler that saw a lease keeps the file open, so it
+sees from the kernel's lock that the run still lives, whatever became of the name.
 
 The names carry the run ids, so a run that is killed by `kill -9` can't be mistaken for a later one. When a lease is
 let go, its writer's descriptor closes, which inotify reports as CLOSE_WRITE to all who wait for a slot; those who only
@@ -31,7 +32,7 @@ import os
 import pwd
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,8 @@ from .processes import Process
 FOLDER_VARIABLE = "TINKSCHED_LEASE_DIR"
 ADMISSION_SECONDS = 2.0  # it is held for milliseconds
 _ADMISSION = "admission"
+# Not blocking: somebody may have put a named pipe there. Read-only: that wakes nobody.
+_TO_LOOK = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class Leases:
             UsageError: it can't be made or isn't usable by everybody.
         """
         self.folder = folder or default_folder()
+        self._seen: dict[str, tuple[int, Held]] = {}  # leases of others: a descriptor of each, by file name
         self.prepare()
 
     @contextlib.contextmanager
@@ -215,6 +219,28 @@ class Leases:
                     found.append(Held(device, live[0], user_name(live[1])))
         return found
 
+    def occupants(self, devices: Iterable[str], own: Container[str]) -> list[Held]:
+        """For the desk: who is on these GPUs, also those whose files were deleted since the last look."""
+        found = self._live(devices, revoke=True)
+        names = {lease_file(held.device, held.claim.run_id): held for held in found}
+        for name, (descriptor, held) in list(self._seen.items()):
+            if name not in names and is_locked(descriptor):
+                found.append(held)
+            else:
+                os.close(descriptor)
+                del self._seen[name]
+        for name, held in names.items():
+            if held.claim.run_id not in own:
+                with contextlib.suppress(OSError):  # it is there; only its deletion would go unnoticed
+                    self._seen[name] = (os.open(self.folder / name, _TO_LOOK), held)
+        return found
+
+    def close(self) -> None:
+        """Close what is kept open of others' leases."""
+        for descriptor, _ in self._seen.values():
+            os.close(descriptor)
+        self._seen.clear()
+
     def _look(self, path: Path, *, revoke: bool) -> tuple[Claim, int] | None:
         """What a lease says if it is live. A dead one is revoked for good if `revoke` (needs the admission lock).
 
@@ -222,8 +248,7 @@ class Leases:
             OSError: nobody can say (this process is out of descriptors, say). That is never taken for dead.
         """
         try:
-            # Not blocking: somebody may have put a named pipe there.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(path, _TO_LOOK)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):  # gone meanwhile, or no file of ours
                 return None
@@ -234,11 +259,7 @@ class Leases:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return None
             claim, owner = _read_claim(descriptor, path), os.fstat(descriptor).st_uid
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return claim, owner
-            if any(process.alive() for process in claim.processes):
+            if is_locked(descriptor) or any(process.alive() for process in claim.processes):
                 return claim, owner
             if revoke:
                 _revoke(path, descriptor)
@@ -264,14 +285,14 @@ class Desk:
         self._leases = leases
         self._locks = locks  # the admission locks that are held: descriptors by device
 
-    def occupants(self) -> list[Held]:
-        """Who is on these GPUs. What is found dead is revoked.
+    def occupants(self, own: Container[str] = ()) -> list[Held]:
+        """Who is on these GPUs. What is found dead is revoked. `own` are the run ids that the caller counts itself.
 
         Raises:
             TinkschedError: nobody can say at present.
         """
         with _explained(self._leases.folder):
-            return self._leases._live(self._locks, revoke=True)
+            return self._leases.occupants(self._locks, own)
 
     def tenants(self, device: str, own: Iterable[str]) -> list[Tenant]:
         """Who else is on this GPU. `own` are the run ids that the caller counts itself."""
@@ -382,6 +403,15 @@ def _lock_until(descriptor: int, deadline: float) -> bool:
             return False
         time.sleep(pause)
         pause = min(pause * 2, 0.02)
+
+
+def is_locked(descriptor: int) -> bool:
+    """Whether somebody holds a lock. If not, this descriptor does, exclusively, until it is closed."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

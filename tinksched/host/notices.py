@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.fairness import Ask, Rival
-from .leases import user_name
+from .leases import is_locked, user_name
 
 _PREFIX = "waiting."
 _MOST_BYTES = 65536
@@ -111,20 +111,12 @@ def _read(path: Path) -> Heard | None:
         return None
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or not _is_held(descriptor):
+        if not stat.S_ISREG(status.st_mode) or not is_locked(descriptor):
             return None
         rival = _understand(os.pread(descriptor, _MOST_BYTES, 0), path.name.removeprefix(_PREFIX), status.st_uid)
         return Heard(rival, hash((status.st_mtime_ns, status.st_ino, rival))) if rival else None
     finally:
         os.close(descriptor)
-
-
-def _is_held(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
 
 
 def _understand(text: bytes, workspace_id: str, uid: int) -> Rival | None:

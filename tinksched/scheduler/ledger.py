@@ -81,6 +81,7 @@ class Ledger:
     def close(self) -> None:
         """Let go of the leases. Runs that go on hold theirs themselves."""
         self._turns.withdraw()
+        self._leases.close()
         for lease in self._held.values():
             lease.close()
 
@@ -144,7 +145,7 @@ class Ledger:
             desk = stack.enter_context(self._leases.admission(self._gpus.values()))
             if self._misses_leases():
                 self._restore_leases(desk, {ending.run.id for ending in endings})
-            return desk, desk.occupants()
+            return desk, desk.occupants(self.runs)
         except TinkschedError as error:
             self.wake_at = time.time() + DESK_SECONDS
             self._journal.say(f"nothing can be started at present: {error}")
