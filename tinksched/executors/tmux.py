@@ -10,7 +10,7 @@ from pathlib import Path
 from ..core.model import Run
 from ..host import processes
 from ..host.rundir import RunDir
-from ..host.tmux import RUN_OPTION, WORKSPACE_OPTION, NewSession, Pane, Tmux, TmuxError
+from ..host.tmux import RUN_OPTION, WORKSPACE_OPTION, NewSession, Pane, Tmux, TmuxError, TmuxSilent
 from .base import Handle, Refused, Wake, WrapperRuns, wrapper_command
 
 LINGER_SECONDS = 1.0
@@ -27,14 +27,16 @@ class TmuxExecutor(WrapperRuns):
 
     async def launch(self, runs: Sequence[Run]) -> Mapping[str, Handle | Refused]:
         """See the protocol. One client call for each run."""
-        launched: dict[str, Handle | Refused] = {}
         for run in runs:
             self.watch_status(run.directory)
-            try:
-                name, pane = self._create(run)
-            except TmuxError as error:
-                launched[run.id] = self._refused(run, error.message)
+        created = await asyncio.to_thread(self._create_all, runs)
+        launched: dict[str, Handle | Refused] = {}
+        for run in runs:
+            answer = created[run.id]
+            if isinstance(answer, TmuxError | TmuxSilent):
+                launched[run.id] = await asyncio.to_thread(self._refused, run, answer)
                 continue
+            name, pane = answer
             wrapper = processes.identify(pane.pid)
             if wrapper is not None:
                 self.watch(wrapper)
@@ -54,6 +56,18 @@ class TmuxExecutor(WrapperRuns):
             for pane in self._tmux.panes():
                 if pane.run in run_ids:
                     self._tmux.kill_session(pane.session_id)
+
+    def _create_all(self, runs: Sequence[Run]) -> dict[str, tuple[str, Pane] | TmuxError | TmuxSilent]:
+        """The sessions of all these runs. Once the server is silent, it is not asked for the rest."""
+        created: dict[str, tuple[str, Pane] | TmuxError | TmuxSilent] = {}
+        for run in runs:
+            try:
+                created[run.id] = self._create(run)
+            except TmuxError as error:
+                created[run.id] = error
+            except TmuxSilent as silent:
+                return {**{other.id: silent for other in runs}, **created}
+        return created
 
     def _create(self, run: Run) -> tuple[str, Pane]:
         """Create the run's session, under another name if somebody else has this one.
@@ -80,12 +94,17 @@ class TmuxExecutor(WrapperRuns):
         options = [(RUN_OPTION, run.id), (WORKSPACE_OPTION, self._workspace_id)]
         return NewSession(name, wrapper_command(run), run.work_dir, run.log, options)
 
-    def _refused(self, run: Run, why: str) -> Handle | Refused:
-        """A launch that failed half-way may have begun the run all the same."""
-        if RunDir(run.directory).take_back():
-            self._forget_sessions({run.id})
-            return Refused(why)
-        return Handle(run.id, run.directory, None, run.session)
+    def _refused(self, run: Run, error: TmuxError | TmuxSilent) -> Handle | Refused:
+        """A launch that failed half-way, or whose answer was lost, may have begun the run all the same.
+
+        If it has not, it never will: a session that a silent server makes later finds the run taken back.
+        """
+        if not RunDir(run.directory).take_back():
+            return Handle(run.id, run.directory, None, run.session)
+        if isinstance(error, TmuxError):
+            with contextlib.suppress(TmuxSilent):
+                self._forget_sessions({run.id})
+        return Refused(error.message, passing=isinstance(error, TmuxSilent))
 
 
 def _has_ended(there: Pane, run: Run) -> bool:

@@ -65,6 +65,8 @@ inner() {
         # What post_run returns changes nothing: the run has ended as its command did.
         [ ! -e "$run_dir/post_run" ] || (step post_run)
     fi
+    # Some program, perhaps this very run, may have deleted the folder meanwhile.
+    [ -d "$run_dir" ] || (umask 077 && mkdir -p -- "$run_dir")
     echo "$code" >"$run_dir/exit"
     exit "$code"
 }

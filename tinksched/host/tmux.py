@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import threading
 import time
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from .processes import RUN_ID_VARIABLE
 
 if TYPE_CHECKING:
     import libtmux
+    from libtmux.common import tmux_cmd
 
 OLDEST = (3, 2, "a")
 OLDEST_TEXT = "3.2a"
@@ -38,10 +40,15 @@ _GONE = (
     "no server running", "error connecting", "no current client", "no current target", "server exited", "lost server",
 )  # fmt: skip
 _PATIENCE = 10
+ANSWER_SECONDS = 10.0  # a server answers within milliseconds; one that is stopped (SIGSTOP) or hangs never does
 
 
 class TmuxError(TinkschedError):
     """tmux refused a command."""
+
+
+class TmuxSilent(TinkschedError):
+    """The server did not answer in time. Nobody knows what became of the command; it may still be obeyed later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,7 @@ class Tmux:
     def __init__(self, socket_name: str = "") -> None:
         self.socket_name = socket_name
         self._libtmux: libtmux.Server | None = None
+        self._asking: threading.Thread | None = None
 
     @property
     def _server(self) -> libtmux.Server:
@@ -89,17 +97,44 @@ class Tmux:
 
         Raises:
             TmuxError: tmux refused; the message is its own.
+            TmuxSilent: it gave no answer for ANSWER_SECONDS.
         """
         from libtmux.exc import LibTmuxException
 
         try:
             with _without_run_id():
-                answer = self._server.cmd("-u", *arguments)  # -u: names come back as they are in any locale
+                answer = self._ask("-u", *arguments)  # -u: names come back as they are in any locale
         except (LibTmuxException, OSError) as error:
             raise TmuxError(f"tmux can't be run: {error or type(error).__name__}") from None
         if answer.returncode != 0 or answer.stderr:
             raise TmuxError("tmux: " + "; ".join(answer.stderr or [f"exit code {answer.returncode}"]))
         return list(answer.stdout)
+
+    def _ask(self, *arguments: str) -> tmux_cmd:
+        """libtmux waits for ever, so it does it in a thread that can be given up. Nothing is asked until that ends."""
+        answers: list[tmux_cmd | BaseException] = []
+        server = self._server
+
+        def ask() -> None:
+            try:
+                answers.append(server.cmd(*arguments))
+            except BaseException as error:
+                answers.append(error)
+
+        if self._asking is not None and self._asking.is_alive():
+            raise _silent()
+        asking = threading.Thread(target=ask, daemon=True)
+        try:
+            asking.start()
+        except RuntimeError as error:  # too many threads on this machine
+            raise TmuxSilent(f"tmux can't be asked now: {error}") from None
+        asking.join(ANSWER_SECONDS)
+        if asking.is_alive():
+            self._asking = asking
+            raise _silent()
+        if isinstance(answers[0], BaseException):
+            raise answers[0]
+        return answers[0]
 
     def create(self, new: NewSession) -> Pane:
         """Create a session in one command sequence; its output is logged from the first byte.
@@ -146,7 +181,11 @@ class Tmux:
         return [pane for pane in panes if pane.run or pane.workspace]
 
     def pane_of(self, session: str) -> Pane | None:
-        """The pane of the session with exactly this name; None if there is none."""
+        """The pane of the session with exactly this name; None if there is none.
+
+        Raises:
+            TmuxSilent: nobody can tell.
+        """
         try:
             (line,) = self.call("display-message", "-p", "-t", f"={session}:", _PANE_FORMAT)[:1]
             return _pane(line)
@@ -163,7 +202,11 @@ class Tmux:
             raise
 
     def kill_session(self, session_id: str) -> None:
-        """Close a session by its id; one that is gone already is fine."""
+        """Close a session by its id; one that is gone already is fine.
+
+        Raises:
+            TmuxSilent: nobody knows whether it was closed.
+        """
         with contextlib.suppress(TmuxError):
             self.call("kill-session", "-t", session_id)
 
@@ -253,6 +296,13 @@ def _append_to(log: str) -> str:
     """
     quoted = shlex.quote(str(Path(log))).replace("#[", "#''[")
     return f"exec cat >>{quoted}".replace("#", "##").replace("%", "%%")
+
+
+def _silent() -> TmuxSilent:
+    return TmuxSilent(
+        f"tmux gave no answer for {ANSWER_SECONDS:.0f} seconds",
+        hint="its server may be stopped or hang: look for it with `pgrep -a tmux`",
+    )
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ class Ending:
     reason: Reason | None
     exit_code: int | None
     at: float
+    passing: bool = False  # it never began because the machine could not, now: no fault of the task's
 
 
 @dataclass(frozen=True, slots=True)

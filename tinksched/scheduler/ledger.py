@@ -183,7 +183,7 @@ class Ledger:
     def _give_back(self, tx: Transaction, task: Task, ending: Ending) -> None:
         """Queue a task again whose run never began; give up on one that never begins, whatever is tried."""
         assert ending.reason is not None
-        times = self._never_began.get(task.id, 0) + 1
+        times = self._never_began.get(task.id, 0) + (not ending.passing)
         queued = tx.apply(task, GaveBack(ending.reason))
         if times >= NEVER_BEGAN_LIMIT:
             why = f"{times} launches in a row never began ({ending.reason.detail.get('why', '')})"
@@ -317,7 +317,7 @@ class Ledger:
         self._ended.append(run.id)
         self.runs.pop(run.id, None)
         if ending.outcome is None:
-            self._never_began[run.task_id] = self._never_began.get(run.task_id, 0) + 1
+            self._never_began[run.task_id] = self._never_began.get(run.task_id, 0) + (not ending.passing)
             RunDir(run.directory).remove()
         else:
             self._never_began.pop(run.task_id, None)

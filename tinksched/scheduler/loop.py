@@ -44,6 +44,8 @@ BLIND_SECONDS = 0.5  # how often to look at runs that the kernel can't report
 TIDY_SECONDS = 1.0  # after an end, until tmux has surely passed on the last output
 BACK_OFF_SECONDS = 1.0
 ECHO_SECONDS = 0.05
+HOLD_SECONDS = 10.0  # the longest time between two attempts to launch on a machine that is short of something
+FLOOD_SECONDS = 1.0  # how often to look at the logs while one of them grows too fast
 STUCK_SECONDS = 30.0  # until ending a run is tried again whose processes would not die
 _LEASE_EVENTS = inotify.CLOSE_WRITE | inotify.DELETE | inotify.DELETE_SELF | inotify.MOVE_SELF
 
@@ -88,10 +90,16 @@ class Scheduler:
         self._dead: dict[str, bool] = {}  # ended on request until that is on record; whether they had ended before
         self._threads = ThreadPoolExecutor(max_workers=64)  # runs that are being ended wait there
         self._back_off = False  # after a failure that looking again at once would only repeat
+        self._launch_at = (
+            0.0  # monotonic; no launches before, because the last ones found the machine short of something
+        )
+        self._held_for = 0.0
         self._stuck: dict[str, float] = {}  # could not be ended, and when to try again (monotonic)
         self._reaped: dict[str, tuple[str, ...]] = {}  # processes that outlived them and were killed
         self._tidy_at: float | None = None  # monotonic
         self._look_at_logs = 0.0  # monotonic
+        self._flooded = False  # whether a log was too long at the last look
+        self._logs_of_ended: list[tuple[str, str | None]] = []  # by task, to be looked at once more
         self._interrupted = False
         self._terminated = False
 
@@ -177,6 +185,10 @@ class Scheduler:
         seconds += [at - time.time() for at in (*times, self._ledger.wake_at) if at is not None]
         if self._tidy_at is not None:
             seconds.append(self._tidy_at - time.monotonic())
+        if self._launch_at > time.monotonic():
+            seconds.append(self._launch_at - time.monotonic())
+        if self._ledger.runs and self._flooded:
+            seconds.append(self._look_at_logs - time.monotonic())
         if self._executor.blind:
             seconds.append(BLIND_SECONDS)
         with contextlib.suppress(asyncio.TimeoutError):
@@ -216,7 +228,8 @@ class Scheduler:
         self._end_overdue()
         endings = await self._endings()
         try:
-            new = self._ledger.commit(endings, launching=self._launching and not self._stopped())
+            held = time.monotonic() < self._launch_at
+            new = self._ledger.commit(endings, launching=self._launching and not held and not self._stopped())
         except TinkschedError as error:
             self._back_off = True
             self._journal.say(f"nothing was changed, and it is tried again later: {error}")
@@ -239,18 +252,25 @@ class Scheduler:
         for run in new:
             answer = launched[run.id]
             if isinstance(answer, Refused) and answer.passing:
-                self._back_off = True
+                self._hold_launches()
                 reason = Reason(ReasonCode.NEVER_BEGAN, {"why": answer.why})
-                refused.append(Ending(run, None, reason, None, time.time()))
+                refused.append(Ending(run, None, reason, None, time.time(), passing=True))
             elif isinstance(answer, Refused):
                 reason = Reason(ReasonCode.LAUNCH_FAILED, {"why": answer.why})
                 refused.append(Ending(run, Outcome.FAILED, reason, None, time.time()))
             else:
                 self._ledger.record_launch(run, answer)
+                self._held_for = 0.0
         if refused:
             self._ledger.commit(refused, launching=False)
             self._forget(refused)
             self._wake_up()  # their slots are free again
+
+    def _hold_launches(self) -> None:
+        """The machine can't launch anything now: try again after a second, then ever later. All else goes on."""
+        if time.monotonic() >= self._launch_at:
+            self._held_for = min(max(BACK_OFF_SECONDS, 2 * self._held_for), HOLD_SECONDS)
+            self._launch_at = time.monotonic() + self._held_for
 
     def _follow_settings(self) -> None:
         """Use an edited configuration from the next launch on. Executor, names and log folder stay as they began."""
@@ -290,20 +310,26 @@ class Scheduler:
 
     def _forget(self, endings: Sequence[Ending]) -> None:
         for ending in endings:
+            self._logs_of_ended.append((ending.run.task, ending.run.log))
             self._reaped.pop(ending.run.id, None)
             self._stuck.pop(ending.run.id, None)
             self._dead.pop(ending.run.id, None)
             self._tidy_soon()
 
     def _shorten_logs(self) -> None:
-        """At most once every check_interval: logs that are too long lose their middle."""
+        """Once every check_interval, and soon again after one that was: logs that are too long lose their middle."""
         now = time.monotonic()
         if now < self._look_at_logs:
             return
-        self._look_at_logs = now + self._settings.check_interval
-        for run in self._ledger.runs.values():
-            if run.log is not None and shorten(Path(run.log), self._settings.log_max_size):
-                self._journal.say(f"{run.task}: its log was longer than log_max_size, so its middle was cut out")
+        cut = [self._shorten(run.task, run.log) for run in self._ledger.runs.values()]
+        self._flooded = True in cut
+        self._look_at_logs = now + (FLOOD_SECONDS if self._flooded else self._settings.check_interval)
+
+    def _shorten(self, task: str, log: str | None) -> bool:
+        cut = log is not None and shorten(Path(log), self._settings.log_max_size)
+        if cut:
+            self._journal.say(f"{task}: its log was longer than log_max_size, so its middle was cut out")
+        return cut
 
     # -- ending runs
 
@@ -371,6 +397,8 @@ class Scheduler:
         Not before TIDY_SECONDS after an end: closing a session drops what tmux has not yet passed on to the log.
         """
         self._tidy_at = None
+        while self._logs_of_ended:
+            self._shorten(*self._logs_of_ended.pop())
         with contextlib.suppress(TinkschedError, OSError):
             kept = self._store.recently_ended(self._settings.keep_sessions)
             if self._settings.cleanup_on_complete:
