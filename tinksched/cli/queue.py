@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import NothingToActOn, TinkschedError, UsageError
-from ..operations import control, daemon, waiting
+from ..operations import control, daemon, strays, waiting
 from ..operations import start as starting
 from ..operations.start import Plan, Wish
 from ..operations.status import status as status_of
@@ -128,7 +128,7 @@ def stop(context: typer.Context, workspace: WorkspaceOption = None, config: Conf
 def kill_all(context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
     """The emergency stop: end the scheduler and every run of this workspace, now. Asks nothing."""
     found = find(context, workspace, config, last_good=True)
-    if not found.state.exists:
+    if not found.state.exists and not strays.find(found.settings, found.state, None):
         print("nothing to kill: nothing was ever queued here")
         return
     with found.open() as opened:
@@ -185,7 +185,8 @@ def _foreground(found: Workspace, opened: OpenWorkspace, plan: Plan) -> int:
             "a scheduler runs already, and has been told of what is new", hint="tinksched stop ends it; or use --wait"
         )
     serve(opened.settings, opened.state, opened.home)
-    return _report(found, opened, batch)
+    with found.open() as again:  # the state may have been deleted and put back meanwhile
+        return _report(found, again, batch)
 
 
 def _wait(found: Workspace, opened: OpenWorkspace, batch: list[str]) -> int:

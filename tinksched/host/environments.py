@@ -44,6 +44,19 @@ def load(folder: Path, name: str) -> dict[str, str]:
     return {str(key): str(value) for key, value in record.items()}
 
 
+def put_back(folder: Path, name: str, environment: Mapping[str, str]) -> bool:
+    """Store an environment in the place of one that was deleted. False if that is there.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if (folder / name).exists():
+        return False
+    write_private(folder / name, json.dumps(dict(environment), sort_keys=True).encode())
+    return True
+
+
 def _holds(path: Path, content: bytes) -> bool:
     """Whether the file is there as a whole: a machine that lost power may have left the name alone."""
     try:

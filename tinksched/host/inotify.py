@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 MODIFY = 0x2
+ATTRIB = 0x4  # also the number of names, which deleting changes
 CLOSE_WRITE = 0x8
 MOVED_TO = 0x80
 CREATE = 0x100

@@ -95,6 +95,16 @@ class RunDir:
         """Whether `pre_run` failed, so that the command was not started."""
         return self._line("failed") is not None
 
+    def put_back(self, pid: int | None) -> None:
+        """Make the folder of a run again that has begun, so that its wrapper can write how it ended.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            write_private(self.path / "began", f"{pid or 0}\n".encode())
+
     def remove(self) -> None:
         """Delete the folder; the run has ended and its end is on record."""
         with contextlib.suppress(OSError):

@@ -135,6 +135,20 @@ def read_home(state: StateDir) -> Home | None:
         ) from None
 
 
+def put_back(state: StateDir, home: Home) -> None:
+    """Make the folder again that was deleted while somebody worked with it. What is there now stays as it is.
+
+    Raises:
+        OSError: it can't be made, or a link stands in its place.
+    """
+    if state.path.is_symlink():
+        raise OSError(f"{state.path} is a link now")
+    state.path.mkdir(mode=0o700, exist_ok=True)
+    for folder in (state.runs, state.environments):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    _write_home(state, home, new=True)
+
+
 class SchedulerLock:
     """Held by a process for as long as it is the workspace's only scheduler.
 
@@ -165,6 +179,17 @@ class SchedulerLock:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def is_deleted(self) -> bool:
+        """Whether the file that this process has locked is no longer in its place, so that the lock guards nothing.
+
+        Raises:
+            PermissionError: the folder can't be read.
+        """
+        try:
+            return not os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return True
 
     def is_held(self) -> bool:
         """Whether a scheduler runs, this process included."""

@@ -16,7 +16,7 @@ from ..errors import NothingToActOn, TinkschedError, UsageError
 from ..host import processes, wake
 from ..host.processes import Process
 from ..scheduler.starting import STOPPED
-from . import daemon, selection
+from . import daemon, selection, strays
 from .start import requeue
 from .workspace import OpenWorkspace, actor, user_name
 
@@ -77,8 +77,11 @@ def kill_all(opened: OpenWorkspace) -> Killed:
             tx.request(task, Request.KILL_ALL, user_name())
     was_running = _end_scheduler(opened, kill=True)
     _await_requests(opened, {task.id for task in active})
+    unknown = strays.find(opened.settings, opened.state, opened.store)
     stuck = tuple(task.name for task in opened.store.active_tasks())
-    ended = tuple(task.name for task in active if task.name not in stuck)
+    stuck += strays.end(unknown, opened.settings.stop_grace)
+    names = (*(task.name for task in active), *(stray.task for stray in unknown))
+    ended = tuple(name for name in names if name not in stuck)
     wake.announce(opened.state.path)
     return Killed(was_running, ended, tuple(task.name for task in queued), stuck)
 

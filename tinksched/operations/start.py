@@ -22,7 +22,7 @@ from ..host.gpus import lease_name
 from ..host.rundir import write_private
 from ..scheduler.starting import STOPPED, run_session
 from ..store import NewTask
-from . import preflight, programs, selection
+from . import preflight, programs, selection, strays
 from .programs import Commit, Programs
 from .selection import TaskConfig
 from .workspace import LAST_GOOD, OpenWorkspace, Workspace, actor
@@ -111,6 +111,7 @@ def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
         TinkschedError: something is wrong; nothing was queued.
     """
     prepared.refuse_collisions(opened.store.tasks())
+    strays.refuse(opened.settings, opened.state, opened.store)
     try:
         reference = environments.save(opened.state.environments, prepared.programs.environment)
     except OSError as error:

@@ -31,11 +31,12 @@ from ..host.completion import marker_identity
 from ..host.gpus import Device, lease_name
 from ..host.processes import Process
 from ..host.rundir import RunDir
-from ..host.statedir import Home, StateDir
+from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import Store
 from .devices import resolve_gpus
 from .disk import shorten
 from .endings import Ending, ending_of
+from .guard import Guard
 from .journal import Journal
 from .ledger import Ledger
 from .starting import STOPPED
@@ -58,6 +59,7 @@ class Result:
     terminated: bool  # by a signal: nobody wants another one to take over
     counts: Mapping[str, int]
     impossible: int  # queued tasks that can't ever start on the GPUs that there are
+    deleted: bool | None = None  # the state was deleted meanwhile; whether all that was known is back in its place
 
 
 class Scheduler:
@@ -70,6 +72,7 @@ class Scheduler:
         home: Home,
         gpus: Sequence[Device],
         journal: Journal,
+        lock: SchedulerLock,
         *,
         launching: bool = True,
     ) -> None:
@@ -78,6 +81,7 @@ class Scheduler:
         self._read_as = marker_identity(settings.file)
         self._state = state
         self._journal = journal
+        self._guard = Guard(state, home, lock, journal)
         self._launching = launching
         self._store = Store(state.database)
         self._ledger = Ledger(settings, state, home, self._store, journal)
@@ -122,6 +126,9 @@ class Scheduler:
             while True:
                 # Clear first, look afterwards: what arrives in between wakes the next tick.
                 self._woken.clear()
+                if self._guard.is_deleted(self._store):
+                    back = self._guard.put_back(self._store, self._ledger.runs.values())
+                    return Result(False, False, self._store.counts(), 0, back)
                 await self._tick()
                 if self._is_over():
                     for ending in self._stopping.values():
@@ -130,22 +137,22 @@ class Scheduler:
                 await self._sleep()
 
     def _listen(self, stack: contextlib.ExitStack, loop: asyncio.AbstractEventLoop) -> None:
-        def watch(source: wake.Receiver | inotify.Watch, heard: Callable[[], None]) -> None:
+        def watch(source: wake.Receiver | inotify.Watch, heard: Callable[[], None] | None = None) -> None:
+            def told() -> None:
+                source.clear()
+                self._wake_up()
+
             stack.callback(source.close)
-            loop.add_reader(source.fileno(), heard)
+            loop.add_reader(source.fileno(), heard or told)
             stack.callback(loop.remove_reader, source.fileno())
 
-        receiver = wake.Receiver(self._state.path, wake.WAKE)
-
-        def told() -> None:
-            receiver.clear()
-            self._wake_up()
-
-        watch(receiver, told)
+        watch(wake.Receiver(self._state.path, wake.WAKE))
         with contextlib.suppress(OSError):  # out of inotify instances: check_interval is the net
             leases = inotify.Watch()
             watch(leases, functools.partial(self._leases_changed, leases))
             leases.add(self._ledger.lease_folder, _LEASE_EVENTS)
+        with contextlib.suppress(OSError):
+            watch(self._guard.watch())
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._signalled, number)
             stack.callback(loop.remove_signal_handler, number)
@@ -323,7 +330,8 @@ class Scheduler:
             return
         cut = [self._shorten(run.task, run.log) for run in self._ledger.runs.values()]
         self._flooded = True in cut
-        self._look_at_logs = now + (FLOOD_SECONDS if self._flooded else self._settings.check_interval)
+        interval = self._settings.check_interval
+        self._look_at_logs = now + (min(FLOOD_SECONDS, interval) if self._flooded else interval)
 
     def _shorten(self, task: str, log: str | None) -> bool:
         cut = log is not None and shorten(Path(log), self._settings.log_max_size)

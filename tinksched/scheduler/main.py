@@ -29,9 +29,13 @@ def serve(settings: Settings, state: StateDir, home: Home) -> Result | None:
                 wake.announce(state.path, b"ready")
                 return None
             try:
-                result = asyncio.run(_begin(settings, state, home, journal).run())
+                result = asyncio.run(_begin(settings, state, home, journal, lock).run())
             finally:
                 lock.release()
+            if result.deleted is not None:
+                if result.deleted:
+                    continue  # what was known is in its place again
+                return result
             # What was asked for after the last look, and before the lock was free, is nobody's but ours.
             if result.terminated or not _wanted_again(state, result):
                 _farewell(journal, result)
@@ -48,20 +52,20 @@ def settle_requests(settings: Settings, state: StateDir, home: Home) -> bool:
         return False
     journal = _journal(settings, home, screen=False)
     try:
-        asyncio.run(Scheduler(settings, state, home, [], journal, launching=False).run())
+        asyncio.run(Scheduler(settings, state, home, [], journal, lock, launching=False).run())
     finally:
         lock.release()
         journal.close()
     return True
 
 
-def _begin(settings: Settings, state: StateDir, home: Home, journal: Journal) -> Scheduler:
+def _begin(settings: Settings, state: StateDir, home: Home, journal: Journal, lock: SchedulerLock) -> Scheduler:
     resolved = resolve_gpus(settings)
     slots = settings.max_jobs_per_gpu
     note = f" ({resolved.note})" if resolved.note else ""
     indices = ", ".join(str(gpu.index) for gpu in resolved.gpus)
     journal.say(f"tinksched works on {settings.workspace}: GPU {indices}, {slots} slot{'s' * (slots > 1)} each{note}")
-    return Scheduler(settings, state, home, resolved.gpus, journal)
+    return Scheduler(settings, state, home, resolved.gpus, journal, lock)
 
 
 def _journal(settings: Settings, home: Home, *, screen: bool = True) -> Journal:

@@ -52,6 +52,19 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     return connection
 
 
+def connect_new(path: Path) -> sqlite3.Connection:
+    """A private new file without tables, for a copy of another database.
+
+    Raises:
+        OSError, sqlite3.Error: it can't be made.
+    """
+    path.unlink(missing_ok=True)
+    _create_private(path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
     """One write transaction: all of it is on disk when the block ends, or nothing of it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ..core.model import Outcome, Request, Run, Task, TaskSpec, TaskState
 from ..core.relations import Fate
 from ..errors import Conflict, StoreError
 from . import records
-from .database import connect, transaction
+from .database import connect, connect_new, transaction
 
 _NOTHING: Mapping[str, object] = {}
 _PATHS = (  # what holds paths: the columns that are one, and those that are JSON with some in it
@@ -64,10 +65,43 @@ class Store:
         """
         self.path = path
         self._connection = connect(path, create=create)
+        self._file = path.stat()
 
     def close(self) -> None:
         """Give the file back."""
         self._connection.close()
+
+    def is_deleted(self) -> bool:
+        """Whether the file that is open here is no longer in its place.
+
+        Raises:
+            PermissionError: its folder can't be read.
+        """
+        try:
+            return not os.path.samestat(self._file, self.path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+
+    def put_back(self) -> bool:
+        """Write everything that was committed to a new file in place of the deleted one. False if one is there again.
+
+        Raises:
+            StoreError: it can't be written.
+        """
+        aside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        try:
+            with contextlib.closing(connect_new(aside)) as copy:
+                self._connection.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")  # so that this one file is all of it
+            try:
+                os.link(aside, self.path)
+            except FileExistsError:
+                return False
+            finally:
+                aside.unlink()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{self.path}: the state database can't be put back: {error}") from None
+        return True
 
     def __enter__(self) -> Store:
         return self
