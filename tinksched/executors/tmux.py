@@ -10,7 +10,7 @@ from pathlib import Path
 from ..core.model import Run
 from ..host import processes
 from ..host.rundir import RunDir
-from ..host.tmux import RUN_OPTION, WORKSPACE_OPTION, NewSession, Pane, Tmux, TmuxError, TmuxSilent
+from ..host.tmux import RUN_OPTION, WORKSPACE_OPTION, NewSession, Pane, Tmux, TmuxError, TmuxSilent, is_taken
 from .base import Handle, Refused, Wake, WrapperRuns, wrapper_command
 
 LINGER_SECONDS = 1.0
@@ -80,6 +80,8 @@ class TmuxExecutor(WrapperRuns):
                 return name, self._tmux.create(self._session(run, name))
             except TmuxError as error:
                 there = self._tmux.pane_of(name)
+                if there is None and is_taken(error):
+                    continue
                 if there is None:
                     raise error
             if there.run == run.id:

@@ -245,6 +245,11 @@ def is_gone(error: TmuxError) -> bool:
     return any(text in error.message for text in _GONE)
 
 
+def is_taken(error: TmuxError) -> bool:
+    """Whether the error means that a session had the wanted name. It may be gone by now."""
+    return "duplicate session" in error.message
+
+
 def require() -> None:
     """Make sure that there is a tmux that is new enough.
 

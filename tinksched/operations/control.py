@@ -60,6 +60,7 @@ def stop(opened: OpenWorkspace) -> Stopped:
     with opened.store.transaction(actor("stop"), time.time()) as tx:
         tx.set_fact(STOPPED, f"by {user_name()}")
     was_running = _end_scheduler(opened, kill=False)
+    _hand_over(opened)
     running = tuple(task.name for task in opened.store.active_tasks())
     return Stopped(was_running, running, len(opened.store.queue()))
 
@@ -82,6 +83,7 @@ def kill_all(opened: OpenWorkspace) -> Killed:
     stuck += strays.end(unknown, opened.settings.stop_grace)
     names = (*(task.name for task in active), *(stray.task for stray in unknown))
     ended = tuple(name for name in names if name not in stuck)
+    _hand_over(opened)
     wake.announce(opened.state.path)
     return Killed(was_running, ended, tuple(task.name for task in queued), stuck)
 
@@ -152,6 +154,8 @@ def _end_scheduler(opened: OpenWorkspace, *, kill: bool) -> bool:
     deadline = time.monotonic() + STOP_SECONDS
     was_running = False
     while daemon.nudge(opened):
+        if opened.store.fact(STOPPED) is None:  # a `start` took it back: what runs now is what it asked for
+            break
         was_running = True
         holder = opened.lock.holder()
         if holder is None:  # it has just taken the lock, or just given it back
@@ -190,8 +194,8 @@ def _await_requests(opened: OpenWorkspace, ids: set[int]) -> None:
 
 
 def _hand_over(opened: OpenWorkspace) -> None:
-    """A `start` that came while we held the scheduler's lock believed that we were the scheduler."""
-    if opened.store.fact(STOPPED) is None and opened.store.has_queue():
+    """A `start` that came while we held the scheduler's lock, or ended its holder, believed that one works for it."""
+    if opened.store.fact(STOPPED) is None and (opened.store.has_queue() or opened.store.active_tasks()):
         daemon.ensure(opened)
 
 

@@ -14,7 +14,7 @@ from ..errors import TinkschedError
 from ..host import processes, wake
 from ..host.processes import Process
 from ..host.rundir import exec_script, write_private
-from ..host.tmux import WORKSPACE_OPTION, NewSession, Tmux, TmuxError
+from ..host.tmux import WORKSPACE_OPTION, NewSession, Tmux, TmuxError, is_taken
 from ..scheduler.starting import Logs, current_environment, scheduler_session
 from .workspace import OpenWorkspace
 
@@ -84,6 +84,8 @@ def _start_in_tmux(opened: OpenWorkspace) -> tuple[str, Process | None]:
             break
         except TmuxError as error:
             there = tmux.pane_of(name)
+            if there is None and is_taken(error):
+                continue
             if there is None:
                 raise error
         process = processes.identify(there.pid)

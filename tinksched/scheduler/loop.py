@@ -269,9 +269,17 @@ class Scheduler:
                 self._ledger.record_launch(run, answer)
                 self._held_for = 0.0
         if refused:
+            self._record_refused(refused)
+
+    def _record_refused(self, refused: Sequence[Ending]) -> None:
+        try:
             self._ledger.commit(refused, launching=False)
-            self._forget(refused)
-            self._wake_up()  # their slots are free again
+        except TinkschedError as error:  # they were taken back, which the next look at them will show
+            self._back_off = True
+            self._journal.say(f"what could not be launched could not be recorded, and that is tried again: {error}")
+            return
+        self._forget(refused)
+        self._wake_up()  # their slots are free again
 
     def _hold_launches(self) -> None:
         """The machine can't launch anything now: try again after a second, then ever later. All else goes on."""
