@@ -406,7 +406,8 @@ def test_zombies_of_a_run_are_not_counted(started: Any, run_id: str) -> None:
 
 @pytest.mark.parametrize("before", [{"OLD_TINKSCHED_RUN_ID": "x"}, {"NOTE": "see TINKSCHED_RUN_ID="}])
 def test_other_variables_that_mention_the_name_hide_nothing(started: Any, run_id: str, before: dict[str, str]) -> None:
-    child = started("cat", **before, TINKSCHED_RUN_ID=run_id)
+    child = started("sh", "-c", "echo up; read -r _", **before, TINKSCHED_RUN_ID=run_id)
+    child.lines(1)  # in the middle of an exec, a process has no environment
     assert pids(of_runs([run_id])[run_id]) == {child.process.pid}
 
 

@@ -151,10 +151,7 @@ class Leases:
 
     def of_workspace(self, workspace: str) -> list[Claim]:
         """The live leases that runs of this workspace hold, by what the leases say; each run once."""
-        with os.scandir(self.folder) as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.endswith(f".{_ADMISSION}"))
-        looks = [self._look(self.folder / name, revoke=False) for name in names]
-        claims = [look[0] for look in looks if look is not None and look[0].workspace == workspace]
+        claims = [held.claim for held in self.look() if held.claim.workspace == workspace]
         return list({claim.run_id: claim for claim in claims}.values())
 
     def release(self, path: Path, devices: Sequence[str], run_id: str) -> None:

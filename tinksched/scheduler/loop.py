@@ -94,9 +94,7 @@ class Scheduler:
         self._dead: dict[str, bool] = {}  # ended on request until that is on record; whether they had ended before
         self._threads = ThreadPoolExecutor(max_workers=64)  # runs that are being ended wait there
         self._back_off = False  # after a failure that looking again at once would only repeat
-        self._launch_at = (
-            0.0  # monotonic; no launches before, because the last ones found the machine short of something
-        )
+        self._launch_at = 0.0  # monotonic; before, the machine is too short of something to launch
         self._held_for = 0.0
         self._stuck: dict[str, float] = {}  # could not be ended, and when to try again (monotonic)
         self._reaped: dict[str, tuple[str, ...]] = {}  # processes that outlived them and were killed
