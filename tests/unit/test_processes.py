@@ -54,6 +54,12 @@ class Started:
         self.process = subprocess.Popen(
             command, env={**PATH, **environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        # `Popen` returns in the middle of the exec: for a few microseconds more, the process has no environment.
+        # (It may also have none at all, by `env -i`.)
+        late = time.monotonic() + 0.05
+        with contextlib.suppress(OSError):  # it has ended already
+            while time.monotonic() < late and not Path(f"/proc/{self.process.pid}/environ").read_bytes():
+                os.sched_yield()
 
     @property
     def identity(self) -> Process:
