@@ -70,9 +70,14 @@ class ReasonCode(str, enum.Enum):
     MARKER_DESPITE_EXIT = "marker_despite_exit"
     NO_MARKER = "no_marker"
     KILLED_BY_SIGNAL = "killed_by_signal"
+    TERMINAL_CLOSED = "terminal_closed"
     LEFTOVERS_KILLED = "leftovers_killed"
     LAUNCH_FAILED = "launch_failed"
+    OUT_OF_MEMORY = "out_of_memory"
     NO_EXIT_STATUS = "no_exit_status"
+    WRAPPER_KILLED = "wrapper_killed"
+    SESSION_GONE = "session_gone"
+    TMUX_GONE = "tmux_gone"
     MACHINE_RESTARTED = "machine_restarted"
     INTERRUPTED = "interrupted"
     CANCELLED_BY_USER = "cancelled_by_user"
@@ -103,9 +108,14 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.MARKER_DESPITE_EXIT: "it wrote its completion marker and then ended with exit code {code}",
     ReasonCode.NO_MARKER: "exit code 0, but no fresh completion marker (require_marker)",
     ReasonCode.KILLED_BY_SIGNAL: "exit code {code} (signal {signal})",
+    ReasonCode.TERMINAL_CLOSED: "exit code {code} (signal HUP: its tmux session or the tmux server was ended)",
     ReasonCode.LEFTOVERS_KILLED: "processes that outlived it were killed: {names}",
     ReasonCode.LAUNCH_FAILED: "could not be launched: {why}",
     ReasonCode.NO_EXIT_STATUS: "it is gone and left no exit status{why}",
+    ReasonCode.OUT_OF_MEMORY: "{how}; the kernel killed {count} for want of memory while it ran (see dmesg)",
+    ReasonCode.WRAPPER_KILLED: "its wrapper was killed by signal {signal}, and it left no exit status",
+    ReasonCode.SESSION_GONE: "its tmux session is gone, and it left no exit status",
+    ReasonCode.TMUX_GONE: "its tmux server is gone, and it left no exit status",
     ReasonCode.MACHINE_RESTARTED: "the machine restarted while it ran",
     ReasonCode.INTERRUPTED: "interrupted with Ctrl-C in its session",
     ReasonCode.CANCELLED_BY_USER: "cancelled by {user}",
@@ -213,6 +223,7 @@ class RunRecord:
     port: int | None = None
     old_marker: str = ""
     old_marker_before: str | None = None
+    oom_kills: int | None = None  # of the host since its boot, when the run was prepared
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,10 @@ class NeverBegan:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """Nothing of the run is left, and it left no exit status."""
+    """Nothing of the run is left, and it left no exit status. What is known of its wrapper's end: mostly nothing."""
+
+    signal: int | None = None  # that killed it
+    lost: str = ""  # what it ran in and is gone too: "session" or "server" (of tmux)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,10 @@ class WrapperRuns:
         # What has not begun by now shall not begin later, when nobody expects it any more.
         if folder.path.is_dir() and folder.take_back():
             return NeverBegan("its wrapper was gone before it began")
+        return self.gone(handle)
+
+    def gone(self, handle: Handle) -> Gone:
+        """What is known of the end of a run of which nothing is left."""
         return Gone()
 
     def _wrapper_lives(self, handle: Handle) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from ..core.model import Run
 from ..host import processes
 from ..host.rundir import RunDir
-from .base import Handle, Observation, Refused, Wake, WrapperRuns, began_process, wrapper_command
+from .base import Gone, Handle, Observation, Refused, Wake, WrapperRuns, began_process, wrapper_command
 
 PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT)
 
@@ -25,6 +25,7 @@ class LocalExecutor(WrapperRuns):
     def __init__(self, wake: Wake) -> None:
         super().__init__(wake)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._killed_by: dict[str, int] = {}  # the signals that ended wrappers; not above 0: none did
 
     async def launch(self, runs: Sequence[Run]) -> Mapping[str, Handle | Refused]:
         """See the protocol."""
@@ -50,14 +51,22 @@ class LocalExecutor(WrapperRuns):
     async def observe(self, handles: Sequence[Handle]) -> Mapping[Handle, Observation]:
         """See the protocol; ended children are reaped on the way."""
         for run_id, child in list(self._children.items()):
-            if child.poll() is not None:
+            code = child.poll()
+            if code is not None:
                 del self._children[run_id]
+                self._killed_by[run_id] = -code if code < 0 else code - 128
         return await super().observe(handles)
 
     async def forget(self, handles: Sequence[Handle]) -> None:
         """See the protocol."""
         for handle in handles:
+            self._killed_by.pop(handle.run_id, None)
             RunDir(handle.directory).remove()
+
+    def gone(self, handle: Handle) -> Gone:
+        """See `WrapperRuns`. Only who launched a run can know."""
+        number = self._killed_by.get(handle.run_id, 0)
+        return Gone(signal=number if number > 0 else None)
 
 
 def _spawn(run: Run) -> subprocess.Popen[bytes]:

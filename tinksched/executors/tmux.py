@@ -11,7 +11,7 @@ from ..core.model import Run
 from ..host import processes
 from ..host.rundir import RunDir
 from ..host.tmux import RUN_OPTION, WORKSPACE_OPTION, NewSession, Pane, Tmux, TmuxError, TmuxSilent, is_taken
-from .base import Handle, Refused, Wake, WrapperRuns, wrapper_command
+from .base import Gone, Handle, Refused, Wake, WrapperRuns, wrapper_command
 
 LINGER_SECONDS = 1.0
 _SUFFIXES = 50  # how many sessions of others may have the names that a run would like
@@ -50,6 +50,17 @@ class TmuxExecutor(WrapperRuns):
         await asyncio.to_thread(self._forget_sessions, {handle.run_id for handle in handles})
         for handle in handles:
             RunDir(handle.directory).remove()
+
+    def gone(self, handle: Handle) -> Gone:
+        """See `WrapperRuns`. The session of a run that was killed is kept, and knows by which signal."""
+        try:
+            panes = self._tmux.panes()
+            if not panes and not self._tmux.is_running():
+                return Gone(lost="server")
+        except (TmuxError, TmuxSilent):
+            return Gone()
+        found = next((pane for pane in panes if pane.run == handle.run_id), None)
+        return Gone(lost="session") if found is None else Gone(signal=found.signal)
 
     def _forget_sessions(self, run_ids: set[str]) -> None:
         with contextlib.suppress(TmuxError):  # without a tmux there are no sessions

@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import threading
 import time
 import unicodedata
@@ -34,7 +35,10 @@ RUN_OPTION = "@tinksched_run"
 WORKSPACE_OPTION = "@tinksched_workspace"
 COLUMNS, LINES = 200, 50
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-_FIELDS = ("session_id", "pane_id", "pane_pid", "pane_dead", "pane_pipe", RUN_OPTION, WORKSPACE_OPTION)
+_FIELDS = (
+    "session_id", "pane_id", "pane_pid", "pane_dead", "pane_pipe", RUN_OPTION, WORKSPACE_OPTION,
+    "pane_dead_status", "pane_dead_signal",
+)  # fmt: skip
 _PANE_FORMAT = "|".join(f"#{{{field}}}" for field in _FIELDS)
 _GONE = (
     "no server running", "error connecting", "no current client", "no current target", "server exited", "lost server",
@@ -62,6 +66,7 @@ class Pane:
     piped: bool = False
     run: str = ""
     workspace: str = ""
+    signal: int | None = None  # that killed its process, or the shell's status tells of
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +185,20 @@ class Tmux:
             raise
         return [pane for pane in panes if pane.run or pane.workspace]
 
+    def is_running(self) -> bool:
+        """Whether there is a server.
+
+        Raises:
+            TmuxError, TmuxSilent: nobody can tell.
+        """
+        try:
+            self.call("list-sessions", "-F", "")
+        except TmuxError as error:
+            if is_gone(error):
+                return False
+            raise
+        return True
+
     def pane_of(self, session: str) -> Pane | None:
         """The pane of the session with exactly this name; None if there is none.
 
@@ -216,8 +235,20 @@ class Tmux:
 
 
 def _pane(line: str) -> Pane:
-    session_id, pane_id, pid, dead, piped, run, workspace = line.split("|")
-    return Pane(session_id, pane_id, int(pid), dead == "1", piped == "1", run, workspace)
+    session_id, pane_id, pid, dead, piped, run, workspace, status, killed_by = line.split("|")
+    number = _signal_number(killed_by) or int(status or 0) - 128
+    return Pane(
+        session_id, pane_id, int(pid), dead == "1", piped == "1", run, workspace, number if number > 0 else None
+    )
+
+
+def _signal_number(text: str) -> int:
+    """The number of a signal that tmux names or numbers; 0 if there is none, or an old tmux does not tell."""
+    if text.isdecimal():
+        return int(text)
+    with contextlib.suppress(KeyError):
+        return int(signal.Signals[f"SIG{text}"])
+    return 0
 
 
 def session_name(text: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 from ..config import Settings
 from ..core.model import Outcome, Reason, ReasonCode, Request, Run
 from ..executors.base import Exited, Gone, NeverBegan, Observation
-from ..host.completion import conclude, is_fresh
+from ..host.completion import conclude, is_fresh, signal_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Circumstances:
     leftovers: tuple[str, ...] = ()  # names of processes that outlived the run and were killed
     rebooted: bool = False
     pre_run_failed: bool = False
+    oom_kills: int = 0  # of the host, while it ran
     ended_first: bool = False  # it had ended by itself before anything was done about a request
 
 
@@ -46,6 +48,8 @@ def ending_of(
                 require_marker=settings.require_marker,
                 strict_exit=settings.strict_exit,
             )
+            if reason is not None and reason.code is ReasonCode.KILLED_BY_SIGNAL:
+                reason = _killed(run, code, reason, circumstances)
             if circumstances.pre_run_failed:
                 outcome, reason = Outcome.FAILED, Reason(ReasonCode.PRE_RUN_FAILED, {"code": code})
             # Many programs save a checkpoint at TERM and end with 0: that is no completion, unless they say so.
@@ -67,7 +71,7 @@ def ending_of(
                 return Ending(run, *_requested(circumstances), None, now)
             if run.deadline is not None and now >= run.deadline and not circumstances.rebooted:
                 return Ending(run, Outcome.TIMED_OUT, _too_long(run), None, now)
-            return Ending(run, Outcome.LOST, _lost(circumstances), None, now)
+            return Ending(run, Outcome.LOST, _lost(seen, circumstances), None, now)
         case _:
             return None
 
@@ -90,7 +94,34 @@ def _requested(circumstances: Circumstances) -> tuple[Outcome, Reason]:
     return Outcome.CANCELLED, Reason(ReasonCode.CANCELLED_BY_USER, {"user": circumstances.requested_by or "a user"})
 
 
-def _lost(circumstances: Circumstances) -> Reason:
+def _killed(run: Run, code: int, reason: Reason, circumstances: Circumstances) -> Reason:
+    """What most probably killed a command, where the kernel or the signal tells."""
+    if code == 128 + signal.SIGHUP and run.session:
+        return Reason(ReasonCode.TERMINAL_CLOSED, {"code": code})
+    if code == 128 + signal.SIGKILL:
+        return _for_memory(reason, circumstances) or reason
+    return reason
+
+
+def _lost(seen: Gone, circumstances: Circumstances) -> Reason:
     if circumstances.rebooted:
         return Reason(ReasonCode.MACHINE_RESTARTED)
-    return Reason(ReasonCode.NO_EXIT_STATUS, {"why": ": its wrapper was killed"})
+    reason = Reason(ReasonCode.NO_EXIT_STATUS, {"why": ": its wrapper is gone"})
+    if seen.lost:
+        reason = Reason(ReasonCode.TMUX_GONE if seen.lost == "server" else ReasonCode.SESSION_GONE)
+    elif seen.signal is not None:
+        name = signal_name(128 + seen.signal)
+        number = f"{seen.signal} ({name})" if name else str(seen.signal)
+        reason = Reason(ReasonCode.WRAPPER_KILLED, {"signal": number})
+    if seen.signal in (None, signal.SIGKILL):
+        return _for_memory(reason, circumstances) or reason
+    return reason
+
+
+def _for_memory(reason: Reason, circumstances: Circumstances) -> Reason | None:
+    """Where something was killed and the kernel ran out of memory meanwhile, that is what a person must know first."""
+    count = circumstances.oom_kills
+    if count <= 0:
+        return None
+    some = "1 process" if count == 1 else f"{count} processes"
+    return Reason(ReasonCode.OUT_OF_MEMORY, {"how": reason.text, "count": some})

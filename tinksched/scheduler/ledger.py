@@ -21,6 +21,7 @@ from ..executors.base import Handle, NeverBegan, began_process, handle_of, wrapp
 from ..host import environments
 from ..host.completion import file_hash
 from ..host.leases import Claim, Desk, Held, Lease, Leases, tenant_of
+from ..host.memory import oom_kills
 from ..host.processes import boot_id
 from ..host.rundir import RunDir
 from ..host.statedir import Home, StateDir
@@ -96,8 +97,17 @@ class Ledger:
         task = self._store.task(run.task)
         request = task.request if task else None
         by = self._store.requested_by(task) if task and request else ""
-        failed_before = RunDir(run.directory).failed_before()
-        return Circumstances(request, by, leftovers, run.boot_id != self._boot, failed_before, ended_first)
+        rebooted = run.boot_id != self._boot
+        before, now = run.record.oom_kills, oom_kills()
+        return Circumstances(
+            request=request,
+            requested_by=by,
+            leftovers=leftovers,
+            rebooted=rebooted,
+            pre_run_failed=RunDir(run.directory).failed_before(),
+            oom_kills=0 if before is None or now is None or rebooted else now - before,
+            ended_first=ended_first,
+        )
 
     # -- the transaction of a tick
 

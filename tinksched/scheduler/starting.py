@@ -14,6 +14,7 @@ from pathlib import Path
 from ..config import Settings, placeholders
 from ..core.model import Run, RunRecord, RunState, Task
 from ..host.completion import marker_identity
+from ..host.memory import oom_kills
 from ..host.processes import RUN_ID_VARIABLE, boot_id
 from ..host.rundir import RunDir, write_private
 from ..host.statedir import Home, StateDir
@@ -156,6 +157,7 @@ class RunMaker:
             dirty=spec.dirty,
             port=port,
             old_marker=spec.old_marker,
+            oom_kills=oom_kills(),
             old_marker_before=marker_identity(spec.old_marker) if spec.old_marker else None,
         )
         return replace(run, record=record)
