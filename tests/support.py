@@ -180,6 +180,7 @@ class Bench:
         self.lab = lab
         self.folder = folder
         self.state = StateDir(folder / NAME)
+        self.prefix: list[str] = []  # what commands are run with, in another place than here
 
     # -- files
 
@@ -230,7 +231,7 @@ class Bench:
     def run(self, *arguments: str, code: int | None = 0, cwd: Path | None = None, **environment: str) -> Answer:
         """Run a command of tinksched in the workspace, and check its exit code."""
         done = subprocess.run(
-            [sys.executable, "-m", "tinksched", *arguments],
+            [*self.prefix, sys.executable, "-m", "tinksched", *arguments],
             cwd=cwd or self.folder,
             env={**self.lab.environment, **environment},
             stdin=subprocess.DEVNULL,
@@ -247,7 +248,7 @@ class Bench:
     def spawn(self, *arguments: str) -> subprocess.Popen[str]:
         """Begin a command and leave it running."""
         return subprocess.Popen(
-            [sys.executable, "-m", "tinksched", *arguments],
+            [*self.prefix, sys.executable, "-m", "tinksched", *arguments],
             cwd=self.folder,
             env=self.lab.environment,
             stdin=subprocess.DEVNULL,

@@ -190,7 +190,9 @@ def _ended_unseen(settings: Settings, active: Sequence[Run]) -> dict[str, Run]:
             )
             ended[run.id] = replace(run, outcome=outcome, reason=reason, exit_code=status.code, ended_at=status.at)
         elif not living[run.id] and not _wrapper_lives(run) and run.state is not RunState.STARTING:
-            ended[run.id] = replace(run, outcome=Outcome.LOST, reason=Reason(ReasonCode.NO_EXIT_STATUS))
+            rebooted = run.boot_id != boot_id()
+            why = Reason(ReasonCode.MACHINE_RESTARTED if rebooted else ReasonCode.NO_EXIT_STATUS)
+            ended[run.id] = replace(run, outcome=Outcome.LOST, reason=why)
     return ended
 
 
