@@ -79,7 +79,8 @@ def kill_all(opened: OpenWorkspace) -> Killed:
     was_running = _end_scheduler(opened, kill=True)
     _await_requests(opened, {task.id for task in active})
     unknown = strays.find(opened.settings, opened.state, opened.store)
-    stuck = tuple(task.name for task in opened.store.active_tasks())
+    asked = {task.id for task in active}  # one that is active without a request has ended and was started again since
+    stuck = tuple(task.name for task in opened.store.active_tasks() if task.id in asked and task.request)
     stuck += strays.end(unknown, opened.settings.stop_grace)
     names = (*(task.name for task in active), *(stray.task for stray in unknown))
     ended = tuple(name for name in names if name not in stuck)
@@ -219,10 +220,10 @@ def _what_became(opened: OpenWorkspace, names: Iterable[str]) -> Cancelled:
     for name in names:
         task = opened.store.task(name)
         assert task is not None
-        if task.outcome is Outcome.CANCELLED:
-            cancelled.append(name)
-        elif task.outcome is not None:
-            finished.append((name, task.outcome.value))
-        else:
+        if task.request is not None:
             stuck.append(name)
+        elif task.outcome in (Outcome.CANCELLED, None):  # None: it was queued again since
+            cancelled.append(name)
+        else:
+            finished.append((name, task.outcome.value))
     return Cancelled(tuple(cancelled), tuple(finished), tuple(stuck))
