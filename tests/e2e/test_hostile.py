@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine import Machine, needs_machine
 from tests.support import SCRIPT, Bench, Gate, Lab
 
 
@@ -320,3 +321,19 @@ def test_start_says_that_tmux_hangs(lab: Lab) -> None:
         os.kill(server, signal.SIGCONT)
     bench.run("start", "next.yml", "--wait")
     assert bench.starts() == {"next": 1}
+
+
+@needs_machine
+@pytest.mark.parametrize("executor", ["tmux", "local"])
+def test_a_run_that_fills_shared_memory_takes_nothing_from_others(lab: Lab, executor: str) -> None:
+    """On a machine of its own, whose /dev/shm is small."""
+    bench, gate = hostile(lab, "head -c 1000000 /dev/zero >/dev/shm/full; exit 3", executor=executor)
+    machine = Machine(bench)
+    machine.boot()
+    try:
+        machine.call("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/dev/shm")
+        begin(bench)
+        finish(bench, gate, evil="failed")
+        assert machine.call("stat", "--format=%s", "/dev/shm/full") == "65536\n"
+    finally:
+        machine.power_off()
