@@ -5,6 +5,8 @@
     │   ├── ConfigError           exit 2   scheduler_config.yml, with every problem that it has
     │   ├── WorkspaceError        exit 2   the folder is not a workspace, or not one that may be used
     │   ├── StoreError            exit 2   the state database can't be read or written
+    │   │   ├── Damaged           exit 2   it is broken, gone, or another program's: see `doctor --repair`
+    │   │   └── Unwritable        exit 2   its disk is full or read-only: it may work again later
     │   └── MissingProgram        exit 2   tmux or an interpreter is not there, or too old
     ├── NothingToActOn            exit 3   no such task, or it is not in a state for this
     └── Conflict                  exit 1   somebody else changed it first; nothing was written
@@ -64,6 +66,14 @@ class WorkspaceError(UsageError):
 
 class StoreError(UsageError):
     """The state database can't be used. It is never replaced by an empty one."""
+
+
+class Damaged(StoreError):
+    """The state database is broken, empty, gone, or another program's. It is kept as it is."""
+
+
+class Unwritable(StoreError):
+    """The disk of the state is full, read-only or over quota at present. What is on it is all right."""
 
 
 class MissingProgram(UsageError):

@@ -150,7 +150,8 @@ def test_the_folder_and_its_files_are_private_whatever_the_umask(tmp_path: Path)
         os.umask(previous)
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
     files = [*folder.path.iterdir(), *taken.path.iterdir()]
-    assert sorted(file.name for file in files) == ["began", "command", "command", "command.sh", "command.sh"]
+    prepared = ["command", "command.sh", "exit", "never"]
+    assert sorted(file.name for file in files) == sorted(["began", *prepared, *prepared])
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
@@ -190,7 +191,9 @@ def test_a_folder_that_is_not_there_says_nothing(tmp_path: Path) -> None:
     assert (folder.began(), folder.never(), folder.exit_status()) == (None, None, None)
 
 
-@pytest.mark.parametrize(("text", "code"), [("0\n", 0), ("1\n", 1), ("255\n", 255), ("007\n", 7)])
+@pytest.mark.parametrize(
+    ("text", "code"), [("0\n", 0), ("1\n", 1), ("255\n", 255), ("007\n", 7), ("0\n......", 0), ("137\n....", 137)]
+)
 def test_an_exit_status_is_its_number_and_the_time_of_its_file(run_dir: RunDir, text: str, code: int) -> None:
     file = run_dir.path / "exit"
     file.write_text(text)
@@ -198,7 +201,9 @@ def test_an_exit_status_is_its_number_and_the_time_of_its_file(run_dir: RunDir, 
     assert run_dir.exit_status() == ExitStatus(code, 1_700_000_000.5)
 
 
-@pytest.mark.parametrize("text", ["", "1", "13", "\n", "-1\n", " 1\n", "1 \n", "1\n\n", "1\n2\n", "x\n", "1.5\n"])
+@pytest.mark.parametrize(
+    "text", ["", "1", "13", "\n", "-1\n", " 1\n", "1 \n", "1\n\n", "1\n2\n", "x\n", "1.5\n", "1.", "........"]
+)
 def test_a_status_that_is_not_whole_does_not_count(run_dir: RunDir, text: str) -> None:
     (run_dir.path / "exit").write_text(text)
     (run_dir.path / "began").write_text(text)
@@ -239,7 +244,7 @@ def test_an_empty_reason_is_a_reason(run_dir: RunDir) -> None:
 def test_a_run_that_has_not_begun_can_be_taken_back(run_dir: RunDir) -> None:
     assert run_dir.take_back()
     assert run_dir.began() is None
-    assert sorted(entry.name for entry in run_dir.path.iterdir()) == ["began", "command", "command.sh"]
+    assert sorted(entry.name for entry in run_dir.path.iterdir()) == ["began", "command", "command.sh", "exit", "never"]
 
 
 def test_a_run_that_has_begun_can_not_be_taken_back(run_dir: RunDir) -> None:

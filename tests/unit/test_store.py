@@ -1052,3 +1052,15 @@ def test_whatever_happens_in_whatever_order_the_store_and_the_rules_agree(
             assert sorted(run.task_id for run in store.active_runs()) == [task.id for task in active]
             assert all(task.attempts == len(store.runs_of(task)) for task in store.tasks())
             assert len({task.queue_number for task in store.tasks()}) == 4
+
+
+def test_on_a_network_file_system_there_is_no_log_beside_the_file(path: Path) -> None:
+    with Store(path, create=True) as local:
+        add(local, "a")
+    with Store(path, shared=True) as moved:
+        add(moved, "b")
+        assert moved._connection.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
+        assert not Path(f"{path}-wal").exists()
+    with Store(path) as back:
+        assert [task.name for task in back.tasks()] == ["a", "b"]
+        assert back._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import NoReturn
 
-from ..errors import TinkschedError
+from ..errors import TinkschedError, UsageError
 from .legacy import translate
 
 
@@ -36,13 +37,23 @@ def _run(arguments: list[str]) -> int:
         # The reader has seen enough (`tinksched logs | head`). Nothing more may be written at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return _unexpected(error)
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(UsageError(f"{where}{error.strerror}", hint="make room on that disk, and repeat the command"))
+        return UsageError.exit_code
     except Exception as error:
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's, which typer brings in its own copy
-            error.show()
-            return 2
-        if os.environ.get("TINKSCHED_DEBUG"):
-            raise
-        return _admit_defect(error)
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's, which typer brings in its own copy
+        error.show()
+        return 2
+    if os.environ.get("TINKSCHED_DEBUG"):
+        raise error
+    return _admit_defect(error)
 
 
 def _complain(error: TinkschedError) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from .. import __version__
 from ..errors import UsageError, WorkspaceError
-from . import look, queue, setup
+from . import health, look, queue, setup
 from .options import ConfigOption, WorkspaceOption
 
 app = typer.Typer(
@@ -70,6 +70,7 @@ app.command("cancel")(queue.cancel)
 app.command("retry")(queue.retry)
 app.command("stop")(queue.stop)
 app.command("kill-all")(queue.kill_all)
+app.command("doctor")(health.doctor)
 app.command("config")(look.config)
 app.command("help")(help_command)
 app.command("serve-workspace", hidden=True)(queue.serve_workspace)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import NothingToActOn, TinkschedError, UsageError
-from ..operations import control, daemon, strays, waiting
+from ..operations import control, daemon, emergency, strays, waiting
 from ..operations import start as starting
 from ..operations.start import Plan, Wish
 from ..operations.status import status as status_of
@@ -61,6 +61,8 @@ def start(
         render.plan(starting.plan(found, prepared), dry=True)
         return
     with found.open() as opened:
+        if found.state.shared:
+            render.message(f"{found.state.path} is on a network file system: a state_dir on a local disk is faster")
         plan = starting.queue(opened, prepared)
         render.plan(plan, dry=False)
         if foreground:
@@ -96,12 +98,20 @@ def cancel(
 
     Example:  tinksched cancel exp1 exp2
     """
-    with find(context, workspace, config).open_existing() as opened:
-        done = control.cancel(opened, tasks)
+    found = find(context, workspace, config)
+    try:
+        with found.open_existing() as opened:
+            done = control.cancel(opened, tasks)
+    except emergency.UNRECORDED as trouble:
+        emergency.cancel(found, tasks, trouble)
     if done.cancelled:
         print(f"cancelled: {render.names(done.cancelled)}")
     for name, outcome in done.finished:
         print(f"{name} {outcome} before it could be cancelled")
+    if done.unrecorded:
+        raise TinkschedError(
+            f"dead, but not recorded yet: {render.names(done.unrecorded)}", hint="is the disk of the state full?"
+        )
     if done.stuck:
         raise TinkschedError(
             f"not ended yet: {', '.join(done.stuck)}", hint="its processes don't die; tinksched status shows them"
@@ -113,8 +123,11 @@ def stop(context: typer.Context, workspace: WorkspaceOption = None, config: Conf
     found = find(context, workspace, config, last_good=True)
     if not found.state.exists:
         raise NothingToActOn("no scheduler runs here: nothing was ever queued in this workspace")
-    with found.open() as opened:
-        done = control.stop(opened)
+    try:
+        with found.open() as opened:
+            done = control.stop(opened)
+    except emergency.UNRECORDED as trouble:
+        emergency.stop(found, trouble)
     if done.was_running:
         print("scheduler stopped")
     if done.running:
@@ -131,8 +144,11 @@ def kill_all(context: typer.Context, workspace: WorkspaceOption = None, config: 
     if not found.state.exists and not strays.find(found.settings, found.state, None):
         print("nothing to kill: nothing was ever queued here")
         return
-    with found.open() as opened:
-        done = control.kill_all(opened)
+    try:
+        with found.open() as opened:
+            done = control.kill_all(opened)
+    except emergency.UNRECORDED as trouble:
+        emergency.kill_all(found, trouble)
     if not (done.scheduler or done.runs or done.queued or done.stuck):
         print("nothing to kill")
     if done.scheduler:
@@ -141,6 +157,10 @@ def kill_all(context: typer.Context, workspace: WorkspaceOption = None, config: 
         print(f"killed: {render.names(done.runs)}")
     if done.queued:
         print(f"cancelled in the queue: {render.names(done.queued)}")
+    if done.unrecorded:
+        raise TinkschedError(
+            f"dead, but not recorded yet: {render.names(done.unrecorded)}", hint="is the disk of the state full?"
+        )
     if done.stuck:
         raise TinkschedError(f"some processes of these could not be killed: {', '.join(done.stuck)}")
 
@@ -157,7 +177,8 @@ def serve_workspace(context: typer.Context, workspace: WorkspaceOption = None, c
         sys.stdout.flush()
         os._exit(0)  # threads may still wait for runs that the next scheduler will look after
     except TinkschedError as error:
-        wake.announce(found.state.path, b"error: " + error.message.encode())
+        said = f"{error.message}; {error.hint}" if error.hint else error.message
+        wake.announce(found.state.path, b"error: " + said.encode())
         raise
 
 

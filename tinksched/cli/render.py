@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from ..config import Settings, plain
 from ..core.model import Task, TaskState
 from ..host.completion import signal_name
+from ..operations.doctor import Check, Level
 from ..operations.history import History, RunHistory
 from ..operations.logs import last_lines
 from ..operations.occupancy import Occupancy
@@ -43,6 +44,9 @@ _LOOKS = {  # sign, plain sign, style
     "queued": ("·", ".", "default"),
     "new": (" ", " ", "dim"),
 }
+
+
+_LEVELS = {Level.OK: ("✔", "ok", "green"), Level.WARN: ("!", "!", "yellow"), Level.BAD: ("✘", "x", "bold red")}
 
 
 def names(tasks: Sequence[str]) -> str:
@@ -135,6 +139,19 @@ def plan(done: Plan, *, dry: bool) -> None:
         for name, gpus in done.starts_now:
             print(f"would start first: {_printable(name)} on GPU {', '.join(map(str, gpus))}")
     message(done.gpu_note)
+
+
+def checks(found: Sequence[Check]) -> None:
+    """The table of `doctor`."""
+    from rich.text import Text
+
+    console = _console()
+    table = _table()
+    for check in found:
+        sign, plain_sign, style = _LEVELS[check.level]
+        what = _printable(check.what) + (f"\n→ {_printable(check.todo)}" if check.todo else "")
+        table.add_row(Text(sign if _is_unicode(console) else plain_sign, style=style), check.name, Text(what))
+    console.print(table)
 
 
 def explanation(task: TaskStatus, sentences: Sequence[str]) -> None:

@@ -224,6 +224,7 @@ class RunRecord:
     old_marker: str = ""
     old_marker_before: str | None = None
     oom_kills: int | None = None  # of the host since its boot, when the run was prepared
+    since_boot: float | None = None  # seconds, when the run was made; the clock of `deadline` can be set meanwhile
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,8 @@ def waits(queue: Sequence[Task], fates: Mapping[str, Fate], now: float) -> Waits
             if left:
                 waiting[task.id] = Reason(ReasonCode.WAITS_FOR, {"tasks": _listed(left)})
                 continue
-        if task.not_before is not None and task.not_before > now and task.reason is not None:
+        # Before the time at which the delay began: the clock was set back, and nobody knows how long it has waited.
+        if task.not_before is not None and task.changed_at <= now < task.not_before and task.reason is not None:
             waiting[task.id] = task.reason
             times.append(task.not_before)
     return Waits(waiting, hopeless, min(times, default=None))

@@ -18,7 +18,7 @@ from typing import Protocol
 from ..core.model import Run
 from ..host import inotify, processes
 from ..host.processes import Process
-from ..host.rundir import RunDir
+from ..host.rundir import NO_ROOM, RunDir
 
 WRAPPER = Path(__file__).with_name("wrapper.sh")
 WRAPPER_SECONDS = 5.0  # how long the wrapper may take to write the status of a command that has ended
@@ -58,9 +58,10 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class NeverBegan:
-    """The run did not begin and never will."""
+    """The run did not begin and never will. `passing`: the machine was short of something."""
 
     why: str
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,10 @@ class WrapperRuns:
         if unclear:
             living = processes.of_runs(handle.run_id for handle in unclear)
             for handle in unclear:
-                seen[handle] = self._judge(handle, living[handle.run_id])
+                try:
+                    seen[handle] = self._judge(handle, living[handle.run_id])
+                except OSError as error:  # a full disk: the others are seen all the same
+                    seen[handle] = Unreachable(str(error))
         return seen
 
     async def stop(self, handle: Handle, *, grace: float) -> bool:
@@ -190,7 +194,7 @@ class WrapperRuns:
             return Running()
         why = folder.never()
         if why is not None:
-            return NeverBegan(why)
+            return NeverBegan(why, passing=why == NO_ROOM)
         # The wrapper may have written its status between the two looks.
         status = folder.exit_status()
         if status is not None:

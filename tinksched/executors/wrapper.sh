@@ -12,6 +12,8 @@
 #     never   why the run never began (its lease was revoked, say)
 #     failed  that pre_run failed, so the command was not started
 #     exit    the exit status and a line feed. Without the line feed the file does not count
+# `never` and `exit` are there from the beginning, filled with dots, and are written in place: on a disk that is full by
+# now there is room for them all the same.
 #
 # POSIX sh and flock(1) of util-linux; nothing is forked between the command's end and the exit status.
 #
@@ -20,8 +22,19 @@
 # outer shell dies of HUP and TERM, and the inner one outlives them to write down how the command ended.
 
 never() {
-    printf '%s\n' "$1" >"$run_dir/never"
+    printf '%s\n' "$1" 1<>"$run_dir/never"
     exit 0
+}
+
+# A status that can't be written (the disk was made read-only, say) is kept, with the lease, until it can: it is all that
+# anybody will ever know of the run's end. Without a folder nobody asks for it any more.
+write_status() {
+    # Some program, perhaps this very run, may have deleted the folder meanwhile.
+    [ -d "$run_dir" ] || (umask 077 && mkdir -p -- "$run_dir")
+    until { echo "$1" 1<>"$run_dir/exit"; } 2>/dev/null; do
+        [ -d "$run_dir" ] || break
+        sleep 1
+    done
 }
 
 step() {
@@ -53,21 +66,22 @@ inner() {
     # `$$` would be the outer shell.
     read -r pid rest </proc/self/stat
     set -C
-    { echo "$pid" >"$run_dir/began"; } 2>/dev/null || exit 0
+    { echo "$pid" >"$run_dir/began"; } 2>/dev/null || {
+        [ ! -s "$run_dir/began" ] || exit 0 # taken back
+        never 'no room to write that it begins'
+    }
     set +C
 
     if ! cd -- "$work_dir"; then
         code=127
     elif [ -e "$run_dir/pre_run" ] && ! step pre_run; then
-        echo pre_run >"$run_dir/failed"
+        echo pre_run 1<>"$run_dir/failed"
     else
         step command
         # What post_run returns changes nothing: the run has ended as its command did.
         [ ! -e "$run_dir/post_run" ] || (step post_run)
     fi
-    # Some program, perhaps this very run, may have deleted the folder meanwhile.
-    [ -d "$run_dir" ] || (umask 077 && mkdir -p -- "$run_dir")
-    echo "$code" >"$run_dir/exit"
+    write_status "$code"
     exit "$code"
 }
 

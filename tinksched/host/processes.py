@@ -58,6 +58,11 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+def since_boot() -> float:
+    """Seconds since boot, those of a suspended machine included. Nobody can set this clock (clock_gettime(2))."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def identify(pid: int) -> Process | None:
     """The process that has this pid now; None if there is none, or only its zombie."""
     stat = _stat(pid)

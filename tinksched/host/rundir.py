@@ -7,12 +7,14 @@ sides try to create exclusively: whoever succeeds has decided whether the run be
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _TAKEN_BACK = "taken back by the scheduler\n"
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
@@ -20,6 +22,8 @@ _SPECIAL = frozenset(  # names that some shell gives a meaning of its own
     {"ENV", "EUID", "GROUPS", "HISTCMD", "IFS", "LINENO", "OPTARG", "OPTERR", "OPTIND", "PPID", "PS1", "PS2", "PS4"}
     | {"RANDOM", "SECONDS", "SHELLOPTS", "SRANDOM", "UID", "_"}
 )
+NO_ROOM = "no room to write that it begins"  # what the wrapper says where the disk is full
+_ROOM = "."  # what fills a file that will be written in place, later
 _PID = re.compile("[0-9]{1,10}")
 _STATUS = re.compile("[0-9]{1,3}")
 
@@ -49,10 +53,17 @@ class RunDir:
     ) -> None:
         """Make the folder (0700) and write what to run (0600).
 
+        Nothing here is synced: when the machine loses power the run is dead, and whether it is still wanted is in the
+        database. At worst a run that ended in its last seconds is taken for lost.
+
         Raises:
             OSError: the disk is full, say.
         """
         self.path.mkdir(mode=0o700, parents=True)
+        # Real bytes, so that the end of a run can be written down on a disk that has filled up meanwhile.
+        for name, size in (("exit", 8), ("never", 80), ("failed", 16 if pre_run else 0)):
+            if size:
+                write_private(self.path / name, _ROOM.encode() * size)
         for name, words in (("command", command), ("pre_run", pre_run), ("post_run", post_run)):
             if words:
                 script = self.path / f"{name}.sh"
@@ -60,6 +71,22 @@ class RunDir:
                 write_private(self.path / name, set_arguments(script))
         if interactive:
             write_private(self.path / "interactive", b"")
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether it was made to be launched, and not only put back to have a place for the end of a run."""
+        return (self.path / "command").exists()
+
+    def describe(self, about: Mapping[str, object]) -> None:
+        """Keep what is on record about the run beside it, for the day on which the database is damaged."""
+        write_private(self.path / "about", json.dumps(about).encode())
+
+    def about(self) -> dict[str, Any]:
+        """What `describe` kept; empty if there is nothing, or it can't be read."""
+        with contextlib.suppress(OSError, ValueError):
+            kept = json.loads((self.path / "about").read_bytes())
+            return kept if isinstance(kept, dict) else {}
+        return {}
 
     def take_back(self) -> bool:
         """Make sure that the run never begins. False if it has begun already; the answer stays the same."""
@@ -117,7 +144,8 @@ class RunDir:
             text = (self.path / name).read_text(errors="replace")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
             return None  # a lack of descriptors, say, is no answer, and is raised
-        return text[:-1] if text.endswith("\n") else None
+        line, feed, rest = text.partition("\n")
+        return line if feed and not rest.strip(_ROOM) else None
 
 
 def set_arguments(script: Path) -> bytes:

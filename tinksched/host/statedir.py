@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import pwd
 import secrets
 import socket
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import WorkspaceError
+from ..errors import Unwritable, WorkspaceError
+from . import filesystems
 from .processes import Process, identify
+from .rundir import RunDir, write_private
 
 NAME = ".tinksched"
 # Missing in a Python that was built with an old C library; the kernel has them since 3.15.
@@ -68,9 +72,10 @@ class StateDir:
     def exists(self) -> bool:
         """Whether anything was ever queued here."""
         try:
-            return self.database.stat().st_size > 0
+            status = self.database.stat()
+            return status.st_size > 0 or not stat.S_ISREG(status.st_mode) or self.has_traces
         except FileNotFoundError:
-            return False
+            return self.has_traces
         except NotADirectoryError:
             raise WorkspaceError(
                 f"{self.path} is not a folder", hint="it is where the workspace's state belongs"
@@ -79,6 +84,18 @@ class StateDir:
             _check_owner(self.path)
             raise WorkspaceError(f"{self.path}: the workspace's state can't be read: permission denied") from None
 
+    @property
+    def shared(self) -> bool:
+        """Whether it lies on a network file system, which other hosts may have, too."""
+        return filesystems.is_network(filesystems.kind(self.path))
+
+    @property
+    def has_traces(self) -> bool:
+        """Whether tasks ran here, whatever became of the database."""
+        with contextlib.suppress(OSError):
+            return any(RunDir(entry).is_prepared for entry in self.runs.iterdir())
+        return False
+
 
 def prepare(workspace: Path, folder: Path | None = None) -> tuple[StateDir, Home]:
     """The state folder for somebody who is going to write: made if it isn't there, and surely ours.
@@ -86,7 +103,8 @@ def prepare(workspace: Path, folder: Path | None = None) -> tuple[StateDir, Home
     `folder` is where it lies; None stands for `.tinksched` in the workspace.
 
     Raises:
-        WorkspaceError: it belongs to another user, another host or another place, or the disk is read-only.
+        WorkspaceError: it belongs to another user, another host or another place, or may not be written.
+        Unwritable: the disk is full or read-only.
     """
     state = StateDir(folder or workspace / NAME)
     try:
@@ -98,6 +116,11 @@ def prepare(workspace: Path, folder: Path | None = None) -> tuple[StateDir, Home
         home = _home(state, workspace)
         _check_writable(state.path)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise Unwritable(
+                f"{state.path}: the workspace's state can't be written: {error.strerror}",
+                hint="make room there, or name another place as state_dir",
+            ) from None
         raise WorkspaceError(
             f"{state.path}: the workspace's state can't be written: {error.strerror}",
             hint="tinksched keeps its state in the workspace; it needs a place where you may write",
@@ -266,8 +289,10 @@ def _write_home(state: StateDir, home: Home, *, new: bool) -> None:
     """Written aside and put in place as a whole. A new one never replaces one that is there."""
     record = {"host": home.host, "machine": home.machine, "path": home.path, "workspace_id": home.workspace_id}
     aside = state.path / f"home.{os.getpid()}"
-    aside.write_text(json.dumps(record) + "\n")
-    aside.chmod(0o600)
+    aside.unlink(missing_ok=True)
+    write_private(aside, json.dumps(record).encode() + b"\n")
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())  # once in a workspace's life: a home that lost its content would lock everybody out
     if not new:
         aside.replace(state.path / "home")
         return

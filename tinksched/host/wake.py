@@ -14,7 +14,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import WorkspaceError
+
 _NOBODY = (errno.ECONNREFUSED, errno.ENOENT, errno.ENOTDIR, errno.EPROTOTYPE, errno.ENOTSOCK)
+_NO_SOCKETS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # sshfs, some CIFS servers
 WAKE = "wake"
 LISTENERS = "listeners"
 
@@ -27,6 +30,7 @@ class Receiver:
 
         Raises:
             OSError: the folder isn't there or can't be written.
+            WorkspaceError: its file system knows no sockets.
         """
         self.path = folder / name
         with contextlib.ExitStack() as stack:
@@ -34,7 +38,14 @@ class Receiver:
             with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
             made = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC))
-            made.bind(f"{short}/{name}")
+            try:
+                made.bind(f"{short}/{name}")
+            except OSError as error:
+                if error.errno not in _NO_SOCKETS:
+                    raise
+                raise WorkspaceError(
+                    f"{folder}: this file system holds no sockets", hint="set state_dir to a folder on a local disk"
+                ) from None
             self.path.chmod(0o600)
             self._inode = self.path.stat().st_ino
             made.setblocking(False)

@@ -34,12 +34,13 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """What `kill-all` ended. `stuck` are tasks of which something could not be killed."""
+    """What `kill-all` ended. `stuck` are tasks of which something could not be killed; `unrecorded` ones are dead."""
 
     scheduler: bool
     runs: tuple[str, ...]
     queued: tuple[str, ...]
     stuck: tuple[str, ...]
+    unrecorded: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Cancelled:
     cancelled: tuple[str, ...]
     finished: tuple[tuple[str, str], ...]  # ended by themselves first, and how
     stuck: tuple[str, ...]
+    unrecorded: tuple[str, ...]  # dead, but the scheduler could not write that down
 
 
 def stop(opened: OpenWorkspace) -> Stopped:
@@ -80,13 +82,14 @@ def kill_all(opened: OpenWorkspace) -> Killed:
     _await_requests(opened, {task.id for task in active})
     unknown = strays.find(opened.settings, opened.state, opened.store)
     asked = {task.id for task in active}  # one that is active without a request has ended and was started again since
-    stuck = tuple(task.name for task in opened.store.active_tasks() if task.id in asked and task.request)
+    left = [task.name for task in opened.store.active_tasks() if task.id in asked and task.request]
+    stuck, unrecorded = _dead_or_stuck(opened, left)
     stuck += strays.end(unknown, opened.settings.stop_grace)
     names = (*(task.name for task in active), *(stray.task for stray in unknown))
-    ended = tuple(name for name in names if name not in stuck)
+    ended = tuple(name for name in names if name not in (*stuck, *unrecorded))
     _hand_over(opened)
     wake.announce(opened.state.path)
-    return Killed(was_running, ended, tuple(task.name for task in queued), stuck)
+    return Killed(was_running, ended, tuple(task.name for task in queued), stuck, unrecorded)
 
 
 def cancel(opened: OpenWorkspace, names: Sequence[str]) -> Cancelled:
@@ -216,14 +219,22 @@ def _await_news(listener: wake.Receiver, scheduler: Process | None, deadline: fl
 
 
 def _what_became(opened: OpenWorkspace, names: Iterable[str]) -> Cancelled:
-    cancelled, finished, stuck = [], [], []
+    cancelled, finished, left = [], [], []
     for name in names:
         task = opened.store.task(name)
         assert task is not None
         if task.request is not None:
-            stuck.append(name)
+            left.append(name)
         elif task.outcome in (Outcome.CANCELLED, None):  # None: it was queued again since
             cancelled.append(name)
         else:
             finished.append((name, task.outcome.value))
-    return Cancelled(tuple(cancelled), tuple(finished), tuple(stuck))
+    return Cancelled(tuple(cancelled), tuple(finished), *_dead_or_stuck(opened, left))
+
+
+def _dead_or_stuck(opened: OpenWorkspace, left: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of the tasks that are still on record as active: those that live, and those that only could not be recorded."""
+    runs = {run.task: run for run in opened.store.active_runs() if run.task in set(left)}
+    living = processes.of_runs(run.id for run in runs.values())
+    stuck = tuple(task for task, run in runs.items() if living[run.id] or processes.wrappers(run.directory))
+    return stuck, tuple(task for task in runs if task not in stuck)

@@ -188,7 +188,9 @@ def _ended_unseen(settings: Settings, active: Sequence[Run]) -> dict[str, Run]:
                 require_marker=settings.require_marker,
                 strict_exit=settings.strict_exit,
             )
-            ended[run.id] = replace(run, outcome=outcome, reason=reason, exit_code=status.code, ended_at=status.at)
+            ended[run.id] = replace(
+                run, outcome=outcome, reason=reason, exit_code=status.code, ended_at=max(status.at, run.created_at)
+            )
         elif not living[run.id] and not _wrapper_lives(run) and run.state is not RunState.STARTING:
             rebooted = run.boot_id != boot_id()
             why = Reason(ReasonCode.MACHINE_RESTARTED if rebooted else ReasonCode.NO_EXIT_STATUS)

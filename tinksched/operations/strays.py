@@ -9,6 +9,7 @@ from ..config import Settings
 from ..errors import TinkschedError, UsageError
 from ..host import processes
 from ..host.leases import Leases
+from ..host.rundir import RunDir
 from ..host.statedir import SchedulerLock, StateDir
 from ..store import Store
 
@@ -44,10 +45,12 @@ def refuse(settings: Settings, state: StateDir, store: Store) -> None:
     strays = find(settings, state, store)
     if strays:
         names = ", ".join(sorted({stray.task for stray in strays}))
+        known = any(RunDir(state.runs / stray.run_id).is_prepared for stray in strays)
+        repair = "; or put it together again: tinksched doctor --repair" if known else ""
         raise UsageError(
             f"{names} still run{'s' * (len(strays) == 1)}, but the record of that is gone: {state.path} was deleted "
             "meanwhile; nothing was queued",
-            hint="wait until they have ended (nvidia-smi or ps shows them), or end them: tinksched kill-all",
+            hint="wait until they have ended (nvidia-smi or ps shows them), or end them: tinksched kill-all" + repair,
         )
 
 

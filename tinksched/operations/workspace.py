@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import CONFIG_NAME, Settings, load
-from ..errors import ConfigError, NothingToActOn, WorkspaceError
+from ..errors import ConfigError, Damaged, NothingToActOn, Unwritable, WorkspaceError
 from ..host import statedir
 from ..host.statedir import Home, SchedulerLock, StateDir
-from ..store import Store
+from ..store import REPAIR, Store
 
 PLACE = "place"  # the fact that says where the paths on record lie
 
@@ -43,12 +43,13 @@ class Workspace:
         if not self.state.exists:
             return None
         statedir.check_home(self.state)
-        store = Store(self.state.database)
+        store = Store.reading(self.state.database, shared=self.state.shared)
         home = statedir.read_home(self.state)
         if home is None or (store.fact(PLACE) in (None, home.path) and home.path == str(self.settings.workspace)):
             return store
-        with contextlib.suppress(WorkspaceError):  # a copy, or a place where nothing may be written: shown as it is
-            self.open().store.close()  # the first look after a move
+        # The first look after a move. A copy, or a place where nothing may be written, is shown as it is.
+        with contextlib.suppress(WorkspaceError, Unwritable):
+            self.open().store.close()
         return store
 
     def open(self) -> OpenWorkspace:
@@ -60,7 +61,12 @@ class Workspace:
         """
         before = statedir.read_home(self.state)
         state, home = statedir.prepare(self.settings.workspace, self.settings.state_dir)
-        store = Store(state.database, create=True)
+        fresh = not state.database.is_symlink() and (not state.database.exists() or not state.database.stat().st_size)
+        if fresh and state.has_traces:
+            raise Damaged(
+                f"{state.database}: the state database is gone or empty, but tasks have run here", hint=REPAIR
+            )
+        store = Store(state.database, create=True, shared=state.shared)
         _follow(store, before.path if before else home.path, home.path)
         return OpenWorkspace(self.settings, state, home, store)
 

@@ -62,10 +62,10 @@ def ending_of(
                 names = ", ".join(dict.fromkeys(circumstances.leftovers))
                 reason = Reason(ReasonCode.LEFTOVERS_KILLED, {"names": names})
             return Ending(run, outcome, reason, code, min(at, now) if at >= run.created_at else now)
-        case NeverBegan(why):
+        case NeverBegan(why, passing):
             if circumstances.request is not None:
                 return Ending(run, *_requested(circumstances), None, now)
-            return Ending(run, None, Reason(ReasonCode.NEVER_BEGAN, {"why": why}), None, now)
+            return Ending(run, None, Reason(ReasonCode.NEVER_BEGAN, {"why": why}), None, now, passing)
         case Gone():
             if circumstances.request is not None:
                 return Ending(run, *_requested(circumstances), None, now)

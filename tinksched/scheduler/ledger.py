@@ -16,7 +16,7 @@ from pathlib import Path
 from ..config import Settings
 from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, after_run, apply_run
 from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task
-from ..errors import StoreError, TinkschedError
+from ..errors import Damaged, StoreError, TinkschedError
 from ..executors.base import Handle, NeverBegan, began_process, handle_of, wrapper_processes
 from ..host import environments
 from ..host.completion import file_hash
@@ -25,7 +25,8 @@ from ..host.memory import oom_kills
 from ..host.processes import boot_id
 from ..host.rundir import RunDir
 from ..host.statedir import Home, StateDir
-from ..store import Store, Transaction
+from ..store import REPAIR, Store, Transaction
+from . import clock
 from .deciding import decide_among_others
 from .endings import Circumstances, Ending, ending_of, has_fresh_marker
 from .journal import Journal
@@ -91,6 +92,10 @@ class Ledger:
     def handle(self, run: Run) -> Handle:
         """The handle of a run. Pids of before a restart of the machine mean nothing now."""
         return handle_of(run) if run.boot_id == self._boot else Handle(run.id, run.directory)
+
+    def now_of(self, run: Run) -> float:
+        """Now, by the clock of a run: see `clock`."""
+        return clock.now_of(run, self._boot)
 
     def circumstances(self, run: Run, leftovers: tuple[str, ...] = (), *, ended_first: bool = False) -> Circumstances:
         """What is on record about a run that is over, besides what was seen of it."""
@@ -343,6 +348,7 @@ class Ledger:
         Raises:
             TinkschedError: the store can't be written.
         """
+        self._refuse_strangers()
         never: list[Ending] = []
         for run in self._store.active_runs():
             self.runs[run.id] = run
@@ -359,6 +365,22 @@ class Ledger:
         self._never_began.clear()  # that was no fault of theirs
         if self.runs:
             self._journal.say(f"{len(self.runs)} run{'s' if len(self.runs) > 1 else ''} of before found again")
+
+    def _refuse_strangers(self) -> None:
+        """Runs that began, and that the database knows nothing of: it is older than they are, a copy, or has lost some.
+
+        Raises:
+            Damaged: there are some. Their tasks would be started a second time.
+        """
+        known = self._store.run_ids()
+        with contextlib.suppress(FileNotFoundError):
+            strangers = [folder.name for folder in self._state.runs.iterdir() if folder.name not in known]
+            folders = [RunDir(self._state.runs / name) for name in strangers]
+            begun = [folder.path.name for folder in folders if folder.is_prepared and folder.began() is not None]
+            if begun:
+                raise Damaged(
+                    f"{self._state.database}: the state database has lost runs ({', '.join(begun[:3])})", hint=REPAIR
+                )
 
     def _settle(self, run: Run) -> Ending | None:
         """Whether a run that was being launched when its scheduler died has begun: None, or that it never will."""

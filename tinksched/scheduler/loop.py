@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ..config import Settings, load
 from ..core.model import Outcome, Reason, ReasonCode, Request, Run
-from ..errors import TinkschedError
+from ..errors import StoreError, TinkschedError
 from ..executors import registry
 from ..executors.base import Exited, Handle, Observation, Refused, Running, Unreachable
 from ..host import inotify, processes, wake
@@ -33,6 +33,7 @@ from ..host.processes import Process
 from ..host.rundir import RunDir
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import Store
+from . import clock
 from .devices import resolve_gpus
 from .disk import shorten
 from .endings import Ending, ending_of
@@ -83,7 +84,7 @@ class Scheduler:
         self._journal = journal
         self._guard = Guard(state, home, lock, journal)
         self._launching = launching
-        self._store = Store(state.database)
+        self._store = Store(state.database, shared=state.shared)
         self._ledger = Ledger(settings, state, home, self._store, journal)
         self._ledger.use(settings, {gpu.index: lease_name(gpu) for gpu in gpus})
         self._executor = registry.make(
@@ -96,6 +97,7 @@ class Scheduler:
         self._back_off = False  # after a failure that looking again at once would only repeat
         self._launch_at = 0.0  # monotonic; before, the machine is too short of something to launch
         self._held_for = 0.0
+        self._trouble = ""  # why nothing could be written at the last try
         self._stuck: dict[str, float] = {}  # could not be ended, and when to try again (monotonic)
         self._reaped: dict[str, tuple[str, ...]] = {}  # processes that outlived them and were killed
         self._tidy_at: float | None = None  # monotonic
@@ -182,12 +184,16 @@ class Scheduler:
         self._tidy_at = self._tidy_at or time.monotonic() + TIDY_SECONDS
 
     async def _sleep(self) -> None:
+        seconds = [self._settings.check_interval]
         if self._back_off:
             self._back_off = False
             await asyncio.sleep(BACK_OFF_SECONDS)
-        seconds = [self._settings.check_interval]
-        times = [run.deadline for run in self._ledger.runs.values() if run.id not in {*self._dead, *self._stopping}]
-        seconds += [at - time.time() for at in (*times, self._ledger.wake_at) if at is not None]
+            seconds = [0.0]
+        if self._ledger.wake_at is not None:
+            seconds.append(self._ledger.wake_at - time.time())
+        for run in self._ledger.runs.values():
+            if run.deadline is not None and run.id not in self._dead and run.id not in self._stopping:
+                seconds.append(run.deadline - self._ledger.now_of(run))
         if self._tidy_at is not None:
             seconds.append(self._tidy_at - time.monotonic())
         if self._launch_at > time.monotonic():
@@ -201,9 +207,13 @@ class Scheduler:
 
     def _stopped(self) -> bool:
         if self._interrupted:
-            with self._store.transaction("Ctrl-C", time.time()) as tx:
-                tx.set_fact(STOPPED, "Ctrl-C in the scheduler's session")
             self._interrupted = False
+            try:
+                with self._store.transaction("Ctrl-C", time.time()) as tx:
+                    tx.set_fact(STOPPED, "Ctrl-C in the scheduler's session")
+            except StoreError as error:
+                self._journal.say(f"stopped, but that could not be recorded: {error}")
+                self._terminated = True
         return self._terminated or self._store.fact(STOPPED) is not None
 
     def _is_over(self) -> bool:
@@ -232,14 +242,13 @@ class Scheduler:
         self._serve_requests()
         self._end_overdue()
         endings = await self._endings()
-        try:
-            held = time.monotonic() < self._launch_at
-            new = self._ledger.commit(endings, launching=self._launching and not held and not self._stopped())
-        except TinkschedError as error:
-            self._back_off = True
-            self._journal.say(f"nothing was changed, and it is tried again later: {error}")
+        held = time.monotonic() < self._launch_at
+        launching = self._launching and not held and not self._stopped()
+        new = self._commit(endings, launching=launching)
+        if new is None and launching and endings:  # what can't be started keeps no end from being recorded
+            new = self._commit(endings, launching=False)
+        if new is None:
             return
-        self._forget(endings)
         await self._launch(new)
         if self._ledger.dropped:
             self._wake_up()  # others may have waited for what was given up
@@ -248,6 +257,20 @@ class Scheduler:
         self._shorten_logs()
         if self._tidy_at is not None and time.monotonic() >= self._tidy_at:
             await self._tidy()
+
+    def _commit(self, endings: Sequence[Ending], *, launching: bool) -> list[Run] | None:
+        """The runs to launch. None if nothing could be written, say on a full disk: the next ticks try it again."""
+        try:
+            new = self._ledger.commit(endings, launching=launching)
+        except TinkschedError as error:
+            self._back_off = True
+            if str(error) != self._trouble:  # it is said once, not at every try
+                self._journal.say(f"nothing was changed, and it is tried again until it works: {error}")
+            self._trouble = str(error)
+            return None
+        self._trouble = ""
+        self._forget(endings)
+        return new
 
     async def _launch(self, new: Sequence[Run]) -> None:
         if not new:
@@ -267,17 +290,8 @@ class Scheduler:
                 self._ledger.record_launch(run, answer)
                 self._held_for = 0.0
         if refused:
-            self._record_refused(refused)
-
-    def _record_refused(self, refused: Sequence[Ending]) -> None:
-        try:
-            self._ledger.commit(refused, launching=False)
-        except TinkschedError as error:  # they were taken back, which the next look at them will show
-            self._back_off = True
-            self._journal.say(f"what could not be launched could not be recorded, and that is tried again: {error}")
-            return
-        self._forget(refused)
-        self._wake_up()  # their slots are free again
+            self._commit(refused, launching=False)
+            self._wake_up()  # their slots are free again
 
     def _hold_launches(self) -> None:
         """The machine can't launch anything now: try again after a second, then ever later. All else goes on."""
@@ -316,7 +330,8 @@ class Scheduler:
                 continue
             first = self._dead.get(run.id, False)
             circumstances = self._ledger.circumstances(run, self._reaped.get(run.id, ()), ended_first=first)
-            ending = ending_of(run, observation, circumstances, self._settings, time.time())
+            now = self._ledger.now_of(run)
+            ending = ending_of(run, clock.corrected(observation, run, now), circumstances, self._settings, now)
             if ending is not None:
                 endings.append(ending)
         return endings
@@ -358,10 +373,11 @@ class Scheduler:
 
     def _end_overdue(self) -> None:
         """Runs whose time limit has passed. That it had is what their ending shows."""
-        now = time.time()
         for run in self._ledger.runs.values():
             settled = run.id in self._stopping or run.id in self._dead
-            if run.deadline is not None and run.deadline <= now and not settled and self._launching:
+            if run.deadline is None or settled or not self._launching:
+                continue
+            if run.deadline <= self._ledger.now_of(run):
                 self._journal.say(f"{run.task}: its time limit has passed: its processes get TERM")
                 self._stopping[run.id] = asyncio.create_task(self._stop(run))
 

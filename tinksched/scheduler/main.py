@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from ..config import Settings
 from ..host import wake
@@ -72,13 +73,14 @@ def _journal(settings: Settings, home: Home, *, screen: bool = True) -> Journal:
     if not settings.enable_logging:
         return Journal(None, screen=screen)
     logs = Logs(settings, home)
-    logs.prepare()
+    with contextlib.suppress(OSError):  # a log that can't be written stops nobody
+        logs.prepare()
     return Journal(logs.scheduler, screen=screen)
 
 
 def _wanted_again(state: StateDir, result: Result) -> bool:
     """Whether somebody queued tasks, or took a stop back, while this scheduler was ending."""
-    with Store(state.database) as store:
+    with Store(state.database, shared=state.shared) as store:
         if store.fact(STOPPED) is not None:
             return False
         return store.queue_length() > result.impossible or (result.stopped and bool(store.active_runs()))

@@ -15,10 +15,11 @@ from ..config import Settings, placeholders
 from ..core.model import Run, RunRecord, RunState, Task
 from ..host.completion import marker_identity
 from ..host.memory import oom_kills
-from ..host.processes import RUN_ID_VARIABLE, boot_id
+from ..host.processes import RUN_ID_VARIABLE, boot_id, since_boot
 from ..host.rundir import RunDir, write_private
 from ..host.statedir import Home, StateDir
 from ..host.tmux import session_name
+from ..store import about
 
 _FORGOTTEN = re.compile(r"TMUX|TMUX_PANE|TINKSCHED_(?:RUN_ID|TASK|GPUS|OUTPUT_DIR|ATTEMPT)|OLDPWD|SHLVL|_")
 SNAPSHOT_BYTES = 1_000_000
@@ -159,8 +160,11 @@ class RunMaker:
             old_marker=spec.old_marker,
             oom_kills=oom_kills(),
             old_marker_before=marker_identity(spec.old_marker) if spec.old_marker else None,
+            since_boot=since_boot(),
         )
-        return replace(run, record=record)
+        complete = replace(run, record=record)
+        RunDir(run.directory).describe(about(task, complete))
+        return complete
 
     def _values(self, task: Task, run: Run, port: int | None) -> dict[str, str]:
         """What the placeholders stand for."""

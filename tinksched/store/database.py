@@ -7,45 +7,61 @@ The commit is the durable record: WAL with `synchronous=FULL` syncs the log at e
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import sqlite3
+import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from ..errors import StoreError
+from ..errors import Damaged, StoreError, Unwritable
 
 APPLICATION_ID = 0x74_69_6E_6B  # "tink", see https://www.sqlite.org/pragma.html#pragma_application_id
 BUSY_SECONDS = 20.0
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_DISK_TROUBLE = ("disk is full", "readonly database", "disk I/O error", "unable to open database file")
+REPAIR = "tinksched doctor --repair keeps it aside and rebuilds the queue from what else is on the disk"
 
 
-def connect(path: Path, *, create: bool) -> sqlite3.Connection:
+def connect(path: Path, *, create: bool, shared: bool = False) -> sqlite3.Connection:
     """Open the database at `path` for reading and writing, at the newest version that this program knows.
 
+    `shared` says that it lies on a network file system. A write-ahead log needs memory that all who open the file
+    share, so it is not safe there (https://www.sqlite.org/wal.html): a rollback journal is used.
+
     Raises:
-        StoreError: it isn't there (and `create` is false), isn't ours, is damaged, is newer, or can't be written.
+        StoreError: it isn't there (and `create` is false), is newer, or is locked.
+        Damaged: it isn't ours, or is damaged.
+        Unwritable: its disk is full or read-only.
     """
     try:
         if create:
             _create_private(path)
-        elif path.stat().st_size == 0:  # what a full disk or a failed copy leaves of a queue
-            raise StoreError(f"{path}: the state database is empty, and it was left as it is", hint="tinksched start")
+        _check_file(path, create)
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None
         )
-    except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"{path}: the state database can't be opened: {error}") from None
+    except OSError as error:
+        said = f"{path}: the state database can't be opened: {error.strerror}"
+        if error.errno in DISK_ERRORS:
+            raise Unwritable(said) from None
+        raise (Damaged(said, hint=REPAIR) if error.errno == errno.ENOENT else StoreError(said)) from None
+    except sqlite3.Error as error:
+        raise trouble(path, "opened", error) from None
     try:
         connection.row_factory = sqlite3.Row
         _check_ours(connection, path)
-        _write_ahead(connection)
+        _use_journal(connection, "TRUNCATE" if shared else "WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         _migrate(connection)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite names in its message what it could not decode
         connection.close()
-        raise _unreadable(path, error) from None
+        raise trouble(path, "read", error) from None
     except BaseException:
         connection.close()
         raise
@@ -65,12 +81,31 @@ def connect_new(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def connect_copy(path: Path) -> sqlite3.Connection:
+    """Open a private copy, to read what is on a disk that can't be written: even readers need to write beside a WAL.
+
+    Raises:
+        StoreError: see `connect`, and there may be no room for the copy.
+    """
+    roomy = [folder for folder in ("/dev/shm", tempfile.gettempdir()) if os.access(folder, os.W_OK)]
+    try:
+        with tempfile.TemporaryDirectory(prefix="tinksched-", dir=roomy[0] if roomy else None) as folder:
+            copy = Path(folder) / path.name
+            for ending in ("", "-wal"):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(f"{path}{ending}", f"{copy}{ending}")
+            return connect(copy, create=False)  # the files are gone, but open
+    except OSError as error:
+        raise Unwritable(f"{path}: the state database can't be copied to be read: {error.strerror}") from None
+
+
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
     """One write transaction: all of it is on disk when the block ends, or nothing of it.
 
     Raises:
-        StoreError: the disk is full, the database is locked for longer than 20 s, or it is damaged.
+        StoreError: the database is locked for longer than 20 s, or it is damaged.
+        Unwritable: the disk is full, over quota, or read-only.
     """
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -80,7 +115,10 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
             _roll_back(connection)
             raise
         connection.execute("COMMIT")
-    except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
+    except sqlite3.Error as error:
+        _roll_back(connection)
+        raise trouble(path, "written", error) from error
+    except (OverflowError, UnicodeEncodeError) as error:
         _roll_back(connection)
         raise StoreError(f"{path}: the state database can't be written: {error}") from error
 
@@ -104,6 +142,15 @@ def _create_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
+def _check_file(path: Path, create: bool) -> None:
+    """SQLite would wait for ever at a named pipe, and take a file without a byte for a database without tables."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise Damaged(f"{path}: this is no file, so it can't be the state database", hint=REPAIR)
+    if status.st_size == 0 and not create:  # what a full disk or a failed copy leaves of a queue
+        raise Damaged(f"{path}: the state database is empty, and it was left as it is", hint=REPAIR)
+
+
 def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
     """Look before anything is written: a foreign or newer file must stay untouched."""
     connection.execute("BEGIN")  # one snapshot: somebody else may be making the tables at this moment
@@ -113,9 +160,9 @@ def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("COMMIT")
     known = len(migrations())
     if tables and application != APPLICATION_ID:
-        raise StoreError(
+        raise Damaged(
             f"{path}: this is a database of another program, and it was left as it is",
-            hint="move it away, or name another state folder",
+            hint=f"{REPAIR}; or name another state_dir",
         )
     if version > known:
         raise StoreError(
@@ -125,12 +172,15 @@ def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log. SQLite does not wait for others here by itself, as it does everywhere else."""
+def _use_journal(connection: sqlite3.Connection, mode: str) -> None:
+    """Switch to the write-ahead log, or back from it.
+
+    SQLite does not wait for others here by itself, as it does everywhere else.
+    """
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA journal_mode = {mode}")
             return
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() >= deadline:
@@ -169,8 +219,16 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def _unreadable(path: Path, error: sqlite3.Error) -> StoreError:
-    return StoreError(
-        f"{path}: the state database can't be read ({error}), and it was left as it is",
-        hint=f"to begin with an empty state, move it away yourself: mv {path} {path}.damaged",
-    )
+def trouble(path: Path, verb: str, error: Exception) -> StoreError:
+    """What SQLite complains of, by what can be done about it. Its texts are the same in all versions."""
+    said = str(error)
+    if "locked" in said:
+        return StoreError(
+            f"{path}: another program has kept the state database locked for {BUSY_SECONDS:.0f} seconds",
+            hint=f"fuser {path} shows which one",
+        )
+    if any(words in said for words in _DISK_TROUBLE):
+        return Unwritable(
+            f"{path}: the state database can't be {verb} ({said})", hint=f"is the disk full? df -h {path.parent}"
+        )
+    return Damaged(f"{path}: the state database can't be {verb} ({said}), and it was left as it is", hint=REPAIR)

@@ -85,6 +85,11 @@ def run_row(run: Run) -> dict[str, object]:
     return columns
 
 
+def about(task: Task, run: Run) -> dict[str, dict[str, object]]:
+    """The rows of a task and its run by columns: what is kept beside the run, from which both can be made again."""
+    return {"task": {"name": task.name, **task_row(task)}, "run": {"id": run.id, **run_row(run)}}
+
+
 def reason_of(text: str | None) -> Reason | None:
     """A reason from its JSON."""
     if text is None:

@@ -18,9 +18,9 @@ from ..core import lifecycle
 from ..core.lifecycle import RunEvent, TaskEvent
 from ..core.model import Outcome, Request, Run, Task, TaskSpec, TaskState
 from ..core.relations import Fate
-from ..errors import Conflict, StoreError
+from ..errors import Conflict, Damaged, StoreError, Unwritable
 from . import records
-from .database import connect, connect_new, transaction
+from .database import REPAIR, connect, connect_copy, connect_new, transaction, trouble
 
 _NOTHING: Mapping[str, object] = {}
 _PATHS = (  # what holds paths: the columns that are one, and those that are JSON with some in it
@@ -57,15 +57,29 @@ class Event:
 class Store:
     """The workspace's state. One object belongs to one thread; any number of processes may have one each."""
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
-        """Open the database.
+    def __init__(self, path: Path, *, create: bool = False, shared: bool = False) -> None:
+        """Open the database. `shared`: it lies on a network file system.
 
         Raises:
             StoreError: see `database.connect`.
         """
         self.path = path
-        self._connection = connect(path, create=create)
+        self._connection = connect(path, create=create, shared=shared)
         self._file = path.stat()
+
+    @classmethod
+    def reading(cls, path: Path, *, shared: bool = False) -> Store:
+        """Open it for somebody who only reads: a disk that can't be written is no hindrance.
+
+        Raises:
+            StoreError: see `database.connect`.
+        """
+        try:
+            return cls(path, shared=shared)
+        except Unwritable:
+            copy = cls.__new__(cls)
+            copy.path, copy._connection, copy._file = path, connect_copy(path), path.stat()
+            return copy
 
     def close(self) -> None:
         """Give the file back."""
@@ -128,17 +142,17 @@ class Store:
 
     def tasks(self) -> list[Task]:
         """All tasks, by id."""
-        return [records.task_of(row) for row in self._read("SELECT * FROM tasks ORDER BY id")]
+        return self._tasks("SELECT * FROM tasks ORDER BY id")
 
     def task(self, name: str) -> Task | None:
         """The task of this name."""
-        rows = self._read("SELECT * FROM tasks WHERE name = ?", name)
-        return records.task_of(rows[0]) if rows else None
+        found = self._tasks("SELECT * FROM tasks WHERE name = ?", name)
+        return found[0] if found else None
 
     def queue(self) -> list[Task]:
         """The queued tasks, in the order in which they are considered."""
         sql = "SELECT * FROM tasks WHERE state = 'queued' ORDER BY priority DESC, queue_number"
-        return [records.task_of(row) for row in self._read(sql)]
+        return self._tasks(sql)
 
     def fates(self) -> dict[str, Fate]:
         """What has become of each task so far, by name."""
@@ -156,27 +170,37 @@ class Store:
 
     def active_tasks(self) -> list[Task]:
         """The tasks that have a run which has not ended."""
-        return [records.task_of(row) for row in self._read("SELECT * FROM tasks WHERE state = 'active' ORDER BY id")]
+        return self._tasks("SELECT * FROM tasks WHERE state = 'active' ORDER BY id")
 
     def active_runs(self) -> list[Run]:
         """The runs that have not ended, oldest first."""
         sql = f"{_RUNS} WHERE runs.state IN ('starting', 'running') ORDER BY runs.created_at, runs.id"
-        return [records.run_of(row) for row in self._read(sql)]
+        return self._runs(sql)
 
     def runs_of(self, task: Task) -> list[Run]:
         """Every run of a task, by attempt."""
         sql = f"{_RUNS} WHERE runs.task_id = ? ORDER BY runs.attempt"
-        return [records.run_of(row) for row in self._read(sql, task.id)]
+        return self._runs(sql, task.id)
 
     def last_runs(self) -> dict[int, Run]:
         """The newest run of each task, by task id."""
         sql = f"{_RUNS} WHERE runs.attempt = (SELECT max(attempt) FROM runs r WHERE r.task_id = runs.task_id)"
-        return {row["task_id"]: records.run_of(row) for row in self._read(sql)}
+        return {run.task_id: run for run in self._runs(sql)}
+
+    def run_ids(self) -> set[str]:
+        """The ids of all runs."""
+        return {row["id"] for row in self._read("SELECT id FROM runs")}
+
+    def problems(self) -> list[str]:
+        """What SQLite's own check of the whole file finds wrong."""
+        found = [str(row[0]) for row in self._read("PRAGMA integrity_check")]
+        found += [f"a row of {row[0]} refers to nothing" for row in self._read("PRAGMA foreign_key_check")]
+        return [] if found == ["ok"] else [line for line in found if line != "ok"]
 
     def recently_ended(self, limit: int) -> list[Run]:
         """The last `limit` runs that ended, newest first."""
         sql = f"{_RUNS} WHERE runs.state = 'ended' ORDER BY runs.ended_at DESC, runs.id LIMIT ?"
-        return [records.run_of(row) for row in self._read(sql, limit)]
+        return self._runs(sql, limit)
 
     def counts(self) -> Mapping[str, int]:
         """How many tasks there are by state, and of the done ones by outcome."""
@@ -200,11 +224,27 @@ class Store:
         rows = self._read("SELECT requested_by FROM tasks WHERE id = ?", task.id)
         return str(rows[0]["requested_by"] or "") if rows else ""
 
+    def _tasks(self, sql: str, *values: object) -> list[Task]:
+        with self._sense():
+            return [records.task_of(row) for row in self._read(sql, *values)]
+
+    def _runs(self, sql: str, *values: object) -> list[Run]:
+        with self._sense():
+            return [records.run_of(row) for row in self._read(sql, *values)]
+
+    @contextlib.contextmanager
+    def _sense(self) -> Iterator[None]:
+        """Rows in which there is what nobody of ours wrote are damage, too."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Damaged(f"{self.path}: a row of the state database makes no sense: {error}", hint=REPAIR) from error
+
     def _read(self, sql: str, *values: object) -> list[sqlite3.Row]:
         try:
             return self._connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: the state database can't be read: {error}") from error
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise trouble(self.path, "read", error) from error
 
 
 class Transaction:
