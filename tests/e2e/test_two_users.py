@@ -64,11 +64,12 @@ def shared(lab: Lab) -> Lab:
     return lab
 
 
-def run_all(shared: Lab, slots: int, **settings: object) -> list[tuple[int, str, float, float]]:
+def run_all(shared: Lab, slots: int, executors: tuple[str, str]) -> list[tuple[int, str, float, float]]:
     """Both users' tasks, all of them. Returns who ran on what GPU from when to when, in the order of their starts."""
     running = []
-    for uid in USERS:
-        bench, environment = workspace(shared, uid, TASKS, gpu_count=1, max_jobs_per_gpu=slots, **settings)
+    for uid, executor in zip(USERS, executors, strict=True):
+        settings = {"gpu_count": 1, "max_jobs_per_gpu": slots, "executor": executor}
+        bench, environment = workspace(shared, uid, TASKS, **settings)
         command = [*become(uid), sys.executable, "-m", "tinksched", "start", "--foreground"]
         running.append(
             subprocess.Popen(
@@ -83,8 +84,9 @@ def run_all(shared: Lab, slots: int, **settings: object) -> list[tuple[int, str,
 
 
 @needs_root
-def test_two_users_share_a_slot_evenly_and_never_overlap(shared: Lab) -> None:
-    ran = run_all(shared, 1)
+@pytest.mark.parametrize("executors", [("tmux", "tmux"), ("tmux", "local")])
+def test_two_users_share_a_slot_evenly_and_never_overlap(shared: Lab, executors: tuple[str, str]) -> None:
+    ran = run_all(shared, 1, executors)
     assert Counter(uid for uid, *_ in ran) == dict.fromkeys(USERS, TASKS)
     overlaps = [(a, b) for a, b in pairwise(ran) if b[2] < a[3]]
     assert overlaps == []
@@ -99,7 +101,7 @@ def test_two_users_share_a_slot_evenly_and_never_overlap(shared: Lab) -> None:
 
 @needs_root
 def test_two_users_on_two_slots_are_never_more_than_two(shared: Lab) -> None:
-    ran = run_all(shared, 2)
+    ran = run_all(shared, 2, ("tmux", "tmux"))
     assert Counter(uid for uid, *_ in ran) == dict.fromkeys(USERS, TASKS)
     events = sorted([(begin, 1) for *_, begin, _ in ran] + [(end, -1) for *_, end in ran])
     now = most = 0
