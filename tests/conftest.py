@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import tally
 from tests.support import Lab
 
 
@@ -31,3 +32,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     real = [report for report in passed if report.nodeid.startswith(("tests/e2e/", "tests/contract/"))]
     if real:
         terminalreporter.write_line(f"real tmux: {len(real)} passed")
+    faults = [value for report in passed for name, value in report.user_properties if name == "fault"]
+    for line in tally.lines([(kind, step) for kind, step in faults]) if faults else ():
+        terminalreporter.write_line(line)
