@@ -27,6 +27,7 @@ hit() { # STEP RUN INNER: is killed here if somebody asked for it
             *.both) kill -9 "$outer" "$3" ;;
             *.task) kill -9 $$ ;;
         esac
+        break
     done
 }
 """

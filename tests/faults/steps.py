@@ -53,7 +53,14 @@ SCHEDULER: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 # What only the first scheduler of a workspace does, before anything else.
-FIRST = tuple(name for name in SCHEDULER if name.startswith(("migrating", "queueing", "the state folder")))
+FIRST = (
+    "the state folder: made",
+    "migrating: file made",
+    "migrating: before",
+    *("migrating: between statements",) * 3,
+    "queueing: tasks added, not committed",
+    "queueing: committed",
+)
 
 # Deaths that leave runs of which the next scheduler has to find out whether they began.
 UNSETTLED = ("after persist, before launch", "between the launches of a batch", "after launch, before record")

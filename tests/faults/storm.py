@@ -89,6 +89,7 @@ class Storm:
         lab.environment["PATH"] = f"{self.field.shims}:{lab.environment['PATH']}"
         self._seed = seed
         self.benches = [self._workspace(f"ws{number}") for number in range(weather.workspaces)]
+        self._tokens: list[str] = []
         self._nurseries = [Nursery(lab, lab.folder / "nursery.log") for _ in self.benches]
 
     def _workspace(self, name: str) -> Bench:
@@ -135,14 +136,15 @@ class Storm:
         steps = list(self.weather.steps)
         for step in FIRST:
             if step in steps:
-                yield {"step": step, "times": chance.randint(1, 3) if "between" in step else 1}
+                yield {"step": step, "times": chance.randint(1, 12) if "between" in step else 1}
         while True:
             chance.shuffle(steps)
             for step in steps:
                 if step.startswith("adopting"):
                     yield {"step": chance.choice(UNSETTLED), "times": 1}
-                if step not in FIRST:
-                    yield {"step": step, "times": 1 if step.startswith("adopting") else chance.choice((1, 1, 2, 3))}
+                if step != "migrating: between statements":  # there is one for every workspace only
+                    seldom = step.startswith(("adopting", "tidying", "the ", "migrating", "queueing"))
+                    yield {"step": step, "times": 1 if seldom else chance.choice((1, 1, 2, 3))}
 
     def _refill(self, bench: Bench, chance: random.Random) -> None:
         folder = bench.folder / "configs"
@@ -191,7 +193,9 @@ class Storm:
 
     def _strike(self, what: str, chance: random.Random) -> None:
         if what == "token":
-            self.field.ask_for(chance.choice(self.weather.tokens))
+            if not self._tokens:
+                self._tokens = chance.sample(self.weather.tokens, len(self.weather.tokens))
+            self.field.ask_for(self._tokens.pop())
         elif what in ("tmux", "all"):
             self._kill_many(what)
         else:
@@ -247,9 +251,10 @@ class Storm:
 
     # -- afterwards
 
-    def calm(self) -> None:
+    def calm(self, *, keep_tokens: bool = False) -> None:
         """Let schedulers without faults run everything to its end, side by side, twice: the second tidies up."""
-        self.field.take_tokens_back()
+        if not keep_tokens:
+            self.field.take_tokens_back()
         for _ in range(2):
             for bench in self.benches:
                 bench.add(f"last{len(list((bench.folder / 'configs').iterdir())):04}.yml", "seconds: 0\ncode: 0\n")

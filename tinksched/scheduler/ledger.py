@@ -333,7 +333,6 @@ class Ledger:
         self.runs.pop(run.id, None)
         if ending.outcome is None:
             self._never_began[run.task_id] = self._never_began.get(run.task_id, 0) + (not ending.passing)
-            RunDir(run.directory).remove()
         else:
             self._never_began.pop(run.task_id, None)
         outcome = ending.outcome.value.replace("_", " ") if ending.outcome else "queued again"
