@@ -32,6 +32,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     real = [report for report in passed if report.nodeid.startswith(("tests/e2e/", "tests/contract/"))]
     if real:
         terminalreporter.write_line(f"real tmux: {len(real)} passed")
-    faults = [value for report in passed for name, value in report.user_properties if name == "fault"]
-    for line in tally.lines([(kind, step) for kind, step in faults]) if faults else ():
+    for line in tally.summary([pair for report in passed for pair in report.user_properties]):
         terminalreporter.write_line(line)

@@ -12,7 +12,9 @@ from typing import Any
 
 from tests.faults.batch import Field, Hit, Word
 from tests.support import Bench, Lab
+from tinksched.scheduler.ledger import NEVER_BEGAN_LIMIT  # a task that was hit so often before it began is given up
 
+COARSE = 0.02  # seconds by which the times of files may lag behind the clock
 KILLED = {"129", "137", "143"}  # HUP, KILL, TERM
 
 
@@ -52,9 +54,22 @@ def of_workspace(bench: Bench, words: Sequence[Word], hits: Sequence[Hit], retri
     own: dict[str, list[Word]] = defaultdict(list)
     for word in words:
         own[word.run].append(word)
+    never = never_began(database)
     for number, task in tasks.items():
-        yield from of_task(task, runs[number], own, hits, retries)
+        hit_before = sum(is_hit(run, hits) for run in never[number])
+        if runs[number] or hit_before < NEVER_BEGAN_LIMIT or '"launch_failed"' not in (task["reason"] or ""):
+            yield from of_task(task, runs[number], own, hits, retries)
     yield from of_events(database, tasks, runs)
+
+
+def never_began(database: Path) -> dict[int, list[dict[str, Any]]]:
+    """The runs that are not on record any more because they never began, by task."""
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    sql = """SELECT task_id, run_id AS id, min(at) AS created_at, max(at) AS ended_at FROM events
+        WHERE run_id NOT IN (SELECT id FROM runs) GROUP BY run_id"""
+    for run in rows(database, sql):
+        found[run["task_id"]].append(run)
+    return found
 
 
 def of_task(
@@ -86,7 +101,7 @@ def is_hit(run: Mapping[str, Any], hits: Sequence[Hit]) -> bool:
             return True
         if hit.kind in ("tmux", "all"):  # all that were alive: the time is in place of the run
             began, ended = map(float, hit.run.split())
-            if run["created_at"] <= ended and (run["ended_at"] or ended) >= began:
+            if run["created_at"] <= ended and (run["ended_at"] or ended) >= began - COARSE:
                 return True
     return False
 

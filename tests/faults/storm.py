@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults.batch import SLOTS, Field
+from tests.faults.batch import SLOTS, Field, Hit
 from tests.faults.check import rows
 from tests.faults.steps import FIRST, SCHEDULER, TOKENS, UNSETTLED
 from tests.support import MARK, TIMEOUT, Bench, Lab
@@ -37,9 +38,11 @@ class Weather:
     retries: int = 0
     steps: Sequence[str] = tuple(SCHEDULER)
     deaths: dict[str, int] = field(default_factory=lambda: {"step": 4, "line": 4, "instant": 2})
+    every_step: bool = False  # go on until each was hit once
     strikes: int = 0  # the most in each life of a scheduler that hit others
     others: dict[str, int] = field(default_factory=dict)  # weights of whom: token, wrapper, task, tmux, all
     tokens: Sequence[str] = TOKENS
+    longest: float = 0.2  # seconds that a task takes
     mutants: tuple[str, ...] = ()
 
 
@@ -99,6 +102,7 @@ class Storm:
             gpu_count=2,
             max_jobs_per_gpu=SLOTS,
             executor=self.weather.executor,
+            auto_restart_failed=self.weather.retries > 0,
             max_retries=self.weather.retries,
             retry_delay=0.01,
             keep_sessions=0,
@@ -117,9 +121,12 @@ class Storm:
             list(threads.map(lambda number: self._rage(number, faults), range(len(self.benches))))
 
     def _rage(self, number: int, faults: int) -> None:
-        chance = random.Random(f"{self._seed} {number}")
+        chance = random.Random(f"{self._seed} {number} {faults}")
         steps = self._steps(chance)
-        while len(self.field.hits()) < faults:
+        for life in itertools.count():
+            hits = self.field.hits()
+            if len(hits) >= faults and (not self.weather.every_step or life > 3 * faults or not self._missing(hits)):
+                return
             self._refill(self.benches[number], chance)
             how = chance.choices(list(self.weather.deaths), list(self.weather.deaths.values()))[0]
             if how == "step":
@@ -131,14 +138,19 @@ class Storm:
             else:
                 self._live(number, {}, chance, chance.random() * LIFE)
 
+    def _missing(self, hits: Sequence[Hit]) -> set[str]:
+        return set(self.weather.steps) - {hit.step for hit in hits}
+
     def _steps(self, chance: random.Random) -> Iterator[dict[str, Any]]:
         """Every step in turn, again and again. There is something to be adopted only after certain deaths."""
         steps = list(self.weather.steps)
         for step in FIRST:
             if step in steps:
-                yield {"step": step, "times": chance.randint(1, 12) if "between" in step else 1}
+                yield {"step": step, "times": chance.randint(1, 8) if "between" in step else 1}
         while True:
             chance.shuffle(steps)
+            missing = self._missing(self.field.hits())
+            steps.sort(key=lambda step: step not in missing)
             for step in steps:
                 if step.startswith("adopting"):
                     yield {"step": chance.choice(UNSETTLED), "times": 1}
@@ -153,7 +165,9 @@ class Storm:
         for number in range(count, WIDTH + (done[0]["n"] if done else 0)):
             kind = chance.choices(("exp", "big", "solo"), (8, 1, 1))[0]
             code = chance.choice((0, 0, 0, 1, 3))
-            bench.add(f"{kind}{number:04}.yml", f"seconds: {chance.random() * 0.2:.3f}\ncode: {code}\n")
+            bench.add(
+                f"{kind}{number:04}.yml", f"seconds: {chance.random() * self.weather.longest:.3f}\ncode: {code}\n"
+            )
 
     def _live(self, number: int, order: dict[str, Any], chance: random.Random, seconds: float) -> None:
         """One life of a scheduler."""
@@ -172,7 +186,8 @@ class Storm:
             by_itself = any(hit.kind == "scheduler" and hit.run == str(pid) for hit in self.field.hits())
             if status == -signal.SIGKILL and not by_itself:
                 self.field.write_hit("scheduler", "random instant", str(pid))
-        assert status in (0, 1, -signal.SIGKILL), f"a scheduler ended with {status}: {self.log(number)}"
+        expected = (0, 1, 2, -signal.SIGKILL) if self.weather.mutants else (0, 1, -signal.SIGKILL)
+        assert status in expected, f"a scheduler ended with {status}: {self.log(number)}"
 
     def _order(self, number: int) -> dict[str, Any]:
         folder = self.benches[number].folder
@@ -239,7 +254,7 @@ class Storm:
         victims = [
             pid
             for pid, line in self.lab.processes()
-            if pid not in nurseries and (what == "all" or (line.startswith("tmux") and "new-session" in line))
+            if pid not in nurseries and (what == "all" or (line.split()[0].endswith("tmux") and "new-session" in line))
         ]
         began, hit = time.time(), False
         for pid in victims:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tests.faults.steps import SCHEDULER, TOKENS
 
 WINDOW = 0.01  # of a defect that shows in so many of the faults of its kind
+
+
+def summary(properties: Sequence[tuple[str, Any]]) -> Iterator[str]:
+    """The lines for the end of a test session, from what its tests recorded; none if no storm was among them."""
+    seeds = {value for name, value in properties if name == "seed"}
+    if seeds:
+        yield f"TINKSCHED_SEED={', '.join(map(str, seeds))}"
+        yield from lines([tuple(value) for name, value in properties if name == "fault"])
 
 
 def lines(faults: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -21,7 +30,7 @@ def lines(faults: Sequence[tuple[str, str]]) -> Iterator[str]:
     for what, names in (("the scheduler", tuple(SCHEDULER)), ("wrappers and tasks", TOKENS)):
         never = [name for name in names if not steps[name]]
         least = min(steps[name] for name in names)
-        rest = f"; not: {', '.join(never)}" if never else f", each {least} times at least"
+        rest = f"; not: {', '.join(never)}" if never else f", at least {least} times each"
         yield f"  named steps of {what}: {len(names) - len(never)} of {len(names)} hit{rest}"
 
 

@@ -10,6 +10,8 @@ from tests.faults.check import violations
 from tests.faults.storm import Storm, Weather
 from tests.support import Lab
 
+_LONG = {"instant": 1}
+
 MUTANTS = {
     "launches_before_it_persists": (
         Weather(executor="local", deaths={"step": 1}, steps=("a tick: ends and starts written, not committed",)),
@@ -20,10 +22,11 @@ MUTANTS = {
         ("is not on record", "overlap"),
     ),
     "takes_unknown_for_dead": (
-        Weather(retries=2, strikes=3, others={"token": 1}, tokens=("began.both", "began.inner")),
+        # In tmux the kernel hangs up whoever outlives the wrapper, so there it would hardly ever show.
+        Weather("local", retries=2, longest=1.0, deaths=_LONG, strikes=6, others={"token": 1}, tokens=("began.both",)),
         ("overlap", "over: "),
     ),
-    "ignores_leases": (Weather(workspaces=2, deaths={"instant": 1}), ("over: ",)),
+    "ignores_leases": (Weather(workspaces=2, deaths=_LONG), ("over: ",)),
 }
 
 
@@ -37,7 +40,7 @@ def test_a_defect_is_found(lab: Lab, mutant: str) -> None:
         for faults in range(5, 100, 5):
             storm.rage(faults)
             wrong = violations(lab, storm.field, storm.benches, weather.retries)
-            if any(sign in line for line in wrong for sign in signs):
+            if any(line.startswith(signs) or line.endswith(signs) for line in wrong):
                 return
         pytest.fail("no storm showed it")
     finally:

@@ -17,20 +17,22 @@ from tests.faults.storm import Storm, Weather
 from tests.support import Lab
 
 FAULTS = int(os.environ.get("TINKSCHED_FAULTS") or 100)
-SEED = os.environ.get("TINKSCHED_SEED") or str(random.randrange(10**6))
+SEED = os.environ.get("TINKSCHED_SEED") or str(
+    random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID")).randrange(10**6)
+)
 
 _LONG = {"instant": 1}
 _WRAPPERS = {"token": 6, "wrapper": 2, "task": 1}
 
 # Each storm with its part of all faults, in a hundred.
 STORMS: dict[str, tuple[int, Weather]] = {
-    "scheduler-steps": (42, Weather(deaths={"step": 1})),
+    "scheduler-steps": (42, Weather(deaths={"step": 1}, every_step=True)),
     "scheduler-lines": (8, Weather(deaths={"line": 1})),
     "scheduler-local": (8, Weather(executor="local")),
     "strangers": (10, Weather(workspaces=2)),
     "wrappers": (12, Weather(deaths=_LONG, strikes=8, others=_WRAPPERS)),
     "wrappers-retries-local": (10, Weather(executor="local", retries=2, deaths=_LONG, strikes=8, others=_WRAPPERS)),
-    "everything": (10, Weather(workspaces=2, retries=2, strikes=4, others={**_WRAPPERS, "tmux": 2, "all": 2})),
+    "everything": (10, Weather(workspaces=2, retries=2, strikes=4, others={**_WRAPPERS, "tmux": 4, "all": 4})),
 }
 
 
@@ -49,5 +51,6 @@ def test_no_task_is_lost_and_no_gpu_is_overfilled(
         storm.close()
     for hit in storm.field.hits():
         record_property("fault", [hit.kind, hit.step])
+    record_property("seed", SEED)
     wrong = violations(lab, storm.field, storm.benches, weather.retries)
     assert not wrong, f"TINKSCHED_SEED={SEED}: {len(wrong)} violations:\n" + "\n".join(wrong[:30])
