@@ -102,7 +102,7 @@ class Tmux:
 
         Raises:
             TmuxError: tmux refused; the message is its own.
-            TmuxSilent: it gave no answer for ANSWER_SECONDS.
+            TmuxSilent: it gave no answer for ANSWER_SECONDS, or it died meanwhile.
         """
         from libtmux.exc import LibTmuxException
 
@@ -111,8 +111,10 @@ class Tmux:
                 answer = self._ask("-u", *arguments)  # -u: names come back as they are in any locale
         except (LibTmuxException, OSError) as error:
             raise TmuxError(f"tmux can't be run: {error or type(error).__name__}") from None
-        if answer.returncode != 0 or answer.stderr:
-            raise TmuxError("tmux: " + "; ".join(answer.stderr or [f"exit code {answer.returncode}"]))
+        if answer.stderr:
+            raise TmuxError("tmux: " + "; ".join(answer.stderr))
+        if answer.returncode != 0:  # whoever refuses says why
+            raise TmuxSilent("tmux's server died before it answered")
         return list(answer.stdout)
 
     def _ask(self, *arguments: str) -> tmux_cmd:
