@@ -19,6 +19,8 @@ command -v flock >/dev/null || missing="$missing util-linux"
 command -v cc >/dev/null || command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
 # On Debian, cron as well: its line is tried with the real one.
 ! command -v apt-get >/dev/null || [ -x /usr/sbin/cron ] || missing="$missing cron"
+# And a FUSE file system that can call itself a network's.
+! command -v apt-get >/dev/null || [ ! -e /dev/fuse ] || command -v bindfs >/dev/null || missing="$missing bindfs"
 if [ -n "$missing" ]; then
     if command -v apt-get >/dev/null; then
         as_root=

@@ -6,6 +6,7 @@ seen here.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -44,7 +45,7 @@ def journal(path: Path) -> str:
 
 
 def test_the_state_is_kept_without_a_write_ahead_log(lab: Lab, mounted: Path) -> None:
-    bench = lab.workspace(f"{mounted.name}/ws", gpu_count=1)
+    bench = lab.workspace(f"{mounted.name}/ws", gpu_count=1, state_dir=".tinksched")
     gate = bench.gate("../../gate")
     bench.add("a.yml", gate.config)
     bench.add("b.yml")
@@ -68,4 +69,37 @@ def test_a_local_state_dir_is_as_fast_as_ever(lab: Lab, mounted: Path) -> None:
     )
     assert "network" not in bench.run("start", "--wait").err
     assert journal(local / "state.db") == "wal"
+    assert bench.states() == {"a": "completed"}
+
+
+def test_by_itself_the_state_lies_on_a_local_disk_and_other_hosts_are_told(lab: Lab, mounted: Path) -> None:
+    bench = lab.workspace(f"{mounted.name}/ws", gpu_count=1, tasks={"a.yml": ""})
+    assert "network" not in bench.run("start", "--wait").err
+    assert bench.states() == {"a": "completed"}
+    config = json.loads(bench.run("config", "--json").out)
+    shown = config["settings"]["state_dir"]
+    state = Path(shown["value"])
+    assert state.parent == Path(lab.environment["HOME"]) / ".local" / "state" / "tinksched"
+    assert "network file system" in shown["from"]
+    assert journal(state / "state.db") == "wal"
+    inside = bench.folder / ".tinksched"
+    assert sorted(path.name for path in inside.iterdir()) == ["elsewhere", "home"]
+
+    moved = bench.folder.with_name("moved")
+    bench.folder.rename(moved)
+    assert bench.run("status", "--workspace", str(moved), cwd=lab.folder).out.count("completed") >= 1
+    moved.rename(bench.folder)
+
+    home = json.loads((inside / "home").read_text())
+    (inside / "home").write_text(json.dumps({**home, "machine": "another", "host": "elsewhere.example"}))
+    for command in ("status", "start", "kill-all"):
+        answer = bench.run(command, code=None)
+        assert answer.code != 0 and "worked on by the host elsewhere.example" in answer.err, command
+
+
+def test_state_that_is_in_the_workspace_already_stays_there(lab: Lab, mounted: Path) -> None:
+    bench = lab.workspace(f"{mounted.name}/ws", gpu_count=1, state_dir=".tinksched", tasks={"a.yml": ""})
+    bench.run("start", "--wait")
+    settings = {key: value for key, value in bench.settings.items() if key != "state_dir"}
+    bench.configure(**settings)
     assert bench.states() == {"a": "completed"}

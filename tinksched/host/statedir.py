@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import pwd
@@ -21,6 +22,7 @@ from .processes import Process, identify
 from .rundir import RunDir, write_private
 
 NAME = ".tinksched"
+POINTER = "elsewhere"  # the file that names the folder on a local disk where the state of a shared workspace lies
 # Missing in a Python that was built with an old C library; the kernel has them since 3.15.
 _OFD_GETLK: int = getattr(fcntl, "F_OFD_GETLK", 36)
 _OFD_SETLK: int = getattr(fcntl, "F_OFD_SETLK", 37)
@@ -97,6 +99,32 @@ class StateDir:
         return False
 
 
+def default_folder(workspace: Path) -> Path:
+    """Where the private state lies if the user names no place.
+
+    That is `.tinksched` in the workspace. On a network file system, where locks and SQLite are not to be trusted and
+    other hosts look in too, it is a folder on a local disk; the workspace's `.tinksched` then says whose it is, and
+    where.
+
+    Raises:
+        WorkspaceError: another host has its state of this workspace on a disk of its own.
+    """
+    inside = StateDir(workspace / NAME)
+    if inside.database.exists() or not filesystems.is_network(filesystems.kind(workspace)):
+        return inside.path
+    home = read_home(inside)
+    if home is not None:
+        _check_host(inside, home)
+        with contextlib.suppress(OSError):
+            return Path((inside.path / POINTER).read_text().rstrip("\n"))
+    name = f"{workspace.name}-{hashlib.sha256(os.fsencode(workspace)).hexdigest()[:12]}"
+    bases = (Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser(), Path("/var/tmp"))
+    for base, folder in zip(bases, ("tinksched", f"tinksched-{os.geteuid()}"), strict=True):
+        if base.is_absolute() and not filesystems.is_network(filesystems.kind(base)):
+            return base / folder / name
+    return inside.path
+
+
 def prepare(workspace: Path, folder: Path | None = None) -> tuple[StateDir, Home]:
     """The state folder for somebody who is going to write: made if it isn't there, and surely ours.
 
@@ -115,6 +143,8 @@ def prepare(workspace: Path, folder: Path | None = None) -> tuple[StateDir, Home
             folder.mkdir(mode=0o700, exist_ok=True)
         home = _home(state, workspace)
         _check_writable(state.path)
+        if not state.path.is_relative_to(workspace) and filesystems.is_network(filesystems.kind(workspace)):
+            _say_where(StateDir(workspace / NAME), home, state)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise Unwritable(
@@ -274,6 +304,20 @@ def _home(state: StateDir, workspace: Path) -> Home:
     moved = Home(home.host, home.machine, str(workspace), home.workspace_id)
     _write_home(state, moved, new=False)
     return moved
+
+
+def _say_where(inside: StateDir, home: Home, state: StateDir) -> None:
+    """Leave word for other hosts, and for who looks from this one, where the state of a shared workspace lies."""
+    inside.path.mkdir(mode=0o700, exist_ok=True)
+    there = read_home(inside)
+    if there is not None:
+        _check_host(inside, there)
+    if there != home:
+        _write_home(inside, home, new=there is None)
+    aside = inside.path / f"{POINTER}.{os.getpid()}"
+    aside.unlink(missing_ok=True)
+    write_private(aside, os.fsencode(state.path) + b"\n")
+    aside.replace(inside.path / POINTER)
 
 
 def _check_host(state: StateDir, home: Home) -> None:

@@ -6,10 +6,10 @@ import contextlib
 import getpass
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config import CONFIG_NAME, Settings, load
+from ..config import CONFIG_NAME, Origin, Settings, load
 from ..errors import ConfigError, Damaged, NothingToActOn, Unwritable, WorkspaceError
 from ..host import statedir
 from ..host.statedir import Home, SchedulerLock, StateDir
@@ -127,11 +127,23 @@ def find(directory: Path | None, config: Path | None, *, last_good: bool = False
     try:
         settings = load(folder, config.absolute() if config is not None else None)
     except ConfigError:
-        kept = folder / statedir.NAME / LAST_GOOD
+        kept = statedir.default_folder(folder) / LAST_GOOD
         if not last_good or not kept.is_file():
             raise
         settings = load(folder, kept)
+    settings = _with_state(settings)
     return Workspace(settings, StateDir(settings.state_dir))
+
+
+def _with_state(settings: Settings) -> Settings:
+    """The settings with the folder of the private state, if the user named none and it can't be in the workspace."""
+    if settings.origins["state_dir"].kind != "default":
+        return settings
+    folder = statedir.default_folder(settings.workspace)
+    if folder == settings.state_dir:
+        return settings
+    note = Origin("default", note="the workspace is on a network file system")
+    return replace(settings, state_dir=folder, origins={**settings.origins, "state_dir": note})
 
 
 def actor(command: str) -> str:
