@@ -375,7 +375,7 @@ _DETAILS = {
     "used": 1, "slots": 2, "others": "", "gpu": 0, "wanted": 2, "free": "none", "free_has": "has", "free_is": "is",
     "task": "t1", "until": NOW, "exists": "GPUs 0, 1", "why": "its lease was revoked", "code": 137, "signal": "KILL",
     "names": "python (12)", "user": "ann", "how": "failed", "retry": 1, "retries": 3, "tasks": "t1, t2", "limit": "2 h",
-    "pattern": "big_*", "folder": "/w/out",
+    "pattern": "big_*", "folder": "/w/out", "count": "2 processes", "workspace": "/home/ann/w",
 }  # fmt: skip
 
 

@@ -158,10 +158,11 @@ class _Users:
             self._last[user] = max(self._last.get(user, 0.0), contender.rival.last_start)
         self._given = 0
 
-    def rank(self, contender: _Contender) -> tuple[float, ...]:
+    def rank(self, contender: _Contender) -> tuple[float, float, int, float, str]:
+        """Who has the lowest goes first. No two are equal: every scheduler must come to the same order."""
         rival = contender.rival
         last = float("inf") if contender.started else rival.last_start
-        return (self._held.get(rival.user, 0), self._last[rival.user], contender.held, last)
+        return (self._held.get(rival.user, 0), self._last[rival.user], contender.held, last, rival.workspace_id)
 
     def take(self, user: str, slots: int) -> None:
         self._held[user] = self._held.get(user, 0) + slots

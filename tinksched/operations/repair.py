@@ -113,7 +113,8 @@ def _replace(database: Path, rows: Mapping[str, list[Row]], done: Repaired) -> N
         os.fsync(descriptor)
         os.close(descriptor)
     finally:
-        fresh.unlink(missing_ok=True)
+        for ending in ("", "-journal"):
+            Path(f"{fresh}{ending}").unlink(missing_ok=True)
 
 
 class _Merge:
