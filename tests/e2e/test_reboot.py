@@ -13,6 +13,7 @@ import pytest
 from tests.machine import Machine, Systemd, needs_machine
 from tests.support import Bench, Gate, Lab
 from tests.victim import Victim
+from tinksched.host.rundir import RunDir
 
 pytestmark = needs_machine
 
@@ -32,7 +33,7 @@ def machine(bench: Bench) -> Iterator[Machine]:
 
 
 def exit_files(bench: Bench) -> int:
-    return len(list(bench.state.runs.glob("*/exit")))
+    return sum(RunDir(folder).exit_status() is not None for folder in bench.state.runs.iterdir())
 
 
 def run_until_power_fails(bench: Bench, machine: Machine) -> Gate:

@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -51,11 +53,18 @@ def workspace(lab: Lab, uid: int, tasks: int, **settings: object) -> tuple[Bench
 
 
 @pytest.fixture
-def shared(lab: Lab) -> Lab:
-    """A laboratory that other users may enter."""
-    for folder in (lab.folder, *lab.folder.parents, Path(lab.environment["TMUX_TMPDIR"])):
-        if folder != Path("/tmp") and folder.is_relative_to("/tmp"):
-            folder.chmod(0o755)
+def shared() -> Iterator[Lab]:
+    """A laboratory that other users may enter, which the folders of pytest are not."""
+    with tempfile.TemporaryDirectory(prefix="tinksched-users-", ignore_cleanup_errors=True) as folder:
+        lab = _opened(Lab(Path(folder)))
+        yield lab
+        lab.close()
+        assert not lab.processes()
+
+
+def _opened(lab: Lab) -> Lab:
+    for folder in (lab.folder, Path(lab.environment["TMUX_TMPDIR"])):
+        folder.chmod(0o755)
     lab.leases.mkdir()
     lab.leases.chmod(0o1777)
     record = Path(lab.environment["RECORD"])

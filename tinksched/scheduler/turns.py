@@ -16,7 +16,7 @@ from ..host.leases import Held, user_name
 from ..host.notices import Heard, Notice, listen
 
 MOST_ASKS = 16
-TURN_SECONDS = 1.0  # how long a slot is kept free for one whose turn it is and who doesn't take it
+TURN_SECONDS = 2.0  # how long a slot is kept free for one whose turn it is and who doesn't take it
 _FOR_SLOTS = {
     ReasonCode.GPUS_FULL, ReasonCode.PINNED_GPU_FULL, ReasonCode.TOO_FEW_GPUS, ReasonCode.NEEDS_EMPTY_GPUS,
     ReasonCode.HELD_FOR, ReasonCode.OTHERS_TURN,
