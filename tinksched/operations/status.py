@@ -21,7 +21,7 @@ from ..host.processes import Process, boot_id, identify
 from ..host.rundir import RunDir
 from ..host.statedir import read_home
 from ..host.tmux import Tmux
-from ..scheduler.deciding import decide_among_others
+from ..scheduler.deciding import Scene, decide
 from ..scheduler.devices import resolve_gpus
 from ..scheduler.starting import STOPPED
 from ..scheduler.turns import Turns
@@ -243,7 +243,7 @@ def _reasons(
     if slots and queue:
         settings, home = workspace.settings, read_home(workspace.state)
         turns = Turns(default_folder(), home.workspace_id if home else "", settings.workspace)
-        verdict = decide_among_others(turns, held, last_start, settings, queue, slots, running, fates, time.time())
+        verdict = decide(Scene(settings, queue, slots, running, fates, held, last_start, time.time()), turns)
         waiting = {**verdict.decision.waiting, **verdict.hopeless}
     missing = Reason(ReasonCode.STARTS_NEXT if scheduler is not None else ReasonCode.NO_SCHEDULER)
     return {task.id: waiting.get(task.id, missing) for task in queue}

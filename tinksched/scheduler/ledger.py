@@ -27,7 +27,7 @@ from ..host.rundir import RunDir
 from ..host.statedir import Home, StateDir
 from ..store import REPAIR, Store, Transaction
 from . import clock
-from .deciding import decide_among_others
+from .deciding import Scene, decide
 from .endings import Circumstances, Ending, ending_of, has_fresh_marker
 from .journal import Journal
 from .starting import RunMaker
@@ -217,7 +217,8 @@ class Ledger:
         slots = self._slots(own, held)
         last = max(self._last_start.values(), default=0.0)
         running = [run.task for run in own]
-        verdict = decide_among_others(self._turns, held, last, self._settings, queue, slots, running, fates, now)
+        scene = Scene(self._settings, queue, slots, running, fates, held, last, now)
+        verdict = decide(scene, self._turns)
         self._give_up(tx, queue, verdict.hopeless)
         decision = verdict.decision
         self.wake_at = verdict.wake_at
