@@ -65,6 +65,14 @@ def test_a_notice_ends_with_its_scheduler_and_the_next_one_writes_it_anew(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_dead_scheduler_said_is_removed_by_the_next_one(tmp_path: Path, notice: Notice) -> None:
+    notice.say("/ws", 5.5, ASKS)
+    again = Notice(tmp_path, "w1")
+    again.remove_former()
+    again.remove_former()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_notice_that_a_cleaner_deleted_is_said_again(tmp_path: Path, notice: Notice) -> None:
     notice.say("/ws", 5.5, ASKS)
     (tmp_path / notice.name).unlink()

@@ -65,6 +65,11 @@ class Notice:
         os.close(self._held)
         self._held, self._said = -1, b""
 
+    def remove_former(self) -> None:
+        """Remove what an earlier scheduler of this workspace said, which died: the next one may have nothing to say."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
     def _is_there(self) -> bool:
         """Whether the file that is held is the one that others see; a cleaner may have deleted it."""
         with contextlib.suppress(OSError):
@@ -75,8 +80,7 @@ class Notice:
         if self._is_there():
             return
         self.withdraw()
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()  # of an earlier scheduler of this workspace
+        self.remove_former()
         descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC, 0o644)
         os.fchmod(descriptor, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_SH)

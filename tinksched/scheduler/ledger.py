@@ -349,6 +349,7 @@ class Ledger:
             TinkschedError: the store can't be written.
         """
         self._refuse_strangers()
+        self._turns.begin()
         never: list[Ending] = []
         for run in self._store.active_runs():
             self.runs[run.id] = run

@@ -39,6 +39,10 @@ class Turns:
         """The file name of what this scheduler says: its own words are no news to it."""
         return self._notice.name
 
+    def begin(self) -> None:
+        """Called once by who has become the scheduler of the workspace."""
+        self._notice.remove_former()
+
     def listen(self) -> bool:
         """Hear the others. Returns whether anybody else waits."""
         self._rivals = []
