@@ -517,7 +517,7 @@ async def test_a_run_whose_lease_was_revoked_never_begins(site: Site) -> None:
     run = site.sh(SAY_PID)
     site.let_go(run)
     with site.leases.admission([DEVICE]) as desk:
-        assert desk.tenants(DEVICE, own=()) == []
+        assert desk.occupants() == []
     seen = await site.result(run)
     assert isinstance(seen, NeverBegan) and "lease" in seen.why
     assert site.said.empty()

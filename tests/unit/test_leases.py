@@ -14,16 +14,17 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tinksched.core.model import Tenant
 from tinksched.errors import TinkschedError, UsageError
 from tinksched.executors.base import WRAPPER
 from tinksched.host import inotify, leases, processes
-from tinksched.host.leases import FOLDER_VARIABLE, Claim, Leases, default_folder, lease_file
+from tinksched.host.leases import FOLDER_VARIABLE, Claim, Desk, Leases, default_folder, lease_file, tenant_of
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 NOBODY = 65534
@@ -60,7 +61,7 @@ def do(what, *given):
     elif what == "close":
         held.pop(given[0]).close()
     elif what == "tenants":
-        return [tenant.task for tenant in desk.tenants(given[0], [])]
+        return [held.claim.task for held in desk.occupants() if held.device == given[0]]
     elif what == "holders":
         return [[claim.run_id, user] for claim, user in leases.holders(given[0])]
 
@@ -68,6 +69,12 @@ print(json.dumps("up"), flush=True)
 for line in sys.stdin:
     print(json.dumps(do(*json.loads(line))), flush=True)
 """
+
+
+def tenants_of(desk: Desk, device: str, own: Sequence[str]) -> list[Tenant]:
+    """Who else is on a GPU, as placement sees it."""
+    there = desk.occupants(own)
+    return [tenant_of(held) for held in there if held.device == device and held.claim.run_id not in own]
 
 
 class Agent:
@@ -144,7 +151,7 @@ def grant(host: Leases, run: str = "r1", *devices: str, limit: int = 2) -> lease
 def tenants(host: Leases, device: str = GPU0, own: tuple[str, ...] = ()) -> list[str]:
     """The tasks of those who are on a GPU, as a scheduler sees it when it decides."""
     with host.admission([device]) as desk:
-        return [tenant.task for tenant in desk.tenants(device, own)]
+        return [tenant.task for tenant in tenants_of(desk, device, own)]
 
 
 def taking_over() -> str:
@@ -258,7 +265,7 @@ def test_a_lease_says_who_holds_the_slot(host: Leases) -> None:
 def test_a_tenant_has_the_name_of_its_user_and_its_limit(host: Leases) -> None:
     lease = grant(host, "r1", limit=7)
     with host.admission([GPU0]) as desk:
-        (tenant,) = desk.tenants(GPU0, [])
+        (tenant,) = tenants_of(desk, GPU0, [])
     assert (tenant.user, tenant.workspace, tenant.task, tenant.limit, tenant.since) == (ME, "/ws", "task-r1", 7, 5.0)
     lease.close()
 
@@ -650,9 +657,9 @@ def garbled(host: Leases, content: bytes) -> None:
         ((found, user),) = host.holders(GPU0)
         assert (found.run_id, found.limit, user) == ("r9", 1, ME)
         with host.admission([GPU0]) as desk:
-            (tenant,) = desk.tenants(GPU0, [])
+            (tenant,) = tenants_of(desk, GPU0, [])
             assert tenant.limit == 1, "alone on its GPU, to be safe"
-            assert desk.tenants(GPU0, ["r9"]) == [], "its owner knows it by the name of the file"
+            assert tenants_of(desk, GPU0, ["r9"]) == [], "its owner knows it by the name of the file"
     assert tenants(host) == []
     assert not path.exists()
 
@@ -681,7 +688,7 @@ def test_a_pipe_that_somebody_made_there_holds_up_nobody(host: Leases, agent: Ca
 def test_a_limit_below_one_admits_nobody_and_breaks_nothing(host: Leases, limit: int) -> None:
     lease = grant(host, "r1", limit=limit)
     with host.admission([GPU0]) as desk:
-        (tenant,) = desk.tenants(GPU0, [])
+        (tenant,) = tenants_of(desk, GPU0, [])
     assert tenant.limit == limit
     lease.close()
 
@@ -777,7 +784,7 @@ def test_other_gpus_are_not_held_up(host: Leases, agent: Callable[..., Agent]) -
 
 def test_a_gpu_that_is_named_twice_is_locked_once(host: Leases) -> None:
     with host.admission([GPU0, GPU1, GPU0]) as desk:
-        assert desk.tenants(GPU0, []) == []
+        assert tenants_of(desk, GPU0, []) == []
 
 
 def test_no_gpu_is_no_lock(host: Leases) -> None:
@@ -837,7 +844,7 @@ def test_an_admission_file_that_is_a_link_is_not_followed(host: Leases, tmp_path
 SHARE = """
 import os, sys
 from pathlib import Path
-from tinksched.host.leases import Claim, Leases
+from tinksched.host.leases import Claim, Leases, tenant_of
 
 folder, rounds, limit = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 leases, held, most, got = Leases(folder), [], 0, 0
@@ -846,11 +853,11 @@ sys.stdin.readline()
 for number in range(rounds):
     device = f"GPU-{number % 2}"
     with leases.admission([device]) as desk:
-        live = desk.tenants(device, [])
+        live = [tenant_of(held) for held in desk.occupants() if held.device == device]
         if all(len(live) < tenant.limit for tenant in live) and len(live) < limit:
             run = f"{os.getpid()}x{number}"
             held.append(desk.grant([device], Claim(run, "t", "/w", limit, 0.0)))
-            live = desk.tenants(device, [])
+            live = [tenant_of(held) for held in desk.occupants() if held.device == device]
             got += 1
             assert run in {path.name.rpartition(".")[2] for path in folder.iterdir()}
         most = max(most, len(live))

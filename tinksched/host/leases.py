@@ -299,11 +299,6 @@ class Desk:
         with _explained(self._leases.folder):
             return self._leases.occupants(self._locks, own)
 
-    def tenants(self, device: str, own: Iterable[str]) -> list[Tenant]:
-        """Who else is on this GPU. `own` are the run ids that the caller counts itself."""
-        mine = set(own)
-        return [tenant_of(held) for held in self.occupants() if held.device == device and held.claim.run_id not in mine]
-
     def grant(self, devices: Sequence[str], claim: Claim) -> Lease:
         """Write a lease for a new run and hold it. The caller has looked at who is there, and decided.
 
