@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tinksched.core.model import Reason, ReasonCode, Run, RunRecord, RunState, Task, TaskSpec, TaskState
-from tinksched.core.relations import waits
+from tinksched.core.relations import Relations, waits
 from tinksched.executors.base import Exited, Gone
 from tinksched.host.processes import boot_id, since_boot
 from tinksched.scheduler import clock
@@ -55,4 +55,4 @@ def test_a_retry_waits_only_within_its_delay(now: float, waiting: bool) -> None:
     spec = TaskSpec(("true",), "/w", "/m", "/o")
     reason = Reason(ReasonCode.RETRY_DELAY, {"until": 1010.0})
     task = Task(1, "a", "/c", spec, TaskState.QUEUED, 0, 1, 0.0, 1000.0, attempts=1, reason=reason, not_before=1010.0)
-    assert (1 in waits([task], {}, now).waiting) is waiting
+    assert (1 in waits([task], Relations(), now).waiting) is waiting

@@ -29,11 +29,12 @@ class Policy(str, enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What starts now, in order; and for each other task of the queue, why it waits."""
+    """What starts now, in order; and for each other task that was looked at, why it waits."""
 
     placements: tuple[Placement, ...]
     waiting: Mapping[int, Reason]
     wake_at: float | None  # the earliest time at which a startup_delay ends; None if none matters
+    looked_at: int = 0  # how many tasks from the head of the queue
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class _Desk:
     started: list[Task] = field(default_factory=list)  # placed in this walk
     held: int = 0
     held_for: str = ""
+    wanted: int = 0  # by tasks that found no room
 
     @property
     def used(self) -> int:
@@ -67,6 +69,12 @@ class _Desk:
         if task.spec.exclusive:
             return self.used == 0 and not kept
         return self.used + kept < self.allowed
+
+    def is_settled(self, delay: float, now: float) -> bool:
+        """Nothing more of the queue can start here now, and as many tasks wait for it as could ever start at once."""
+        if self.wanted < self.gpu.slots:
+            return False
+        return self.used + self.held + self.left_to_others >= self.allowed or self.ready_at(delay, now) is not None
 
     def ready_at(self, delay: float, now: float) -> float | None:
         """When the startup delay ends, or None if it has."""
@@ -100,17 +108,23 @@ def decide(
     startup_delay: float = 0,
     waiting: Mapping[int, Reason] = _NOBODY,
     groups: Sequence[Group] = (),
+    brief: bool = False,
 ) -> Decision:
     """Walk the queue once. Times are seconds since the epoch, `startup_delay` is in seconds.
 
     `waiting` are tasks that may not start yet whatever the GPUs say, and why; `groups` the limits on how many tasks of
-    a kind run at once, with those that run already counted. Neither kind of waiting holds a GPU.
+    a kind run at once, with those that run already counted. Neither kind of waiting holds a GPU. A `brief` walk ends
+    where it can't find anything more to start, so that a long queue costs no more than a short one.
     """
     desks = [_Desk(gpu, order) for order, gpu in enumerate(gpus)]
     placements: list[Placement] = []
     why: dict[int, Reason] = {}
     wake_at: float | None = None
+    looked_at = 0
     for task in queue:
+        if brief and all(desk.is_settled(startup_delay, now) for desk in desks):
+            break
+        looked_at += 1
         full = next((group.full for group in groups if not group.has_room(task)), None)
         if task.id in waiting or full is not None:
             why[task.id] = waiting.get(task.id) or full or Reason(ReasonCode.STARTS_NEXT)
@@ -130,12 +144,19 @@ def decide(
             placements.append(Placement(task.id, tuple(sorted(desk.gpu.index for desk in chosen))))
             continue
         why[task.id] = _why(task, candidates, free, startup_delay, now)
+        for desk in candidates:
+            desk.wanted += 1
         if len(free) >= task.spec.gpus:
             _, until = _enough_ready(task, free, startup_delay, now)
             wake_at = until if wake_at is None else min(until, wake_at)
         if task.spec.gpus > 1 or task.spec.exclusive:
             _hold(task, candidates, startup_delay, now)
-    return Decision(tuple(placements), why, wake_at)
+    return Decision(tuple(placements), why, wake_at, looked_at)
+
+
+def can_ever_start(task: Task, gpus: Iterable[int]) -> bool:
+    """Whether these GPUs (indices) could run the task if nobody else were there."""
+    return sum(not task.spec.pinned or index in task.spec.pinned for index in gpus) >= task.spec.gpus
 
 
 def _candidates(task: Task, desks: list[_Desk]) -> list[_Desk] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -115,7 +116,9 @@ class WrapperRuns:
     def __init__(self, wake: Wake) -> None:
         self._wake = wake
         self._watched: dict[Process, int] = {}
+        self._quiet = select.poll()  # the same processes: who is readable here has ended
         self._folders: inotify.Watch | None = None
+        self._told: set[str] = set()  # the run folders that are watched
         self._threads = ThreadPoolExecutor(max_workers=64)  # where runs that are being ended are waited for
 
     @property
@@ -137,13 +140,17 @@ class WrapperRuns:
     def _look(self, handles: Sequence[Handle]) -> Mapping[Handle, Observation]:
         seen: dict[Handle, Observation] = {}
         unclear: list[Handle] = []
+        ended = {descriptor for descriptor, _ in self._quiet.poll(0)}
         for handle in handles:
-            if self._wrapper_lives(handle) and RunDir(handle.directory).exit_status() is None:
+            watched = self._watched.get(handle.wrapper, -1) if handle.wrapper else -1
+            lives = (watched >= 0 and watched not in ended) or self._wrapper_lives(handle)
+            if lives and RunDir(handle.directory).exit_status() is None:
                 seen[handle] = Running()
             else:
                 unclear.append(handle)
         if unclear:
-            living = processes.of_runs(handle.run_id for handle in unclear)
+            since = min(handle.wrapper.started if handle.wrapper else 0 for handle in unclear)
+            living = processes.of_runs((handle.run_id for handle in unclear), since)
             for handle in unclear:
                 try:
                     seen[handle] = self._judge(handle, living[handle.run_id])
@@ -157,11 +164,14 @@ class WrapperRuns:
 
     def watch_status(self, directory: str) -> None:
         """Call `wake` as soon as the wrapper has written how its run ended, before the wrapper itself is gone."""
+        if directory in self._told:
+            return
         with contextlib.suppress(OSError):  # without inotify, the end of the wrapper tells it a little later
             if self._folders is None:
                 self._folders = inotify.Watch()
                 asyncio.get_running_loop().add_reader(self._folders.fileno(), self._written)
             self._folders.add(Path(directory), inotify.CLOSE_WRITE)
+            self._told.add(directory)
 
     def _written(self) -> None:
         assert self._folders is not None
@@ -243,6 +253,7 @@ class WrapperRuns:
                 self._wake()
             return
         self._watched[process] = descriptor
+        self._quiet.register(descriptor, select.POLLIN)
         asyncio.get_running_loop().add_reader(descriptor, self._ended, process)
 
     def _ended(self, process: Process) -> None:
@@ -252,6 +263,7 @@ class WrapperRuns:
     def _forget(self, process: Process) -> None:
         descriptor = self._watched.pop(process, -1)
         if descriptor >= 0:
+            self._quiet.unregister(descriptor)
             with contextlib.suppress(RuntimeError):
                 asyncio.get_running_loop().remove_reader(descriptor)
             os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class TmuxExecutor(WrapperRuns):
         self._workspace_id = workspace_id
 
     async def launch(self, runs: Sequence[Run]) -> Mapping[str, Handle | Refused]:
-        """See the protocol. One client call for each run."""
+        """See the protocol. One client call for all of them."""
         for run in runs:
             self.watch_status(run.directory)
         created = await asyncio.to_thread(self._create_all, runs)
@@ -69,14 +70,21 @@ class TmuxExecutor(WrapperRuns):
                     self._tmux.kill_session(pane.session_id)
 
     def _create_all(self, runs: Sequence[Run]) -> dict[str, tuple[str, Pane] | TmuxError | TmuxSilent]:
-        """The sessions of all these runs. Once the server is silent, it is not asked for the rest."""
+        """The sessions of all these runs: at once, or one by one if one of them is refused."""
         created: dict[str, tuple[str, Pane] | TmuxError | TmuxSilent] = {}
+        try:
+            panes = self._tmux.create_all([self._session(run, run.session) for run in runs])
+            return {run.id: (run.session, pane) for run, pane in zip(runs, panes, strict=True)}
+        except TmuxError:
+            pass
+        except TmuxSilent as silent:
+            return {run.id: silent for run in runs}
         for run in runs:
             try:
                 created[run.id] = self._create(run)
             except TmuxError as error:
                 created[run.id] = error
-            except TmuxSilent as silent:
+            except TmuxSilent as silent:  # it is not asked for the rest
                 return {**{other.id: silent for other in runs}, **created}
         return created
 
@@ -105,7 +113,9 @@ class TmuxExecutor(WrapperRuns):
 
     def _session(self, run: Run, name: str) -> NewSession:
         options = [(RUN_OPTION, run.id), (WORKSPACE_OPTION, self._workspace_id)]
-        return NewSession(name, wrapper_command(run), run.work_dir, run.log, options)
+        # What the server's environment holds is nobody's business here, but for where flock is found.
+        command = ["/usr/bin/env", "-i", f"PATH={os.environ.get('PATH', os.defpath)}", *wrapper_command(run)]
+        return NewSession(name, command, run.work_dir, run.log, options)
 
     def _refused(self, run: Run, error: TmuxError | TmuxSilent) -> Handle | Refused:
         """A launch that failed half-way, or whose answer was lost, may have begun the run all the same.

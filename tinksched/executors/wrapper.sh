@@ -3,9 +3,9 @@
 #
 #     wrapper.sh RUN_DIR LEASE WORK_DIR
 #
-# RUN_DIR/command is one `set --` in shell quoting, written by tinksched: env -i ... /bin/sh RUN_DIR/command.sh, a script
-# that exports the variables (the arguments of a process can be read by everybody) and becomes the program.
-# RUN_DIR/pre_run and RUN_DIR/post_run are the same for what runs before and after it, where there is something.
+# It is started in an empty environment but for PATH. RUN_DIR/command.sh, written by tinksched, exports the variables (the
+# arguments of a process can be read by everybody) and becomes the program. RUN_DIR/pre_run.sh and RUN_DIR/post_run.sh
+# are the same for what runs before and after it, where there is something.
 # Standard input is empty, unless there is a RUN_DIR/interactive: then it is the terminal.
 # It writes in RUN_DIR:
 #     began   its pid. Created exclusively: if the scheduler made it first, the run was taken back and never begins
@@ -38,11 +38,10 @@ write_status() {
 }
 
 step() {
-    . "$run_dir/$1"
     if [ -e "$run_dir/interactive" ]; then
-        "$@"
+        (. "$run_dir/$1.sh")
     else
-        "$@" </dev/null
+        (. "$run_dir/$1.sh") </dev/null
     fi
     code=$?
     return "$code"
@@ -74,12 +73,12 @@ inner() {
 
     if ! cd -- "$work_dir"; then
         code=127
-    elif [ -e "$run_dir/pre_run" ] && ! step pre_run; then
+    elif [ -e "$run_dir/pre_run.sh" ] && ! step pre_run; then
         echo pre_run 1<>"$run_dir/failed"
     else
         step command
         # What post_run returns changes nothing: the run has ended as its command did.
-        [ ! -e "$run_dir/post_run" ] || (step post_run)
+        [ ! -e "$run_dir/post_run.sh" ] || (step post_run)
     fi
     write_status "$code"
     exit "$code"

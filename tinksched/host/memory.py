@@ -14,8 +14,6 @@ def oom_kills() -> int | None:
     None where the kernel does not tell (before Linux 4.13, or in some containers). See proc(5), /proc/vmstat.
     """
     with contextlib.suppress(OSError, ValueError):
-        for line in VMSTAT.read_text().splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
+        _, found, rest = VMSTAT.read_bytes().partition(b"\noom_kill ")
+        return int(rest.split(maxsplit=1)[0]) if found else None
     return None

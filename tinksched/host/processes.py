@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import select
@@ -22,6 +23,7 @@ from pathlib import Path
 RUN_ID_VARIABLE = "TINKSCHED_RUN_ID"
 LEASE_DESCRIPTOR = 9  # under which the wrapper opens the lease
 _NAMED = f"\0{RUN_ID_VARIABLE}=".encode()
+_PART = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +88,16 @@ def open_pidfd(process: Process) -> int | None:
     return None
 
 
-def of_runs(run_ids: Iterable[str]) -> dict[str, list[Process]]:
+def of_runs(run_ids: Iterable[str], since: int = 0) -> dict[str, list[Process]]:
     """The living processes of each run, found in one pass over `/proc`.
 
-    The wrapper itself does not carry the run id in its environment and is not among them.
+    The wrapper itself does not carry the run id in its environment and is not among them. `since` (clock ticks since
+    boot) is when the first of the wrappers started: what is older can't be of these runs, and isn't looked into.
     """
     found: dict[str, list[Process]] = {run_id: [] for run_id in run_ids}
     if not found:
         return found
-    stats = _own_processes()
+    stats = _own_processes(since)
     owner: dict[int, str] = {}
     for pid in stats:
         run_id = _named_run(pid) or _leased_run(pid)
@@ -181,7 +184,7 @@ def _poll_until_dead(process: Process, deadline: float) -> None:
         time.sleep(0.02)
 
 
-def _own_processes() -> dict[int, _Stat]:
+def _own_processes(since: int = 0) -> dict[int, _Stat]:
     me = os.geteuid()
     stats: dict[int, _Stat] = {}
     with os.scandir("/proc") as entries:
@@ -192,19 +195,17 @@ def _own_processes() -> dict[int, _Stat]:
                 if me != 0 and entry.stat().st_uid != me:
                     continue
                 stat = _stat(int(entry.name))
-                if stat is not None and not stat.zombie:
+                if stat is not None and not stat.zombie and stat.process.started >= since:
                     stats[stat.process.pid] = stat
     return stats
 
 
 def _stat(pid: int) -> _Stat | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError as error:
-        _raise_unless_gone(error)
+    text = _read(pid, "stat")
+    if not text:
         return None
     # The command name is in parentheses and may hold spaces and parentheses itself.
-    fields = text[text.rindex(b")") + 2 :].split()
+    fields = text[text.rindex(b")") + 2 :].split(None, 20)
     return _Stat(Process(pid, int(fields[19])), parent=int(fields[1]), zombie=fields[0] in (b"Z", b"X"))
 
 
@@ -237,13 +238,24 @@ def _leased_run(pid: int) -> str | None:
 
 def _wrapped(pid: int) -> bytes | None:
     """The run's folder, if the process is a shell of a wrapper."""
-    words = _read(pid, "cmdline").split(b"\0")
-    return words[2] if len(words) > 2 and words[1].endswith(b"/executors/wrapper.sh") else None
+    words = _read(pid, "cmdline").split(b"\0", 8)
+    for word, following in itertools.pairwise(words):  # /bin/sh before it, or env -i PATH=... /bin/sh
+        if word.endswith(b"/executors/wrapper.sh"):
+            return following
+    return None
 
 
 def _read(pid: int, name: str) -> bytes:
+    """A file of a process; empty if it is gone. Plain system calls: this is done for every process of the machine."""
     try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
+        descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            parts = []
+            while part := os.read(descriptor, _PART):
+                parts.append(part)
+            return b"".join(parts)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         _raise_unless_gone(error)
         return b""

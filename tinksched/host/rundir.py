@@ -24,6 +24,7 @@ _SPECIAL = frozenset(  # names that some shell gives a meaning of its own
 )
 NO_ROOM = "no room to write that it begins"  # what the wrapper says where the disk is full
 _ROOM = "."  # what fills a file that will be written in place, later
+_MOST_BYTES = 4096
 _PID = re.compile("[0-9]{1,10}")
 _STATUS = re.compile("[0-9]{1,3}")
 
@@ -66,16 +67,14 @@ class RunDir:
                 write_private(self.path / name, _ROOM.encode() * size)
         for name, words in (("command", command), ("pre_run", pre_run), ("post_run", post_run)):
             if words:
-                script = self.path / f"{name}.sh"
-                write_private(script, exec_script(words, environment))
-                write_private(self.path / name, set_arguments(script))
+                write_private(self.path / f"{name}.sh", exec_script(words, environment))
         if interactive:
             write_private(self.path / "interactive", b"")
 
     @property
     def is_prepared(self) -> bool:
         """Whether it was made to be launched, and not only put back to have a place for the end of a run."""
-        return (self.path / "command").exists()
+        return (self.path / "command.sh").exists()
 
     def describe(self, about: Mapping[str, object]) -> None:
         """Keep what is on record about the run beside it, for the day on which the database is damaged."""
@@ -141,16 +140,15 @@ class RunDir:
 
     def _line(self, name: str) -> str | None:
         try:
-            text = (self.path / name).read_text(errors="replace")
+            descriptor = os.open(f"{self.path}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                text = os.read(descriptor, _MOST_BYTES).decode(errors="replace")
+            finally:
+                os.close(descriptor)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
             return None  # a lack of descriptors, say, is no answer, and is raised
         line, feed, rest = text.partition("\n")
         return line if feed and not rest.strip(_ROOM) else None
-
-
-def set_arguments(script: Path) -> bytes:
-    """A line for a shell that makes its arguments the command which runs `script` in an empty environment."""
-    return os.fsencode(f"set -- env -i /bin/sh {shlex.quote(str(script))}\n")
 
 
 def exec_script(command: Sequence[str], environment: Mapping[str, str]) -> bytes:
@@ -160,12 +158,15 @@ def exec_script(command: Sequence[str], environment: Mapping[str, str]) -> bytes
     read. Only those are arguments of `env` that a shell can't export; their names say that they are no secrets.
     """
     exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items() if _exportable(name)]
-    unset = [name for name in ("PWD", "OLDPWD", "SHLVL") if name not in environment]
+    unset = [name for name in ("PATH", "PWD", "OLDPWD", "SHLVL") if name not in environment]
     odd = [f"{name}={value}" for name, value in environment.items() if not _exportable(name)]
     words = [*(["env", "--", *odd] if odd else []), *command]
     if odd and "=" in command[0]:  # `env` would take a program in a folder named lr=0.1 for one more variable
         words = ["env", "--", *odd, "nice", "-n", "0", *command]
-    lines = [*exports, f"unset {' '.join(unset)}" if unset else ":", f"exec {' '.join(map(shlex.quote, words))}"]
+    lines = [*exports, f"unset {' '.join(unset)}" if unset else ":"]
+    if "PATH" not in environment:
+        lines.append(f"PATH={shlex.quote(os.defpath)}")  # the program is found, and doesn't inherit it
+    lines.append(f"exec {' '.join(map(shlex.quote, words))}")
     return os.fsencode("\n".join(lines) + "\n")
 
 
@@ -176,6 +177,10 @@ def _exportable(name: str) -> bool:
 
 def write_private(path: Path, content: bytes) -> None:
     """Write a new file that only its owner can read."""
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(descriptor, left) :]
+    finally:
+        os.close(descriptor)

@@ -44,6 +44,7 @@ _GONE = (
     "no server running", "error connecting", "no current client", "no current target", "server exited", "lost server",
 )  # fmt: skip
 _PATIENCE = 10
+_MOST_BYTES = 15000  # of arguments in one call
 ANSWER_SECONDS = 10.0  # a server answers within milliseconds; one that is stopped (SIGSTOP) or hangs never does
 
 
@@ -144,33 +145,31 @@ class Tmux:
         return answers[0]
 
     def create(self, new: NewSession) -> Pane:
-        """Create a session in one command sequence; its output is logged from the first byte.
+        """Create one session: see `create_all`."""
+        return self.create_all([new])[0]
+
+    def create_all(self, new: Sequence[NewSession]) -> list[Pane]:
+        """Create sessions in one command sequence; their output is logged from the first byte.
+
+        If one is refused, those before it exist all the same, and those after it do not.
 
         Raises:
             TmuxError: a session of this name exists, or tmux refused.
         """
-        target = f"={new.name}:"
-        sequence = [
-            "new-session", "-d", "-P", "-F", "#{session_id} #{pane_id} #{pane_pid}",
-            "-x", str(COLUMNS), "-y", str(LINES), "-c", _literal(new.work_dir), "-s", _literal(new.name),
-            *new.command,
-        ]  # fmt: skip
-        commands = [sequence]
-        if new.log is not None:
-            commands.append(["pipe-pane", "-t", target, _append_to(new.log)])
-        commands.append(["set-option", "-p", "-t", target, "remain-on-exit", "on"])
-        # A user's tmux.conf may end sessions that nobody is attached to.
-        commands.append(["set-option", "-t", target, "destroy-unattached", "off"])
-        commands.append(["set-option", "-s", "exit-unattached", "off"])
-        commands += [["set-option", "-t", target, name, value] for name, value in new.options]
-        session_id, pane_id, pid = self._insist(join(commands)).split()
-        return Pane(session_id, pane_id, int(pid), piped=new.log is not None)
+        lines: list[str] = []
+        for words in _in_calls([join(_creation(session)) for session in new]):
+            lines += self._insist(words)
+        panes = []
+        for session, line in zip(new, lines, strict=True):
+            session_id, pane_id, pid = line.split()
+            panes.append(Pane(session_id, pane_id, int(pid), piped=session.log is not None))
+        return panes
 
-    def _insist(self, words: list[str]) -> str:
+    def _insist(self, words: list[str]) -> list[str]:
         """Run a sequence that may have to start the server, while the last one may be about to end."""
         for attempt in range(_PATIENCE):
             try:
-                return self.call(*words)[0]
+                return self.call(*words)
             except TmuxError as error:
                 if not is_gone(error) or attempt == _PATIENCE - 1:
                     raise
@@ -234,6 +233,40 @@ class Tmux:
     def arguments(self) -> list[str]:
         """The start of a command line that speaks to this server, for people and for exec."""
         return ["tmux", "-L", self.socket_name] if self.socket_name else ["tmux"]
+
+
+def _creation(new: NewSession) -> list[list[str]]:
+    """The commands that make a session."""
+    target = f"={new.name}:"
+    commands = [[
+        "new-session", "-d", "-P", "-F", "#{session_id} #{pane_id} #{pane_pid}",
+        "-x", str(COLUMNS), "-y", str(LINES), "-c", _literal(new.work_dir), "-s", _literal(new.name),
+        *new.command,
+    ]]  # fmt: skip
+    if new.log is not None:
+        commands.append(["pipe-pane", "-t", target, _append_to(new.log)])
+    commands.append(["set-option", "-p", "-t", target, "remain-on-exit", "on"])
+    # A user's tmux.conf may end sessions that nobody is attached to.
+    commands.append(["set-option", "-t", target, "destroy-unattached", "off"])
+    commands.append(["set-option", "-s", "exit-unattached", "off"])
+    commands += [["set-option", "-t", target, name, value] for name, value in new.options]
+    return commands
+
+
+def _in_calls(sequences: Sequence[list[str]]) -> Iterator[list[str]]:
+    """As few sequences as fit into the messages to the server (MAX_IMSGSIZE of its libraries, 16 KiB with its head)."""
+    words: list[str] = []
+    for sequence in sequences:
+        if words and _size(words) + _size(sequence) > _MOST_BYTES:
+            yield words
+            words = []
+        words = [*words, ";", *sequence] if words else sequence
+    if words:
+        yield words
+
+
+def _size(words: Sequence[str]) -> int:
+    return sum(len(os.fsencode(word)) + 1 for word in words)
 
 
 def _pane(line: str) -> Pane:

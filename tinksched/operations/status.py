@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..config import Settings
 from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskState, Tenant
-from ..core.relations import Fate
+from ..core.relations import Fate, Relations
 from ..errors import NothingToActOn, TinkschedError
 from ..host import processes
 from ..host.completion import conclude, file_hash, is_fresh
@@ -238,12 +238,12 @@ def _reasons(
     running: Sequence[str], scheduler: int | None,
 ) -> Mapping[int, Reason]:  # fmt: skip
     queue = sorted((task for task in tasks if task.state is TaskState.QUEUED), key=lambda task: task.rank)
-    fates = {task.name: Fate(task.state, task.outcome) for task in tasks}
+    relations = Relations({task.name: Fate(task.state, task.outcome) for task in tasks})
     waiting: dict[int, Reason] = {}
     if slots and queue:
         settings, home = workspace.settings, read_home(workspace.state)
         turns = Turns(default_folder(), home.workspace_id if home else "", settings.workspace)
-        verdict = decide(Scene(settings, queue, slots, running, fates, held, last_start, time.time()), turns)
+        verdict = decide(Scene(settings, queue, queue, slots, running, relations, held, last_start, time.time()), turns)
         waiting = {**verdict.decision.waiting, **verdict.hopeless}
     missing = Reason(ReasonCode.STARTS_NEXT if scheduler is not None else ReasonCode.NO_SCHEDULER)
     return {task.id: waiting.get(task.id, missing) for task in queue}

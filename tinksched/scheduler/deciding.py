@@ -5,14 +5,14 @@ Both ask it here, so that an explanation can't differ from what happens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..config import Settings
 from ..core import placement
 from ..core.model import GpuSlots, Reason, Task
 from ..core.placement import Decision
-from ..core.relations import Fate, Group, waits
+from ..core.relations import Group, Relations, waits
 from ..host.leases import Held
 from .disk import low_disk
 from .turns import Turns
@@ -24,12 +24,14 @@ class Scene:
 
     settings: Settings
     queue: Sequence[Task]  # in order of rank
+    bound: Iterable[Task]  # those of the queue that come after others or wait for a time; all is right, and slower
     slots: Sequence[GpuSlots]
     running: Sequence[str]  # the names of this workspace's tasks on the GPUs
-    fates: Mapping[str, Fate]
+    relations: Relations
     held: Sequence[Held]  # all leases on these GPUs
     last_start: float  # when this workspace last started a run
     now: float
+    brief: bool = False  # only what starts is asked for, not why each of the others waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +56,24 @@ def decide(scene: Scene, turns: Turns) -> Verdict:
 
 def _decide(scene: Scene) -> Verdict:
     settings = scene.settings
-    relations = waits(scene.queue, scene.fates, scene.now)
-    left = [task for task in scene.queue if task.id not in relations.hopeless]
+    bound = waits(scene.bound, scene.relations, scene.now)
+    queue = scene.queue
+    if bound.hopeless:
+        queue = [task for task in queue if task.id not in bound.hopeless]
     groups = [Group(limit.pattern, limit.limit) for limit in settings.running_limits]
     for name in scene.running:
         for group in groups:
             group.add(name)
-    no_room = low_disk(settings) if left else None
+    no_room = low_disk(settings) if queue else None
     decision = placement.decide(
-        left,
+        queue,
         scene.slots,
         scene.now,
         policy=placement.Policy(settings.placement),
         startup_delay=settings.startup_delay,
-        waiting={task.id: no_room for task in left} if no_room is not None else relations.waiting,
+        waiting=bound.waiting if no_room is None else dict.fromkeys((task.id for task in queue), no_room),
         groups=groups,
+        brief=scene.brief,
     )
-    times = [at for at in (decision.wake_at, relations.wake_at) if at is not None]
-    return Verdict(decision, relations.hopeless, min(times, default=None))
+    times = [at for at in (decision.wake_at, bound.wake_at) if at is not None]
+    return Verdict(decision, bound.hopeless, min(times, default=None))

@@ -9,24 +9,35 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..config import Settings
-from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, after_run, apply_run
-from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task
+from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, TaskEvent, after_run, apply_run
+from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskState
 from ..errors import Damaged, StoreError, TinkschedError
-from ..executors.base import Handle, NeverBegan, began_process, handle_of, wrapper_processes
+from ..executors.base import (
+    Exited,
+    Gone,
+    Handle,
+    NeverBegan,
+    Observation,
+    began_process,
+    handle_of,
+    wrapper_processes,
+)
 from ..host import environments
-from ..host.completion import file_hash
 from ..host.leases import Claim, Desk, Held, Lease, Leases, tenant_of
 from ..host.memory import oom_kills
 from ..host.processes import boot_id
 from ..host.rundir import RunDir
 from ..host.statedir import Home, StateDir
-from ..store import REPAIR, Store, Transaction
+from ..store import REPAIR, Store, Transaction, about
 from . import clock
+from .backlog import Backlog
 from .deciding import Scene, decide
 from .endings import Circumstances, Ending, ending_of, has_fresh_marker
 from .journal import Journal
@@ -55,9 +66,9 @@ class Ledger:
         self._boot = boot_id()
         self._gpus: Mapping[int, str] = {}
         self._ended: collections.deque[str] = collections.deque(maxlen=256)  # the last ones, by run id
+        self.backlog = Backlog(store)
         self.runs: dict[str, Run] = {}
         self.wake_at: float | None = None  # when a startup_delay ends that somebody waits for
-        self.impossible = 0  # queued tasks that can't ever start on these GPUs
         self.dropped = False  # whether the last commit gave up tasks, on which others may depend
         self.use(settings, {})
 
@@ -65,6 +76,7 @@ class Ledger:
         """Work with these settings and GPUs (index to device name, in order of preference) from now on."""
         self._settings = settings
         self._gpus = gpus
+        self.backlog.use(gpus)
         self._maker = RunMaker(settings, self._state, self._home)
 
     @property
@@ -97,22 +109,25 @@ class Ledger:
         """Now, by the clock of a run: see `clock`."""
         return clock.now_of(run, self._boot)
 
-    def circumstances(self, run: Run, leftovers: tuple[str, ...] = (), *, ended_first: bool = False) -> Circumstances:
+    def circumstances(
+        self, run: Run, seen: Observation, leftovers: tuple[str, ...] = (), *, ended_first: bool = False
+    ) -> Circumstances:
         """What is on record about a run that is over, besides what was seen of it."""
-        task = self._store.task(run.task)
-        request = task.request if task else None
-        by = self._store.requested_by(task) if task and request else ""
+        task = self.backlog.task(run.task_id)
         rebooted = run.boot_id != self._boot
-        before, now = run.record.oom_kills, oom_kills()
         return Circumstances(
-            request=request,
-            requested_by=by,
+            request=task.request,
+            requested_by=self._store.requested_by(task) if task.request else "",
             leftovers=leftovers,
             rebooted=rebooted,
             pre_run_failed=RunDir(run.directory).failed_before(),
-            oom_kills=0 if before is None or now is None or rebooted else now - before,
+            oom_kills=0 if rebooted or not _was_killed(seen) else self._oom_kills(run),
             ended_first=ended_first,
         )
+
+    def _oom_kills(self, run: Run) -> int:
+        before, now = run.record.oom_kills, oom_kills()
+        return 0 if before is None or now is None else now - before
 
     # -- the transaction of a tick
 
@@ -126,7 +141,7 @@ class Ledger:
             self._let_go(ending.run)
             self._leave_marker(ending)
         self.dropped = False
-        launching = launching and (bool(endings) or self._store.has_queue() or self._misses_leases())
+        launching = launching and (bool(endings) or bool(self.backlog.queue) or self._misses_leases())
         if not launching:
             self.wake_at = None
             self._turns.withdraw()
@@ -137,10 +152,12 @@ class Ledger:
             desk, held = self._desk(stack, endings) if launching else (None, [])
             try:
                 with self._store.transaction(WHO, time.time()) as tx:
+                    self.backlog.refresh()
                     self._record(tx, endings)
                     if desk is not None:
                         self._start_what_fits(tx, desk, held, {ending.run.id for ending in endings}, new)
             except BaseException:
+                self.backlog.forget()
                 for run in new:
                     self._take_away(run)
                 raise
@@ -166,43 +183,57 @@ class Ledger:
             self._journal.say(f"nothing can be started at present: {error}")
             return None, []
 
-    def record_launch(self, run: Run, handle: Handle) -> None:
-        """Write down that a run was launched. If that fails it stays `starting`, which `adopt` can settle as well."""
-        wrapper = handle.wrapper
-        event = Launched(wrapper.pid if wrapper else None, wrapper.started if wrapper else None, handle.session)
+    def record_launches(self, launched: Sequence[tuple[Run, Handle]]) -> None:
+        """Write down that runs were launched. Where that is lost they stay `starting`, which `adopt` settles as well:
+        so nobody has to wait for the disk.
+        """
+        events = [(run, _launched(handle)) for run, handle in launched]
         try:
-            with self._store.transaction(WHO, time.time()) as tx:
-                self.runs[run.id] = tx.apply_run(run, event)
+            with self._store.transaction(WHO, time.time(), synced=False) as tx:
+                moved = [tx.apply_run(run, event) for run, event in events]
         except StoreError as error:
-            self.runs[run.id] = apply_run(run, event, time.time())
-            self._journal.say(f"{run.task}: started, but that could not be recorded: {error}")
-        again = f", attempt {run.attempt}" if run.attempt > 1 else ""
-        session = f", session {handle.session}" if handle.session else ""
-        self._journal.say(f"{run.task}: started on GPU {', '.join(map(str, run.gpus))}{session}{again}")
+            moved = [apply_run(run, event, time.time()) for run, event in events]
+            self._journal.say(f"{_names(moved)}: started, but that could not be recorded: {error}")
+        self.runs.update({run.id: run for run in moved})
+        for run in moved:
+            again = f", attempt {run.attempt}" if run.attempt > 1 else ""
+            session = f", session {run.session}" if run.session else ""
+            self._journal.say(f"{run.task}: started on GPU {', '.join(map(str, run.gpus))}{session}{again}")
+
+    def describe(self, new: Sequence[Run]) -> None:
+        """Keep beside each run what is on record about it."""
+        for run in new:
+            with contextlib.suppress(OSError):
+                RunDir(run.directory).describe(about(self.backlog.task(run.task_id), run))
 
     def _record(self, tx: Transaction, endings: Sequence[Ending]) -> None:
         for ending in endings:
-            task = self._store.task(ending.run.task)
-            assert task is not None, "a task is never deleted while it has a run"
+            task = self.backlog.task(ending.run.task_id)
             if ending.outcome is None and task.request is not None:  # it came after the run was looked at
                 reason = Reason(ReasonCode.CANCELLED_BY_USER, {"user": self._store.requested_by(task)})
                 tx.remove_run(ending.run, reason.text)
-                tx.apply(task, Finished(Outcome.CANCELLED, reason))
+                self._move(tx, task, Finished(Outcome.CANCELLED, reason))
             elif ending.outcome is None:
                 tx.remove_run(ending.run, ending.reason.text if ending.reason else "")
                 self._give_back(tx, task, ending)
             else:
                 tx.apply_run(ending.run, Ended(ending.outcome, ending.reason, ending.exit_code, ending.at))
-                tx.apply(task, after_run(task, ending.outcome, ending.reason, time.time()))
+                self._move(tx, task, after_run(task, ending.outcome, ending.reason, time.time()))
+
+    def _move(self, tx: Transaction, task: Task, event: TaskEvent) -> Task:
+        """Each change of a task goes to the database and to the backlog, which forgets it if it is not committed."""
+        moved = tx.apply(task, event)
+        self.backlog.put(moved)
+        return moved
 
     def _give_back(self, tx: Transaction, task: Task, ending: Ending) -> None:
         """Queue a task again whose run never began; give up on one that never begins, whatever is tried."""
         assert ending.reason is not None
         times = self._never_began.get(task.id, 0) + (not ending.passing)
-        queued = tx.apply(task, GaveBack(ending.reason))
+        queued = self._move(tx, task, GaveBack(ending.reason))
         if times >= NEVER_BEGAN_LIMIT:
             why = f"{times} launches in a row never began ({ending.reason.detail.get('why', '')})"
-            tx.apply(queued, Dropped(Outcome.FAILED, Reason(ReasonCode.LAUNCH_FAILED, {"why": why})))
+            self._move(tx, queued, Dropped(Outcome.FAILED, Reason(ReasonCode.LAUNCH_FAILED, {"why": why})))
 
     # -- starting
 
@@ -210,46 +241,43 @@ class Ledger:
         self, tx: Transaction, desk: Desk, held: Sequence[Held], ended: set[str], new: list[Run]
     ) -> None:
         now = time.time()
-        queue = self._store.queue()
-        queue = self._drop_cancelled(tx, queue)
-        fates = self._store.fates() if any(task.spec.after for task in queue) else {}
+        self._drop_cancelled(tx)
+        backlog = self.backlog
         own = [run for run in self.runs.values() if run.id not in ended]
         slots = self._slots(own, held)
         last = max(self._last_start.values(), default=0.0)
         running = [run.task for run in own]
-        scene = Scene(self._settings, queue, slots, running, fates, held, last, now)
+        scene = Scene(
+            self._settings, backlog.queue, backlog.bound, slots, running, backlog.relations, held, last, now, brief=True
+        )
         verdict = decide(scene, self._turns)
-        self._give_up(tx, queue, verdict.hopeless)
         decision = verdict.decision
+        self._turns.say(decision, backlog.queue, slots, now if decision.placements else last)
+        self._give_up(tx, verdict.hopeless)
         self.wake_at = verdict.wake_at
-        self.impossible = sum(reason.code is ReasonCode.NO_SUCH_GPU for reason in decision.waiting.values())
-        tasks = {task.id: task for task in queue}
         for placed in decision.placements:
-            task = tasks[placed.task_id]
+            task = backlog.task(placed.task_id)
             run = self._intend(desk, task, placed.gpus, now)
             if isinstance(run, Reason):
-                tx.apply(task, Dropped(Outcome.FAILED, run))
+                self._move(tx, task, Dropped(Outcome.FAILED, run))
                 self._journal.say(f"{task.name}: {run.text}")
                 continue
             new.append(run)
-            tx.apply(task, Began(file_hash(task.config)))
+            self._move(tx, task, Began(run.record.config_hash))
             tx.add_run(run)
-        self._turns.say(decision, queue, slots, now if new else last)
 
-    def _drop_cancelled(self, tx: Transaction, queue: Sequence[Task]) -> list[Task]:
+    def _drop_cancelled(self, tx: Transaction) -> None:
         """A task whose run never began may have been cancelled just then."""
-        for task in queue:
-            if task.request is not None:
+        for task in [self.backlog.task(task_id) for task_id in self.backlog.requests]:
+            if task.state is TaskState.QUEUED:
                 user = self._store.requested_by(task)
-                tx.apply(task, Dropped(Outcome.CANCELLED, Reason(ReasonCode.CANCELLED_BY_USER, {"user": user})))
-        return [task for task in queue if task.request is None]
+                self._move(tx, task, Dropped(Outcome.CANCELLED, Reason(ReasonCode.CANCELLED_BY_USER, {"user": user})))
 
-    def _give_up(self, tx: Transaction, queue: Sequence[Task], hopeless: Mapping[int, Reason]) -> None:
+    def _give_up(self, tx: Transaction, hopeless: Mapping[int, Reason]) -> None:
         """Tasks that come after one that did not complete have failed without a run."""
-        for task in queue:
-            if task.id in hopeless:
-                tx.apply(task, Dropped(Outcome.FAILED, hopeless[task.id]))
-                self._journal.say(f"{task.name}: failed: {hopeless[task.id].text}")
+        for task_id, reason in hopeless.items():
+            task = self._move(tx, self.backlog.task(task_id), Dropped(Outcome.FAILED, reason))
+            self._journal.say(f"{task.name}: failed: {reason.text}")
         self.dropped = bool(hopeless)
 
     def _slots(self, own: Sequence[Run], held: Sequence[Held]) -> list[GpuSlots]:
@@ -336,9 +364,14 @@ class Ledger:
             self._never_began[run.task_id] = self._never_began.get(run.task_id, 0) + (not ending.passing)
         else:
             self._never_began.pop(run.task_id, None)
-        outcome = ending.outcome.value.replace("_", " ") if ending.outcome else "queued again"
-        took = f" after {ending.at - run.created_at:.1f} s" if ending.outcome else ""
-        self._journal.say(f"{run.task}: {outcome}{took}" + (f": {ending.reason.text}" if ending.reason else ""))
+
+    def tell(self, endings: Sequence[Ending]) -> None:
+        """Say in the journal what ended."""
+        for ending in endings:
+            outcome = ending.outcome.value.replace("_", " ") if ending.outcome else "queued again"
+            took = f" after {ending.at - ending.run.created_at:.1f} s" if ending.outcome else ""
+            why = f": {ending.reason.text}" if ending.reason else ""
+            self._journal.say(f"{ending.run.task}: {outcome}{took}{why}")
 
     # -- start-up
 
@@ -350,6 +383,7 @@ class Ledger:
         """
         self._refuse_strangers()
         self._turns.begin()
+        self.backlog.refresh()
         never: list[Ending] = []
         for run in self._store.active_runs():
             self.runs[run.id] = run
@@ -363,6 +397,7 @@ class Ledger:
                 self._held[run.id] = lease
             self._last_start.update(dict.fromkeys(run.gpus, run.created_at))
         self.commit(never, launching=False)
+        self.tell(never)
         self._never_began.clear()  # that was no fault of theirs
         if self.runs:
             self._journal.say(f"{len(self.runs)} run{'s' if len(self.runs) > 1 else ''} of before found again")
@@ -373,9 +408,8 @@ class Ledger:
         Raises:
             Damaged: there are some. Their tasks would be started a second time.
         """
-        known = self._store.run_ids()
         with contextlib.suppress(FileNotFoundError):
-            strangers = [folder.name for folder in self._state.runs.iterdir() if folder.name not in known]
+            strangers = self._store.unknown_runs(os.listdir(self._state.runs))
             folders = [RunDir(self._state.runs / name) for name in strangers]
             begun = [folder.path.name for folder in folders if folder.is_prepared and folder.began() is not None]
             if begun:
@@ -387,9 +421,22 @@ class Ledger:
         """Whether a run that was being launched when its scheduler died has begun: None, or that it never will."""
         if RunDir(run.directory).take_back():
             never = NeverBegan("the scheduler ended before it was launched")
-            return ending_of(run, never, self.circumstances(run), self._settings, time.time())
-        wrapper = began_process(handle_of(run))
-        event = Launched(wrapper.pid if wrapper else None, wrapper.started if wrapper else None, run.session)
+            return ending_of(run, never, self.circumstances(run, never), self._settings, time.time())
+        event = _launched(Handle(run.id, run.directory, began_process(handle_of(run)), run.session))
         with self._store.transaction(WHO, time.time()) as tx:
             self.runs[run.id] = tx.apply_run(run, event)
         return None
+
+
+def _launched(handle: Handle) -> Launched:
+    wrapper = handle.wrapper
+    return Launched(wrapper.pid if wrapper else None, wrapper.started if wrapper else None, handle.session)
+
+
+def _was_killed(seen: Observation) -> bool:
+    """Whether it may have been the kernel, for want of memory."""
+    return isinstance(seen, Gone) or (isinstance(seen, Exited) and seen.code == 128 + signal.SIGKILL)
+
+
+def _names(runs: Sequence[Run]) -> str:
+    return ", ".join(run.task for run in runs)

@@ -83,14 +83,18 @@ class Scheduler:
         self._state = state
         self._journal = journal
         self._guard = Guard(state, home, lock, journal)
-        self._launching = launching
+        self._may_launch = launching
         self._store = Store(state.database, shared=state.shared)
         self._ledger = Ledger(settings, state, home, self._store, journal)
         self._ledger.use(settings, {gpu.index: lease_name(gpu) for gpu in gpus})
+        self._backlog = self._ledger.backlog
         self._executor = registry.make(
             settings.executor, self._wake_up, tmux_socket=settings.tmux_socket, workspace_id=home.workspace_id
         )
         self._woken: asyncio.Event
+        self._look = True  # whether anything has happened that may make room for another run
+        self._untold: tuple[list[Ending], list[Run]] = ([], [])  # what ended and began, not told to anybody yet
+        self._launches: dict[asyncio.Task[Mapping[str, Handle | Refused]], list[Run]] = {}  # not answered yet
         self._stopping: dict[str, asyncio.Task[None]] = {}  # by run id, as all of these
         self._dead: dict[str, bool] = {}  # ended on request until that is on record; whether they had ended before
         self._threads = ThreadPoolExecutor(max_workers=64)  # runs that are being ended wait there
@@ -127,13 +131,15 @@ class Scheduler:
                 # Clear first, look afterwards: what arrives in between wakes the next tick.
                 self._woken.clear()
                 if self._guard.is_deleted(self._store):
+                    await self._await_launches()
                     back = self._guard.put_back(self._store, self._ledger.runs.values())
                     return Result(False, False, self._store.counts(), 0, back)
                 await self._tick()
                 if self._is_over():
+                    await self._await_launches()
                     for ending in self._stopping.values():
                         ending.cancel()
-                    return Result(self._stopped(), self._terminated, self._store.counts(), self._ledger.impossible)
+                    return Result(self._stopped(), self._terminated, self._store.counts(), self._backlog.impossible)
                 await self._sleep()
 
     def _listen(self, stack: contextlib.ExitStack, loop: asyncio.AbstractEventLoop) -> None:
@@ -178,6 +184,7 @@ class Scheduler:
         self._wake_up()
 
     def _wake_up(self) -> None:
+        self._look = True
         self._woken.set()
 
     def _tidy_soon(self) -> None:
@@ -192,7 +199,7 @@ class Scheduler:
         if self._ledger.wake_at is not None:
             seconds.append(self._ledger.wake_at - time.time())
         for run in self._ledger.runs.values():
-            if run.deadline is not None and run.id not in self._dead and run.id not in self._stopping:
+            if run.deadline is not None and not self._is_settled(run):
                 seconds.append(run.deadline - self._ledger.now_of(run))
         if self._tidy_at is not None:
             seconds.append(self._tidy_at - time.monotonic())
@@ -202,8 +209,10 @@ class Scheduler:
             seconds.append(self._look_at_logs - time.monotonic())
         if self._executor.blind:
             seconds.append(BLIND_SECONDS)
-        with contextlib.suppress(asyncio.TimeoutError):
+        try:
             await asyncio.wait_for(self._woken.wait(), max(0.0, min(seconds)))
+        except asyncio.TimeoutError:
+            self._look = True
 
     def _stopped(self) -> bool:
         if self._interrupted:
@@ -211,21 +220,24 @@ class Scheduler:
             try:
                 with self._store.transaction("Ctrl-C", time.time()) as tx:
                     tx.set_fact(STOPPED, "Ctrl-C in the scheduler's session")
+                self._backlog.forget()
+                self._backlog.refresh()
             except StoreError as error:
                 self._journal.say(f"stopped, but that could not be recorded: {error}")
                 self._terminated = True
-        return self._terminated or self._store.fact(STOPPED) is not None
+        return self._terminated or self._backlog.stopped is not None
 
     def _is_over(self) -> bool:
-        if self._launching and self._stopped():
+        self._backlog.refresh()
+        if self._may_launch and self._stopped():
             return True  # whoever is being ended at this moment is left to the next scheduler: requests are on record
         if self._stopping:
             return False
-        if not self._launching:
-            asked = {task.id for task in self._store.active_tasks() if task.request}
+        if not self._may_launch:
+            asked = self._backlog.requests
             return all(run.id in self._stuck for run in self._ledger.runs.values() if run.task_id in asked)
         # While something is still to be tidied up, new tasks are welcome.
-        nothing_left = not self._ledger.runs and self._store.queue_length() <= self._ledger.impossible
+        nothing_left = not self._ledger.runs and len(self._backlog.queue) <= self._backlog.impossible
         return nothing_left and self._tidy_at is None
 
     def _close(self) -> None:
@@ -238,25 +250,41 @@ class Scheduler:
 
     async def _tick(self) -> None:
         """Observe, decide, persist, act."""
-        self._follow_settings()
+        look, self._look = self._look, False
+        look |= self._follow_settings()
+        look |= self._backlog.refresh()
+        self._take_answers()
         self._serve_requests()
         self._end_overdue()
         endings = await self._endings()
-        held = time.monotonic() < self._launch_at
-        launching = self._launching and not held and not self._stopped()
-        new = self._commit(endings, launching=launching)
-        if new is None and launching and endings:  # what can't be started keeps no end from being recorded
+        new = self._commit(endings, launching=self._should_launch() and (look or bool(endings)))
+        if new is None and endings:  # what can't be started keeps no end from being recorded
             new = self._commit(endings, launching=False)
         if new is None:
             return
-        await self._launch(new)
+        self._untold[0].extend(endings)
+        self._untold[1].extend(new)
         if self._ledger.dropped:
             self._wake_up()  # others may have waited for what was given up
+        if new:  # nothing is in the way of their launch; its answer brings about the next tick
+            self._launches[asyncio.create_task(self._launch(new))] = new
+        else:
+            await self._afterwards()
+
+    async def _afterwards(self) -> None:
+        """What nobody waits for."""
+        endings, new = self._untold
+        self._untold = ([], [])
+        self._ledger.tell(endings)
+        self._ledger.describe(new)
         if endings or new or self._ledger.dropped:
             wake.announce(self._state.path)
         self._shorten_logs()
         if self._tidy_at is not None and time.monotonic() >= self._tidy_at:
             await self._tidy()
+
+    def _should_launch(self) -> bool:
+        return self._may_launch and time.monotonic() >= self._launch_at and not self._stopped()
 
     def _commit(self, endings: Sequence[Ending], *, launching: bool) -> list[Run] | None:
         """The runs to launch. None if nothing could be written, say on a full disk: the next ticks try it again."""
@@ -272,26 +300,51 @@ class Scheduler:
         self._forget(endings)
         return new
 
-    async def _launch(self, new: Sequence[Run]) -> None:
-        if not new:
-            return
-        launched = await self._executor.launch(new)
+    async def _launch(self, new: Sequence[Run]) -> Mapping[str, Handle | Refused]:
+        try:
+            return await self._executor.launch(new)
+        finally:
+            self._woken.set()  # an answer alone is no reason to look at the GPUs
+
+    async def _await_launches(self) -> None:
+        """Let what was begun to be launched be launched, and put it on record."""
+        if self._launches:
+            await asyncio.wait(self._launches)
+            self._take_answers()
+        await self._afterwards()
+
+    def _take_answers(self) -> None:
+        """Record what has become of launches. A launch that raised has met a defect, and ends the scheduler."""
+        launched: list[tuple[Run, Handle]] = []
         refused: list[Ending] = []
-        for run in new:
-            answer = launched[run.id]
-            if isinstance(answer, Refused) and answer.passing:
-                self._hold_launches()
-                reason = Reason(ReasonCode.NEVER_BEGAN, {"why": answer.why})
-                refused.append(Ending(run, None, reason, None, time.time(), passing=True))
-            elif isinstance(answer, Refused):
-                reason = Reason(ReasonCode.LAUNCH_FAILED, {"why": answer.why})
-                refused.append(Ending(run, Outcome.FAILED, reason, None, time.time()))
-            else:
-                self._ledger.record_launch(run, answer)
-                self._held_for = 0.0
+        for done in [launch for launch in self._launches if launch.done()]:
+            new = self._launches.pop(done)
+            for run, answer in ((run, done.result()[run.id]) for run in new):
+                if isinstance(answer, Handle):
+                    launched.append((run, answer))
+                else:
+                    refused.append(self._refusal(run, answer))
+        if launched:
+            self._held_for = 0.0
+            self._ledger.record_launches(launched)
         if refused:
             self._commit(refused, launching=False)
+            self._ledger.tell(refused)
             self._wake_up()  # their slots are free again
+        if launched or refused:
+            wake.announce(self._state.path)
+
+    def _refusal(self, run: Run, answer: Refused) -> Ending:
+        why: dict[str, str | int | float] = {"why": answer.why}
+        if answer.passing:
+            self._hold_launches()
+            return Ending(run, None, Reason(ReasonCode.NEVER_BEGAN, why), None, time.time(), passing=True)
+        return Ending(run, Outcome.FAILED, Reason(ReasonCode.LAUNCH_FAILED, why), None, time.time())
+
+    def _is_settled(self, run: Run) -> bool:
+        """Whether something is done about a run already, so that there is nothing to do about it now."""
+        begins = any(run.id == other.id for new in self._launches.values() for other in new)
+        return begins or run.id in self._stopping or run.id in self._dead
 
     def _hold_launches(self) -> None:
         """The machine can't launch anything now: try again after a second, then ever later. All else goes on."""
@@ -299,11 +352,11 @@ class Scheduler:
             self._held_for = min(max(BACK_OFF_SECONDS, 2 * self._held_for), HOLD_SECONDS)
             self._launch_at = time.monotonic() + self._held_for
 
-    def _follow_settings(self) -> None:
+    def _follow_settings(self) -> bool:
         """Use an edited configuration from the next launch on. Executor, names and log folder stay as they began."""
         identity = marker_identity(self._settings.file)
-        if identity == self._read_as or not self._launching:
-            return
+        if identity == self._read_as or not self._may_launch:
+            return False
         self._read_as = identity
         old = self._settings
         try:
@@ -311,15 +364,17 @@ class Scheduler:
             resolved = resolve_gpus(new)
         except TinkschedError as error:
             self._journal.say(f"the configuration was edited, but the old one stays in use: {error}")
-            return
+            return False
         self._settings = replace(
             new, executor=old.executor, tmux_socket=old.tmux_socket, log_dir=old.log_dir, task_name=old.task_name
         )
         self._ledger.use(self._settings, {gpu.index: lease_name(gpu) for gpu in resolved.gpus})
         self._journal.say("the configuration was edited, and is used from now on")
+        return True
 
     async def _endings(self) -> list[Ending]:
-        handles = {self._ledger.handle(run): run for run in self._ledger.runs.values()}
+        begins = {run.id for new in self._launches.values() for run in new}
+        handles = {self._ledger.handle(run): run for run in self._ledger.runs.values() if run.id not in begins}
         seen = await self._executor.observe(list(handles))
         endings = []
         for handle, observation in seen.items():
@@ -328,8 +383,8 @@ class Scheduler:
                 continue
             if self._outlived(run, observation):
                 continue
-            first = self._dead.get(run.id, False)
-            circumstances = self._ledger.circumstances(run, self._reaped.get(run.id, ()), ended_first=first)
+            reaped, first = self._reaped.get(run.id, ()), self._dead.get(run.id, False)
+            circumstances = self._ledger.circumstances(run, observation, reaped, ended_first=first)
             now = self._ledger.now_of(run)
             ending = ending_of(run, clock.corrected(observation, run, now), circumstances, self._settings, now)
             if ending is not None:
@@ -363,10 +418,11 @@ class Scheduler:
     # -- ending runs
 
     def _serve_requests(self) -> None:
-        asked = {task.id: task.request for task in self._store.active_tasks() if task.request}
+        asked = self._backlog.requests
+        if not asked:
+            return
         for run in self._ledger.runs.values():
-            settled = run.id in self._stopping or run.id in self._dead
-            if run.task_id in asked and not settled and self._stuck.get(run.id, 0.0) < time.monotonic():
+            if run.task_id in asked and not self._is_settled(run) and self._stuck.get(run.id, 0.0) < time.monotonic():
                 what = "kill-all" if asked[run.task_id] is Request.KILL_ALL else "cancel"
                 self._journal.say(f"{run.task}: {what}: its processes get TERM")
                 self._stopping[run.id] = asyncio.create_task(self._stop(run))
@@ -374,8 +430,7 @@ class Scheduler:
     def _end_overdue(self) -> None:
         """Runs whose time limit has passed. That it had is what their ending shows."""
         for run in self._ledger.runs.values():
-            settled = run.id in self._stopping or run.id in self._dead
-            if run.deadline is None or settled or not self._launching:
+            if run.deadline is None or self._is_settled(run) or not self._may_launch:
                 continue
             if run.deadline <= self._ledger.now_of(run):
                 self._journal.say(f"{run.task}: its time limit has passed: its processes get TERM")

@@ -19,7 +19,6 @@ from ..host.processes import RUN_ID_VARIABLE, boot_id, since_boot
 from ..host.rundir import RunDir, write_private
 from ..host.statedir import Home, StateDir
 from ..host.tmux import session_name
-from ..store import about
 
 _FORGOTTEN = re.compile(r"TMUX|TMUX_PANE|TINKSCHED_(?:RUN_ID|TASK|GPUS|OUTPUT_DIR|ATTEMPT)|OLDPWD|SHLVL|_")
 SNAPSHOT_BYTES = 1_000_000
@@ -162,9 +161,7 @@ class RunMaker:
             old_marker_before=marker_identity(spec.old_marker) if spec.old_marker else None,
             since_boot=since_boot(),
         )
-        complete = replace(run, record=record)
-        RunDir(run.directory).describe(about(task, complete))
-        return complete
+        return replace(run, record=record)
 
     def _values(self, task: Task, run: Run, port: int | None) -> dict[str, str]:
         """What the placeholders stand for."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,8 +56,8 @@ class Turns:
         now: float,
     ) -> list[GpuSlots]:  # fmt: skip
         """The slots, with those marked that are left to others. `first` is what would start if nobody else waited."""
-        placed = {placement.task_id for placement in first.placements}
-        mine = [task for task in queue if task.id in placed or _waits_for_slots(task, first)]
+        about = _looked_at(queue, first)
+        mine = [task for task in about if task.id not in first.waiting or _waits_for_slots(task, first)]
         me = replace(self._me, last_start=last, asks=_asks(mine, slots))
         believed = [heard for heard in self._rivals if self._still_believed(heard, now)]
         counts = Counter((lease.user, lease.claim.workspace) for lease in held)
@@ -69,7 +70,7 @@ class Turns:
 
     def say(self, last: Decision, queue: Sequence[Task], slots: Sequence[GpuSlots], started: float) -> None:
         """Tell the others what still waits for slots, if there are others."""
-        waiting = [task for task in queue if _waits_for_slots(task, last)]
+        waiting = [task for task in _looked_at(queue, last) if _waits_for_slots(task, last)]
         if waiting and (self._rivals or any(gpu.others for gpu in slots)):
             self._notice.say(self._me.workspace, started, _asks(waiting, slots))
         else:
@@ -101,6 +102,13 @@ class Turns:
 def _asks(tasks: Sequence[Task], slots: Sequence[GpuSlots]) -> tuple[Ask, ...]:
     """What these tasks ask for. Who stands behind so many different kinds has time to say it later."""
     return asks_of(tasks, slots)[:MOST_ASKS]
+
+
+def _looked_at(queue: Iterable[Task], decision: Decision) -> Iterator[Task]:
+    """The tasks that the decision is about, in their order."""
+    placed = {placement.task_id for placement in decision.placements}
+    about = (task for task in queue if task.id in placed or task.id in decision.waiting)
+    return itertools.islice(about, decision.looked_at)
 
 
 def _waits_for_slots(task: Task, decision: Decision) -> bool:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,9 +124,13 @@ class Store:
         self.close()
 
     @contextlib.contextmanager
-    def transaction(self, who: str, now: float) -> Iterator[Transaction]:
-        """Write: everything in the block is committed and synced at its end, or nothing is. `who` goes to the log."""
-        with transaction(self._connection, self.path):
+    def transaction(self, who: str, now: float, *, synced: bool = True) -> Iterator[Transaction]:
+        """Write: everything in the block is committed and synced at its end, or nothing is. `who` goes to the log.
+
+        Without `synced` a loss of power may undo it, together with nothing but later ones of its kind: for what can be
+        found out again.
+        """
+        with transaction(self._connection, self.path, synced=synced):
             yield Transaction(self._connection, who, now)
 
     @contextlib.contextmanager
@@ -137,6 +141,10 @@ class Store:
             yield
         finally:
             self._read("COMMIT")
+
+    def version(self) -> int:
+        """A number that changes whenever somebody else commits; what this store itself commits does not count."""
+        return int(self._read("PRAGMA data_version")[0][0])
 
     # -- reading
 
@@ -190,6 +198,12 @@ class Store:
     def run_ids(self) -> set[str]:
         """The ids of all runs."""
         return {row["id"] for row in self._read("SELECT id FROM runs")}
+
+    def unknown_runs(self, run_ids: Collection[str]) -> list[str]:
+        """Those of these run ids that are not on record."""
+        wanted = json.dumps(list(run_ids))
+        known = self._read("SELECT id FROM runs WHERE id IN (SELECT value FROM json_each(?))", wanted)
+        return sorted(set(run_ids) - {row["id"] for row in known})
 
     def problems(self) -> list[str]:
         """What SQLite's own check of the whole file finds wrong."""
