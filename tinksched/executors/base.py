@@ -18,7 +18,7 @@ from typing import Protocol
 
 from ..core.model import Run
 from ..host import inotify, processes
-from ..host.processes import Process
+from ..host.processes import Moment, Process
 from ..host.rundir import NO_ROOM, RunDir
 
 WRAPPER = Path(__file__).with_name("wrapper.sh")
@@ -119,6 +119,7 @@ class WrapperRuns:
         self._quiet = select.poll()  # the same processes: who is readable here has ended
         self._folders: inotify.Watch | None = None
         self._told: set[str] = set()  # the run folders that are watched
+        self._began: dict[str, Moment] = {}  # before runs were launched here, by run id
         self._threads = ThreadPoolExecutor(max_workers=64)  # where runs that are being ended are waited for
 
     @property
@@ -149,8 +150,7 @@ class WrapperRuns:
             else:
                 unclear.append(handle)
         if unclear:
-            since = min(handle.wrapper.started if handle.wrapper else 0 for handle in unclear)
-            living = processes.of_runs((handle.run_id for handle in unclear), since)
+            living = processes.of_runs((handle.run_id for handle in unclear), self._before(unclear))
             for handle in unclear:
                 try:
                     seen[handle] = self._judge(handle, living[handle.run_id])
@@ -161,6 +161,26 @@ class WrapperRuns:
     async def stop(self, handle: Handle, *, grace: float) -> bool:
         """See the protocol."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._stop, handle, grace)
+
+    def begin(self, runs: Sequence[Run]) -> None:
+        """Before these runs are launched: remember when, and hear of what their wrappers write."""
+        now = Moment.now()
+        for run in runs:
+            if now is not None:
+                self._began[run.id] = now
+            self.watch_status(run.directory)
+
+    def _before(self, handles: Sequence[Handle]) -> Moment | None:
+        """A moment before all of these began; None if one of them was launched by an earlier scheduler."""
+        known = [self._began.get(handle.run_id) for handle in handles]
+        return min((moment for moment in known if moment), key=lambda moment: moment.forks) if all(known) else None
+
+    async def forget(self, handles: Sequence[Handle]) -> None:
+        """See the protocol."""
+        for handle in handles:
+            self._began.pop(handle.run_id, None)
+            self._told.discard(handle.directory)
+            RunDir(handle.directory).remove()
 
     def watch_status(self, directory: str) -> None:
         """Call `wake` as soon as the wrapper has written how its run ended, before the wrapper itself is gone."""

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 
 from ..core.model import Run
 from ..host import processes
-from ..host.rundir import RunDir
 from .base import Gone, Handle, Observation, Refused, Wake, WrapperRuns, began_process, wrapper_command
 
 PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT)
@@ -29,10 +28,10 @@ class LocalExecutor(WrapperRuns):
 
     async def launch(self, runs: Sequence[Run]) -> Mapping[str, Handle | Refused]:
         """See the protocol."""
+        self.begin(runs)
         launched: dict[str, Handle | Refused] = {}
         for run in runs:
             handle = Handle(run.id, run.directory)
-            self.watch_status(run.directory)
             there = began_process(handle)
             if there is None and run.id not in self._children:
                 try:
@@ -61,7 +60,7 @@ class LocalExecutor(WrapperRuns):
         """See the protocol."""
         for handle in handles:
             self._killed_by.pop(handle.run_id, None)
-            RunDir(handle.directory).remove()
+        await super().forget(handles)
 
     def gone(self, handle: Handle) -> Gone:
         """See `WrapperRuns`. Only who launched a run can know."""

@@ -28,8 +28,7 @@ class TmuxExecutor(WrapperRuns):
 
     async def launch(self, runs: Sequence[Run]) -> Mapping[str, Handle | Refused]:
         """See the protocol. One client call for all of them."""
-        for run in runs:
-            self.watch_status(run.directory)
+        self.begin(runs)
         created = await asyncio.to_thread(self._create_all, runs)
         launched: dict[str, Handle | Refused] = {}
         for run in runs:
@@ -49,8 +48,7 @@ class TmuxExecutor(WrapperRuns):
     async def forget(self, handles: Sequence[Handle]) -> None:
         """See the protocol. The sessions are found by run id: names and tmux's ids may be somebody else's by now."""
         await asyncio.to_thread(self._forget_sessions, {handle.run_id for handle in handles})
-        for handle in handles:
-            RunDir(handle.directory).remove()
+        await super().forget(handles)
 
     def gone(self, handle: Handle) -> Gone:
         """See `WrapperRuns`. The session of a run that was killed is kept, and knows by which signal."""
@@ -65,9 +63,7 @@ class TmuxExecutor(WrapperRuns):
 
     def _forget_sessions(self, run_ids: set[str]) -> None:
         with contextlib.suppress(TmuxError):  # without a tmux there are no sessions
-            for pane in self._tmux.panes():
-                if pane.run in run_ids:
-                    self._tmux.kill_session(pane.session_id)
+            self._tmux.kill_sessions([pane.session_id for pane in self._tmux.panes() if pane.run in run_ids])
 
     def _create_all(self, runs: Sequence[Run]) -> dict[str, tuple[str, Pane] | TmuxError | TmuxSilent]:
         """The sessions of all these runs: at once, or one by one if one of them is refused."""

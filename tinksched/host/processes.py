@@ -16,7 +16,7 @@ import re
 import select
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,11 +88,43 @@ def open_pidfd(process: Process) -> int | None:
     return None
 
 
-def of_runs(run_ids: Iterable[str], since: int = 0) -> dict[str, list[Process]]:
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A point in the order in which the kernel gives out pids: ever higher, and from the bottom again after pid_max."""
+
+    last_pid: int
+    forks: int  # since boot, in all pid namespaces; threads are counted too
+    threads: int  # that there are
+
+    @classmethod
+    def now(cls) -> Moment | None:
+        """This moment; None where the kernel doesn't tell. See proc(5), `/proc/loadavg` and `/proc/stat`."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            *_, entities, last_pid = Path("/proc/loadavg").read_bytes().split()
+            forks = Path("/proc/stat").read_bytes().partition(b"\nprocesses ")[2].split(maxsplit=1)[0]
+            return cls(int(last_pid), int(forks), int(entities.partition(b"/")[2]))
+        return None
+
+    def younger(self) -> Callable[[int], bool]:
+        """A test for pids: whether their process may have been born since then.
+
+        Where so many were born that the numbers may have come round, all may.
+        """
+        now, most = Moment.now(), _pid_max()
+        # A pid that is taken is passed over, so the numbers advance by more than one for each fork.
+        if now is None or 2 * (now.forks - self.forks) + self.threads >= most // 2:
+            return lambda _: True
+        first, last = self.last_pid, now.last_pid
+        if first <= last:
+            return lambda pid: first < pid <= last
+        return lambda pid: pid > first or pid <= last
+
+
+def of_runs(run_ids: Iterable[str], since: Moment | None = None) -> dict[str, list[Process]]:
     """The living processes of each run, found in one pass over `/proc`.
 
-    The wrapper itself does not carry the run id in its environment and is not among them. `since` (clock ticks since
-    boot) is when the first of the wrappers started: what is older can't be of these runs, and isn't looked into.
+    The wrapper itself does not carry the run id in its environment and is not among them. `since` is a moment before
+    the runs began: what was there then can't be of them, and isn't looked at.
     """
     found: dict[str, list[Process]] = {run_id: [] for run_id in run_ids}
     if not found:
@@ -184,19 +216,25 @@ def _poll_until_dead(process: Process, deadline: float) -> None:
         time.sleep(0.02)
 
 
-def _own_processes(since: int = 0) -> dict[int, _Stat]:
+def _pid_max() -> int:
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path("/proc/sys/kernel/pid_max").read_bytes())
+    return 0
+
+
+def _own_processes(since: Moment | None = None) -> dict[int, _Stat]:
     me = os.geteuid()
     stats: dict[int, _Stat] = {}
-    with os.scandir("/proc") as entries:
-        for entry in entries:
-            if not entry.name.isdigit():
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    if since is not None:  # asked after they were listed: who is born later is not among them
+        pids = list(filter(since.younger(), pids))
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            if me != 0 and os.stat(f"/proc/{pid}").st_uid != me:
                 continue
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-                if me != 0 and entry.stat().st_uid != me:
-                    continue
-                stat = _stat(int(entry.name))
-                if stat is not None and not stat.zombie and stat.process.started >= since:
-                    stats[stat.process.pid] = stat
+            stat = _stat(pid)
+            if stat is not None and not stat.zombie:
+                stats[pid] = stat
     return stats
 
 

@@ -227,8 +227,17 @@ class Tmux:
         Raises:
             TmuxSilent: nobody knows whether it was closed.
         """
-        with contextlib.suppress(TmuxError):
-            self.call("kill-session", "-t", session_id)
+        self.kill_sessions([session_id])
+
+    def kill_sessions(self, session_ids: Sequence[str]) -> None:
+        """Close several at once. Where one was gone already, which ends the sequence, one by one."""
+        try:
+            for words in _in_calls([["kill-session", "-t", session_id] for session_id in session_ids]):
+                self.call(*words)
+        except TmuxError:
+            if len(session_ids) > 1:
+                for session_id in session_ids:
+                    self.kill_sessions([session_id])
 
     def arguments(self) -> list[str]:
         """The start of a command line that speaks to this server, for people and for exec."""
