@@ -163,7 +163,7 @@ def taking_over() -> str:
 
 def wrapper(lease: Path | str, *, more: str = "echo held; read -r _") -> subprocess.Popen[str]:
     """A shell that takes the lease over as the wrapper does, says so, and holds it until its input ends."""
-    script = f'never() {{ echo "never: $1"; exit; }}\nlease=$1\n{taking_over()}\n{more}'
+    script = f'never() {{ echo "never: $1"; exit; }}\nlease=$1 flock=flock\n{taking_over()}\n{more}'
     command = ["/bin/sh", "-c", script, "sh", str(lease)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

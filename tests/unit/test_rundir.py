@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinksched.executors.base import WRAPPER
-from tinksched.host.rundir import ExitStatus, RunDir, exec_script, set_arguments, write_private
+from tinksched.host.rundir import ExitStatus, RunDir, exec_script, write_private
 
 SHELLS = [shell for shell in (["/bin/sh"], ["dash"], ["bash", "--posix"], ["busybox", "sh"]) if shutil.which(shell[0])]
 every_shell = pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
@@ -40,16 +40,14 @@ def run_dir(tmp_path: Path) -> RunDir:
 def what_runs(
     command: Sequence[str], environment: Mapping[str, str], shell: Sequence[str] = SHELLS[0]
 ) -> tuple[list[bytes], list[bytes]]:
-    """The arguments and the environment with which the wrapper would run this: it sources the file and runs "$@"."""
-    with tempfile.NamedTemporaryFile() as file, tempfile.NamedTemporaryFile() as inner:
-        inner.write(exec_script(command, environment))
-        inner.flush()
-        file.write(set_arguments(Path(inner.name)))
+    """The arguments and the environment with which the wrapper, itself in an empty one, would run this."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(exec_script(command, environment))
         file.flush()
-        script = 'trap : TERM; . "$1"; "$@" </dev/null'
+        script = 'trap : TERM; (. "$1") </dev/null'
         done = subprocess.run(
             [*shell, "-c", script, "sh", file.name],
-            capture_output=True, timeout=30, check=False, env={"PATH": os.environ["PATH"], "LEAKED": "1"},
+            capture_output=True, timeout=30, check=False, env={},
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
@@ -150,7 +148,7 @@ def test_the_folder_and_its_files_are_private_whatever_the_umask(tmp_path: Path)
         os.umask(previous)
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
     files = [*folder.path.iterdir(), *taken.path.iterdir()]
-    prepared = ["command", "command.sh", "exit", "never"]
+    prepared = ["command.sh", "exit", "never"]
     assert sorted(file.name for file in files) == sorted(["began", *prepared, *prepared])
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
@@ -244,7 +242,7 @@ def test_an_empty_reason_is_a_reason(run_dir: RunDir) -> None:
 def test_a_run_that_has_not_begun_can_be_taken_back(run_dir: RunDir) -> None:
     assert run_dir.take_back()
     assert run_dir.began() is None
-    assert sorted(entry.name for entry in run_dir.path.iterdir()) == ["began", "command", "command.sh", "exit", "never"]
+    assert sorted(entry.name for entry in run_dir.path.iterdir()) == ["began", "command.sh", "exit", "never"]
 
 
 def test_a_run_that_has_begun_can_not_be_taken_back(run_dir: RunDir) -> None:

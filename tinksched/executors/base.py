@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import select
+import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -214,6 +216,9 @@ class WrapperRuns:
     def _judge(self, handle: Handle, living: list[Process]) -> Observation:
         folder = RunDir(handle.directory)
         status = folder.exit_status()
+        # A shell of the wrapper that is just ending can't be told from a process of the run by its looks.
+        shells = {folder.began(), handle.wrapper.pid if handle.wrapper else None}
+        living = [process for process in living if process.pid not in shells or not process.is_ending]
         for process in living:
             self.watch(process)
         if status is not None:
@@ -312,4 +317,10 @@ def began_process(handle: Handle) -> Process | None:
 
 def wrapper_command(run: Run) -> list[str]:
     """The argument list that runs a prepared run."""
-    return ["/bin/sh", str(WRAPPER), run.directory, run.lease, run.work_dir]
+    return ["/bin/sh", str(WRAPPER), run.directory, run.lease, run.work_dir, _flock()]
+
+
+@functools.cache
+def _flock() -> str:
+    """Where flock(1) is; the wrapper has no PATH."""
+    return shutil.which("flock") or "flock"

@@ -72,14 +72,13 @@ def _spawn(run: Run) -> subprocess.Popen[bytes]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     output = os.open(run.log or os.devnull, flags, 0o666)
     try:
-        environment = {"PATH": os.environ.get("PATH", os.defpath)}
         return subprocess.Popen(
             wrapper_command(run),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env=environment,
+            env={},
             cwd="/",
         )
     finally:

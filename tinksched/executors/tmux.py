@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -109,8 +108,7 @@ class TmuxExecutor(WrapperRuns):
 
     def _session(self, run: Run, name: str) -> NewSession:
         options = [(RUN_OPTION, run.id), (WORKSPACE_OPTION, self._workspace_id)]
-        # What the server's environment holds is nobody's business here, but for where flock is found.
-        command = ["/usr/bin/env", "-i", f"PATH={os.environ.get('PATH', os.defpath)}", *wrapper_command(run)]
+        command = ["/usr/bin/env", "-i", *wrapper_command(run)]  # what the server's environment holds stays there
         return NewSession(name, command, run.work_dir, run.log, options)
 
     def _refused(self, run: Run, error: TmuxError | TmuxSilent) -> Handle | Refused:

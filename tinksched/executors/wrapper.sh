@@ -1,11 +1,11 @@
 #!/bin/sh
 # The wrapper of one run: takes the lease, claims the run, runs the command on this terminal, writes its exit status.
 #
-#     wrapper.sh RUN_DIR LEASE WORK_DIR
+#     wrapper.sh RUN_DIR LEASE WORK_DIR FLOCK
 #
-# It is started in an empty environment but for PATH. RUN_DIR/command.sh, written by tinksched, exports the variables (the
-# arguments of a process can be read by everybody) and becomes the program. RUN_DIR/pre_run.sh and RUN_DIR/post_run.sh
-# are the same for what runs before and after it, where there is something.
+# It is started in an empty environment; FLOCK is the path of flock(1). RUN_DIR/command.sh, written by tinksched, exports
+# the variables (the arguments of a process can be read by everybody) and becomes the program. RUN_DIR/pre_run.sh and
+# RUN_DIR/post_run.sh are the same for what runs before and after it, where there is something.
 # Standard input is empty, unless there is a RUN_DIR/interactive: then it is the terminal.
 # It writes in RUN_DIR:
 #     began   its pid. Created exclusively: if the scheduler made it first, the run was taken back and never begins
@@ -49,7 +49,7 @@ step() {
 
 # The functions are read as a whole before anything runs, so replacing this file disturbs no run.
 inner() {
-    run_dir=$1 lease=$2 work_dir=$3
+    run_dir=$1 lease=$2 work_dir=$3 flock=$4
 
     # The command runs in the foreground, so the kernel sends it Ctrl-C and hang-ups itself, and stop goes to its
     # processes by run id. A handler, unlike '', is not inherited.
@@ -58,7 +58,7 @@ inner() {
     # Descriptor 9 stays open in the command too: if this shell is killed, the lease lives on with the run.
     [ -s "$lease" ] || never 'its lease is gone'
     { command exec 9<>"$lease"; } 2>/dev/null || never 'its lease could not be opened'
-    flock -s -w 30 9 || never 'its lease could not be locked'
+    "$flock" -s -w 30 9 || never 'its lease could not be locked'
     # The lease may have been revoked, or its file removed by a cleaner, before the lock was there.
     [ -s "$lease" ] && [ "$lease" -ef /proc/self/fd/9 ] || never 'its lease was revoked'
 

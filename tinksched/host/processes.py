@@ -38,6 +38,11 @@ class Process:
         return identify(self.pid) == self
 
     @property
+    def is_ending(self) -> bool:
+        """Whether it has given up its memory already: it has ended, or is about to."""
+        return not _read(self.pid, "cmdline")
+
+    @property
     def name(self) -> str:
         """Its program's name, for messages; longer than the 15 characters that the kernel keeps."""
         import psutil

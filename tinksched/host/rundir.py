@@ -158,15 +158,12 @@ def exec_script(command: Sequence[str], environment: Mapping[str, str]) -> bytes
     read. Only those are arguments of `env` that a shell can't export; their names say that they are no secrets.
     """
     exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items() if _exportable(name)]
-    unset = [name for name in ("PATH", "PWD", "OLDPWD", "SHLVL") if name not in environment]
+    unset = [name for name in ("PWD", "OLDPWD", "SHLVL") if name not in environment]
     odd = [f"{name}={value}" for name, value in environment.items() if not _exportable(name)]
     words = [*(["env", "--", *odd] if odd else []), *command]
     if odd and "=" in command[0]:  # `env` would take a program in a folder named lr=0.1 for one more variable
         words = ["env", "--", *odd, "nice", "-n", "0", *command]
-    lines = [*exports, f"unset {' '.join(unset)}" if unset else ":"]
-    if "PATH" not in environment:
-        lines.append(f"PATH={shlex.quote(os.defpath)}")  # the program is found, and doesn't inherit it
-    lines.append(f"exec {' '.join(map(shlex.quote, words))}")
+    lines = [*exports, f"unset {' '.join(unset)}" if unset else ":", f"exec {' '.join(map(shlex.quote, words))}"]
     return os.fsencode("\n".join(lines) + "\n")
 
 
