@@ -11,10 +11,13 @@ from pathlib import Path
 
 from . import machine, plot, report
 from .cold import cold
+from .idle import TinkschedUnhurried, idle
 from .place import HERE, BenchError, Place
+from .queueing import queueing
 from .results import Results, say
 from .running import handover, launch
-from .systems import RUNNING, Batch, System
+from .scale import scale
+from .systems import QUEUING, RUNNING, Batch, System
 
 OUT = HERE / "out"
 
@@ -29,10 +32,19 @@ class Sizes:
     slots: int = 4
     launched: int = 100
     launch_slots: tuple[int, ...] = (4, 16)
+    queued: tuple[int, ...] = (100, 1_000, 10_000)
+    scale_queued: int = 10_000
+    scale_finished: int = 100_000
+    scale_tasks: int = 60
+    idle_seconds: float = 60.0  # two check intervals
+    idle_waiting: int = 100
     cold_rounds: int = 30
 
 
-QUICK = Sizes(rounds=1, tasks=40, launched=20, cold_rounds=5)
+QUICK = Sizes(
+    rounds=1, tasks=40, launched=20, queued=(100,), scale_queued=100, scale_finished=1_000, scale_tasks=20,
+    idle_seconds=5.0, cold_rounds=5,
+)  # fmt: skip
 
 
 class Suite:
@@ -58,6 +70,27 @@ class Suite:
             launch(self._place, self.results, there, Batch(sizes.launched, 0, slots), sizes.rounds)
         self._setup("launch rate", f"{sizes.launched} tasks of 0 s", there)
 
+    def queueing(self) -> None:
+        """Queueing and listing."""
+        sizes, there = self._sizes, self._there(QUEUING)
+        for count in sizes.queued:
+            queueing(self._place, self.results, there, count, sizes.slots, sizes.rounds)
+        self.results.setup["queueing"] = f"{sizes.rounds} rounds"
+
+    def scale(self) -> None:
+        """A long queue and a long history."""
+        sizes = self._sizes
+        batch = Batch(sizes.scale_tasks, sizes.seconds, sizes.slots)
+        scale(self._place, self.results, sizes.scale_queued, sizes.scale_finished, batch, sizes.rounds)
+        self.results.setup["scale"] = f"{batch.count} tasks of {batch.seconds:g} s, {sizes.rounds} rounds"
+
+    def idle(self) -> None:
+        """What nothing costs."""
+        sizes = self._sizes
+        there = self._there((QUEUING[0], TinkschedUnhurried(), *QUEUING[1:]))
+        idle(self._place, self.results, there, sizes.idle_waiting, sizes.slots, sizes.idle_seconds)
+        self.results.setup["idle"] = f"{sizes.idle_seconds:g} s"
+
     def cold(self) -> None:
         """Cold start."""
         cold(self._place, self.results, self._sizes.cold_rounds)
@@ -75,7 +108,14 @@ class Suite:
         self.results.setup[what] = "; ".join([f"{sizes}, {self._sizes.rounds} rounds", *fewer])
 
 
-BENCHMARKS = {"handover": Suite.handover, "launch": Suite.launch, "cold": Suite.cold}
+BENCHMARKS = {
+    "handover": Suite.handover,
+    "launch": Suite.launch,
+    "queueing": Suite.queueing,
+    "scale": Suite.scale,
+    "idle": Suite.idle,
+    "cold": Suite.cold,
+}
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from .place import Place
@@ -14,7 +15,7 @@ PYTHON = "python3 -c pass"
 def cold(place: Place, results: Results, rounds: int) -> None:
     """Commands in alternation on a workspace with ten tasks, of which four run."""
     with place.corner("cold") as corner:
-        command = [*corner.place.task, corner.record().path, LONG]
+        command = [*place.task, os.fspath(corner.record().path), LONG]
         folder = Tinksched().workspace(corner, command, 4, names("t", 10))
         corner.call("tinksched", "start", "--workspace", folder)
         commands = {

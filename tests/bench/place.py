@@ -205,6 +205,13 @@ class Record:
             spans.append((float(start), float(end)))
         return spans
 
+    def drain(self) -> None:
+        """Forget what was written and not read."""
+        self._rest = b""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._descriptor, 65536):
+                pass
+
     def close(self) -> None:
         """Give the pipe back."""
         os.close(self._descriptor)

@@ -12,9 +12,10 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from .measure import Span
 from .place import BenchError, Corner
@@ -43,8 +44,8 @@ class Ran:
 class Queue:
     """A system whose slots are all taken, with the command or commands that queue more, and those that list them."""
 
-    enqueue: Sequence[Sequence[str | Path]]
-    lists: dict[str, Sequence[str | Path]]
+    enqueue: Sequence[Sequence[str]]
+    lists: Mapping[str, Sequence[str]]
     extra: dict[str, str] = field(default_factory=dict)
 
 
@@ -83,10 +84,9 @@ class Tinksched(System):
     name = "tinksched"
     programs = ("tinksched", "tmux")
     executor = "tmux"
+    settings: Mapping[str, object] = MappingProxyType({})
 
-    def workspace(
-        self, corner: Corner, command: Sequence[str | Path], slots: int, names: Sequence[str], **settings: object
-    ) -> Path:
+    def workspace(self, corner: Corner, command: Sequence[str], slots: int, names: Sequence[str]) -> Path:
         """A workspace with these tasks, which all run one command."""
         folder = corner.folder / "ws"
         (folder / "configs").mkdir(parents=True)
@@ -94,11 +94,11 @@ class Tinksched(System):
             (folder / "configs" / f"{name}.yml").touch()
         values: dict[str, object] = {
             "task_name": "b",
-            "command": [os.fspath(word) for word in command],
+            "command": list(command),
             "gpu_count": 1,
             "max_jobs_per_gpu": slots,
             "executor": self.executor,
-            **settings,
+            **self.settings,
         }
         lines = [f"{key}: {json.dumps(value)}\n" for key, value in values.items()]  # JSON is YAML
         (folder / "scheduler_config.yml").write_text("".join(lines))
@@ -106,7 +106,7 @@ class Tinksched(System):
 
     def run(self, corner: Corner, batch: Batch) -> Ran:
         record = corner.record()
-        command = [*corner.place.task, record.path, str(batch.seconds)]
+        command = [*corner.place.task, os.fspath(record.path), str(batch.seconds)]
         folder = self.workspace(corner, command, batch.slots, names("t", batch.count))
         begun = time.monotonic()
         corner.call("tinksched", "start", "--workspace", folder)
@@ -114,9 +114,9 @@ class Tinksched(System):
 
     @contextlib.contextmanager
     def queue(self, corner: Corner, count: int, slots: int) -> Iterator[Queue]:
-        command = [*corner.place.task, corner.record().path, LONG]
+        command = [*corner.place.task, os.fspath(corner.record().path), LONG]
         folder = self.workspace(corner, command, slots, names("a", slots))
-        at = ("--workspace", folder)
+        at = ("--workspace", os.fspath(folder))
         corner.call("tinksched", "start", *at)
         for name in names("t", count):
             (folder / "configs" / f"{name}.yml").touch()
@@ -152,7 +152,7 @@ class TaskSpooler(System):
 
     @contextlib.contextmanager
     def queue(self, corner: Corner, count: int, slots: int) -> Iterator[Queue]:
-        task = ("tsp", "-n", *corner.place.task, corner.record().path, LONG)
+        task = ("tsp", "-n", *corner.place.task, os.fspath(corner.record().path), LONG)
         extra = {"TS_MAXCONN": str(self.queues_at_most + slots + 10), "TS_SLOTS": str(slots)}
         for _ in range(slots):
             corner.call(*task, extra=extra)
@@ -214,9 +214,9 @@ class Gflow(System):
         corner.call("gflowd", "init", "--yes", "--port", str(_free_port()))
         corner.call("gflowd", "up")
 
-    def _array(self, corner: Corner, count: int, slots: int, record: Path, seconds: str) -> list[str | Path]:
+    def _array(self, corner: Corner, count: int, slots: int, record: Path, seconds: str) -> list[str]:
         limits = ("--array", f"1-{count}", "--max-concurrent", str(slots))
-        return ["gbatch", *limits, *corner.place.task, record, seconds]
+        return ["gbatch", *limits, *corner.place.task, os.fspath(record), seconds]
 
 
 class GflowLong(Gflow):
