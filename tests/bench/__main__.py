@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,14 +61,16 @@ class Suite:
         sizes, there = self._sizes, self._there(RUNNING)
         batch = Batch(sizes.tasks, sizes.seconds, sizes.slots)
         handover(self._place, self.results, there, batch, sizes.rounds)
-        self._setup("hand-over", f"{sizes.tasks} tasks of {sizes.seconds:g} s on {sizes.slots} slots", there)
+        fewer = {one.name: one.most for one in there if one.most}
+        self._setup("hand-over", f"{sizes.tasks} tasks of {sizes.seconds:g} s on {sizes.slots} slots", fewer)
 
     def launch(self) -> None:
         """Launch rate."""
         sizes, there = self._sizes, [system for system in self._there(RUNNING) if system.seconds is None]
         for slots in sizes.launch_slots:
             launch(self._place, self.results, there, Batch(sizes.launched, 0, slots), sizes.rounds)
-        self._setup("launch rate", f"{sizes.launched} tasks of 0 s", there)
+        fewer = {one.name: one.most_at_once for one in there if one.most_at_once}
+        self._setup("launch rate", f"{sizes.launched} tasks of 0 s", fewer)
 
     def queueing(self) -> None:
         """Queueing and listing."""
@@ -103,9 +105,10 @@ class Suite:
         self.results.missing |= missing
         return [one for one in asked if one.name not in missing]
 
-    def _setup(self, what: str, sizes: str, systems: Sequence[System]) -> None:
-        fewer = [f"{one.name}: {one.most}" for one in systems if one.most is not None]
-        self.results.setup[what] = "; ".join([f"{sizes}, {self._sizes.rounds} rounds", *fewer])
+    def _setup(self, what: str, sizes: str, fewer: Mapping[str, int]) -> None:
+        """Put the sizes on record, with the number of tasks of those that got fewer."""
+        others = [f"{name}: {count}" for name, count in fewer.items()]
+        self.results.setup[what] = "; ".join([f"{sizes}, {self._sizes.rounds} rounds", *others])
 
 
 BENCHMARKS = {
@@ -167,11 +170,17 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/bench/run.sh", description=__doc__)
     add = parser.add_argument
     add("--only", nargs="+", choices=BENCHMARKS, help="these benchmarks")
-    add("--systems", nargs="+", default=[], metavar="NAME", help="these systems, such as tinksched task-spooler")
+    add(
+        "--systems",
+        nargs="+",
+        default=[],
+        choices=sorted({one.name.split(",")[0] for one in RUNNING}),
+        help="these systems",
+    )
     add("--quick", action="store_true", help="small sizes and one round: to see that it works")
     add("--rounds", type=_positive, metavar="N", help="rounds of each benchmark but the cold start")
     add("--tasks", type=_positive, metavar="N", help="tasks of the hand-over benchmark")
-    add("--seconds", type=float, metavar="S", help="how long each of them takes")
+    add("--seconds", type=_seconds, metavar="S", help="how long each of them takes")
     add("--folder", type=Path, default=Path("/var/tmp"), help="where the temporary folder is made (default: /var/tmp)")
     add("--record", action="store_true", help="write tests/bench/RESULTS.md and results.svg, which are committed")
     add("--report", type=Path, metavar="FILE", help="measure nothing; make the report of this results.json again")
@@ -182,6 +191,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("1 or more")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 3600:
+        raise argparse.ArgumentTypeError("more than 0 and less than an hour")
     return value
 
 

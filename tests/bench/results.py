@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from .place import BenchError
+
 Rounds = list[list[float]]
 
 
@@ -36,8 +38,15 @@ class Results:
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """Read it from JSON."""
-        return cls(**json.loads(path.read_text()))
+        """Read it from JSON.
+
+        Raises:
+            BenchError: it is something else.
+        """
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise BenchError(f"{path}: there are no results in it: {error}") from None
 
 
 def say(text: str) -> None:

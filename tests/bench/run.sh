@@ -35,14 +35,18 @@ done
 if [ ! -x "$venv/bin/python" ]; then
     "$PYTHON" -m venv "$venv"
 fi
-# Installed again whenever the project's description has changed. Each peer by itself: one that is missing stops nobody.
+# Installed again whenever the project's description has changed. A peer that can't be installed stops nobody.
 stamp=$venv/installed
+install() {
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
+}
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
-    pip="$venv/bin/python -m pip install --quiet --disable-pip-version-check"
-    $pip --editable . >&2
-    for peer in matplotlib simple-gpu-scheduler runqd; do
-        $pip "$peer" >&2 || echo "tests/bench/run.sh: $peer could not be installed and is left out" >&2
-    done
+    if ! install --editable '.[bench]'; then
+        install --editable .
+        for peer in matplotlib simple-gpu-scheduler runqd; do
+            install "$peer" || echo "tests/bench/run.sh: $peer could not be installed and is left out" >&2
+        done
+    fi
     touch "$stamp"
 fi
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from .measure import handovers, makespan
 from .place import Corner, Place
@@ -36,7 +37,7 @@ def launch(place: Place, results: Results, systems: Sequence[System], batch: Bat
     """How many tasks that end at once are launched in a second, from the first start to the last end."""
     for number in range(rounds):
         for system in systems:
-            mine = _cut(batch, system)
+            mine = replace(batch, count=min(batch.count, system.most_at_once or batch.count))
             ran = _round(place, system, mine, f"launch rate on {batch.slots} slots, round {number + 1} of {rounds}")
             results.add(f"launch {batch.slots}", system.name, [mine.count / makespan(ran.spans)])
 

@@ -56,6 +56,7 @@ class System:
     programs: tuple[str, ...] = ()
     package = ""  # what to install
     most: int | None = None  # tasks in a batch, where a system is too slow for the whole of it
+    most_at_once: int | None = None  # the same where they end at once
     seconds: float | None = None  # how long a task takes, where not as long as those of the others
     queues_at_most: int | None = None  # tasks that may wait
 
@@ -189,6 +190,7 @@ class Gflow(System):
     programs = ("gflowd", "gbatch", "gqueue", "gcancel", "tmux")
     package = "pip install runqd"
     most = 24
+    most_at_once = 8
 
     def run(self, corner: Corner, batch: Batch) -> Ran:
         record = corner.record()
