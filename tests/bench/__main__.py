@@ -131,10 +131,7 @@ def main() -> int:
             results = Results.load(wanted.report)
         else:
             with Place(wanted.folder) as place:
-                suite = Suite(place, _sizes(wanted), wanted.systems)
-                for name in wanted.only or BENCHMARKS:
-                    BENCHMARKS[name](suite)
-            results = suite.results
+                results = _measure(Suite(place, _sizes(wanted), wanted.systems), wanted.only or list(BENCHMARKS))
     except (BenchError, OSError) as error:
         say(f"failed: {error}")
         return 1
@@ -142,7 +139,18 @@ def main() -> int:
         say("interrupted; what it had started is gone")
         return 130
     _write(results, wanted.record)
-    return 0
+    return 1 if results.failed else 0
+
+
+def _measure(suite: Suite, names: Sequence[str]) -> Results:
+    """Every benchmark of these names; one that fails is named in the report and stops no other."""
+    for name in names:
+        try:
+            BENCHMARKS[name](suite)
+        except BenchError as error:
+            say(f"{name} failed: {error}")
+            suite.results.failed[name] = str(error).splitlines()[0]
+    return suite.results
 
 
 def _sizes(wanted: argparse.Namespace) -> Sizes:

@@ -84,6 +84,7 @@ def markdown(results: Results, notes: str = "", plot: str | None = None) -> str:
 def _intro(results: Results) -> str:
     lines = ["Written by `sh tests/bench/run.sh --record`, from one run in which the systems took turns."]
     lines += [f"**{system}: {why}.**" for system, why in results.missing.items()]
+    lines += [f"**The benchmark {name} was cut short: {why}.**" for name, why in results.failed.items()]
     return "\n\n".join([*lines, *results.notes])
 
 

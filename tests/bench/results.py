@@ -21,6 +21,7 @@ class Results:
     setup: dict[str, str] = field(default_factory=dict)  # what was asked for: sizes and rounds
     samples: dict[str, dict[str, Rounds]] = field(default_factory=dict)  # by metric and system
     missing: dict[str, str] = field(default_factory=dict)  # system: why it was not measured
+    failed: dict[str, str] = field(default_factory=dict)  # benchmark: what went wrong before it was complete
     notes: list[str] = field(default_factory=list)
 
     def add(self, metric: str, system: str, samples: Sequence[float]) -> None:

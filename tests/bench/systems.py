@@ -21,6 +21,7 @@ from .measure import Span
 from .place import BenchError, Corner
 
 LONG = "3600"  # seconds; nobody waits for these tasks
+STARTING = 20.0  # seconds that a daemon may take to begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +214,14 @@ class Gflow(System):
         return _one(corner, "gflowd")
 
     def _start(self, corner: Corner) -> None:
-        corner.call("gflowd", "init", "--yes", "--port", str(_free_port()))
+        port = _free_port()
+        corner.call("gflowd", "init", "--yes", "--port", str(port))
         corner.call("gflowd", "up")
+        deadline = time.monotonic() + STARTING
+        while not _listens(port):  # `up` may be back before the daemon listens; nothing says when it does
+            if time.monotonic() > deadline:
+                raise BenchError(f"gflowd did not listen within {STARTING:g} s")
+            time.sleep(0.02)
 
     def _array(self, corner: Corner, count: int, slots: int, record: Path, seconds: str) -> list[str]:
         limits = ("--array", f"1-{count}", "--max-concurrent", str(slots))
@@ -252,3 +259,8 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("localhost", port)) == 0

@@ -66,6 +66,11 @@ def test_aims_are_reached_or_missed_by_something_or_not_measured(results: Result
     assert "| idle, memory | 60.0 MB | not measured |  |" in markdown(results)
 
 
+def test_a_benchmark_that_was_cut_short_is_named(results: Results) -> None:
+    results.failed["scale"] = "no process serve-workspace runs"
+    assert "**The benchmark scale was cut short: no process serve-workspace runs.**" in markdown(results)
+
+
 def test_an_empty_run_makes_a_report_too() -> None:
     assert "not measured" in markdown(Results())
 
