@@ -20,12 +20,18 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
-QUICKSTART, TESTS, *GUIDE = COMMANDS
+QUICKSTART, TESTS, *REST = COMMANDS
+BENCHMARKS = "sh tests/bench/run.sh"  # run by test_bench.py
+GUIDE = [command for command in REST if command != BENCHMARKS]
 SHOWN_ON_A_TERMINAL = {"tinksched status --watch": "first", "tinksched attach example": "words of example"}
 
 
 def test_the_first_two_commands_are_the_two_that_matter() -> None:
     assert [QUICKSTART, TESTS] == ["sh examples/quickstart.sh", "sh tests/run.sh"]
+
+
+def test_the_benchmarks_are_one_command() -> None:
+    assert REST.count(BENCHMARKS) == 1
 
 
 def test_the_commands_of_the_guide_run_in_their_order(lab: Lab) -> None:
