@@ -127,7 +127,7 @@ def test_a_damaged_log_costs_what_was_in_it_alone(tmp_path: Path, what: str) -> 
     assert [row["name"] for row in salvage.salvage(copy)["tasks"]] == ["first"]
 
 
-@pytest.mark.parametrize("version", [1])
+@pytest.mark.parametrize("version", [1, 2])
 def test_an_older_version_is_read_as_well(tmp_path: Path, version: int) -> None:
     path = tmp_path / "state.db"
     with sqlite3.connect(path) as connection:
@@ -137,4 +137,20 @@ def test_an_older_version_is_read_as_well(tmp_path: Path, version: int) -> None:
     with usable(tmp_path / "new.db", rows) as rebuilt, Store(path) as migrated:
         assert rebuilt.tasks() == migrated.tasks()
         assert rebuilt.last_runs() == migrated.last_runs()
-        assert [task.name for task in migrated.tasks()] == ["done", "going", "waiting"]
+        assert rebuilt.events() == migrated.events()
+        assert [task.name for task in migrated.tasks()][:3] == ["done", "going", "waiting"]
+
+
+def test_texts_that_many_rows_share_are_found_in_two_places(path: Path, tmp_path: Path) -> None:
+    """The table of them, and the index over it, lie on pages of their own."""
+    with Store(path) as store:
+        before = store.tasks()
+        pages = dict(store._connection.execute("SELECT name, rootpage FROM sqlite_schema WHERE name LIKE 'texts%'"))
+    whole = path.read_bytes()
+    for number in pages.values():
+        page(number - 1, lambda data: bytes(len(data)))(path)
+        (tmp_path / "new.db").unlink(missing_ok=True)
+        with usable(tmp_path / "new.db", salvage.salvage(path)) as after:
+            assert after.tasks() == before
+        path.write_bytes(whole)
+    assert len(pages) == 2

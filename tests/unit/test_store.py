@@ -203,7 +203,7 @@ specs = st.builds(
 @given(specs)
 def test_any_spec_survives_the_way_through_json(spec: TaskSpec) -> None:
     task = Task(1, "a", "c", spec, TaskState.QUEUED, 0, 1, NOW, NOW)
-    assert records._spec_of(str(records.task_row(task)["spec"])) == spec
+    assert records.spec_of(str(records.task_row(task)["spec"])) == spec
 
 
 @given(st.sampled_from(ReasonCode), st.dictionaries(texts, texts | st.integers() | st.floats(allow_nan=False)))
@@ -219,7 +219,7 @@ def test_a_reason_without_details_of_an_older_version_can_be_read() -> None:
 
 def test_a_spec_of_an_older_version_without_the_newest_fields_can_be_read() -> None:
     old = {"command": ["x"], "work_dir": "/", "marker": "m", "output_dir": "o", "pinned": [1], "environment": []}
-    assert records._spec_of(json.dumps(old)) == TaskSpec(("x",), "/", "m", "o", pinned=(1,))
+    assert records.spec_of(json.dumps(old)) == TaskSpec(("x",), "/", "m", "o", pinned=(1,))
 
 
 @pytest.mark.parametrize("name", ["a", "ä ö", "a'; DROP TABLE tasks; --", "x" * 1000, "a\nb", "🚀", "%", ""])

@@ -164,9 +164,9 @@ class _Merge:
                 row = task if column == "spec" else run
                 row[column] = json.dumps(records.moved(json.loads(row[column]), old, new))
             run |= {"task": task["name"], "state": "running", "started_at": run["created_at"]}
-            records.run_of({**run, "task_id": 0})  # type: ignore[arg-type]
+            records.run_of({**run, "task_id": 0})
             task.setdefault("id", 0)
-            records.task_of({"request": None, **task})  # type: ignore[arg-type]
+            records.task_of({"request": None, **task})
         except (KeyError, ValueError, TypeError, AttributeError):
             return None
         self._tasks.setdefault(str(task["name"]), {**task, "id": 0, "attempts": 0})

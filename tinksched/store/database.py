@@ -19,6 +19,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..errors import Damaged, StoreError, Unwritable
+from . import packing
 
 APPLICATION_ID = 0x74_69_6E_6B  # "tink", see https://www.sqlite.org/pragma.html#pragma_application_id
 BUSY_SECONDS = 20.0
@@ -57,8 +58,8 @@ def connect(path: Path, *, create: bool, shared: bool = False) -> sqlite3.Connec
         _check_ours(connection, path)
         _use_journal(connection, "TRUNCATE" if shared else "WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
         _migrate(connection)
+        connection.execute("PRAGMA foreign_keys = ON")  # afterwards: migrations drop tables that others refer to
     except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite names in its message what it could not decode
         connection.close()
         raise trouble(path, "read", error) from None
@@ -194,6 +195,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
     Two processes may arrive at once: the version is read again inside of the transaction.
     """
     steps = migrations()
+    for name, arguments, function in packing.FUNCTIONS:
+        connection.create_function(name, arguments, function, deterministic=True)
     while connection.execute("PRAGMA user_version").fetchone()[0] < len(steps):
         connection.execute("BEGIN IMMEDIATE")
         try:

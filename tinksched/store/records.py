@@ -1,31 +1,34 @@
-"""Rows of the database to frozen types, and back. JSON is used for what is never searched by."""
+"""Tasks and runs as rows that tell everything by themselves, and back. JSON is used for what is never searched by.
+
+So they stand beside each run (`about`), and so databases of before version 3 had them; `packing` has the present form.
+"""
 
 from __future__ import annotations
 
 import json
-import sqlite3
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from ..core.model import Outcome, Reason, ReasonCode, Request, Run, RunRecord, RunState, Task, TaskSpec, TaskState
 
-Value = "str | int | float | None"
+Row = Mapping[str, Any]
 
 
-def task_of(row: sqlite3.Row) -> Task:
+def task_of(row: Row) -> Task:
     """A task from its row."""
     return Task(
         id=row["id"],
         name=row["name"],
         config=row["config"],
-        spec=_spec_of(row["spec"]),
+        spec=spec_of(row["spec"]),
         state=TaskState(row["state"]),
         priority=row["priority"],
         queue_number=row["queue_number"],
         queued_at=row["queued_at"],
         changed_at=row["changed_at"],
         attempts=row["attempts"],
-        outcome=_outcome_of(row["outcome"]),
+        outcome=outcome_of(row["outcome"]),
         reason=reason_of(row["reason"]),
         request=Request(row["request"]) if row["request"] else None,
         config_hash=row["config_hash"],
@@ -53,17 +56,17 @@ def task_row(task: Task) -> dict[str, object]:
     }
 
 
-def run_of(row: sqlite3.Row) -> Run:
+def run_of(row: Row) -> Run:
     """A run from its row, joined with the name of its task as `task`."""
-    columns = {key: row[key] for key in row.keys()}  # noqa: SIM118 - sqlite3.Row has no items()
-    columns |= {
+    columns = {
+        **row,
         "state": RunState(row["state"]),
-        "outcome": _outcome_of(row["outcome"]),
+        "outcome": outcome_of(row["outcome"]),
         "reason": reason_of(row["reason"]),
         "gpus": tuple(json.loads(row["gpus"])),
         "devices": tuple(json.loads(row["devices"])),
         "exclusive": bool(row["exclusive"]),
-        "record": _record_of(row["record"]),
+        "record": record_of(row["record"]),
     }
     return Run(**columns)
 
@@ -105,18 +108,20 @@ def reason_text(reason: Reason | None) -> str | None:
     return json.dumps({"code": reason.code.value, "detail": dict(reason.detail)}, ensure_ascii=False)
 
 
-def _outcome_of(text: str | None) -> Outcome | None:
+def outcome_of(text: str | None) -> Outcome | None:
+    """An outcome from its column."""
     return Outcome(text) if text else None
 
 
-def _spec_of(text: str) -> TaskSpec:
+def spec_of(text: str) -> TaskSpec:
+    """A spec from its JSON."""
     columns: dict[str, Any] = json.loads(text)
     record: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in columns.items()}
     record["environment"] = tuple((name, value) for name, value in record["environment"])
     return TaskSpec(**record)
 
 
-def _record_of(text: str | None) -> RunRecord:
+def record_of(text: str | None) -> RunRecord:
     """Runs of before version 2 have none."""
     if text is None:
         return RunRecord()
@@ -126,11 +131,11 @@ def _record_of(text: str | None) -> RunRecord:
 
 
 def moved(value: Any, old: str, new: str) -> Any:
-    """A value of JSON in which every path at or below `old` lies at or below `new`."""
+    """A value in which every path at or below `old` lies at or below `new`."""
     if isinstance(value, str):
         return new + value[len(old) :] if value == old or value.startswith(f"{old}/") else value
-    if isinstance(value, list):
-        return [moved(item, old, new) for item in value]
+    if isinstance(value, list | tuple):
+        return type(value)(moved(item, old, new) for item in value)
     if isinstance(value, dict):
         return {key: moved(item, old, new) for key, item in value.items()}
     return value

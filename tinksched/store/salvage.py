@@ -1,6 +1,7 @@
 """What SQLite can still read of a damaged database, row by row, and a new database made of rows.
 
-The damaged file is never opened itself, only a copy: SQLite might write to it.
+A row tells everything by itself here, as those of `records` do. The damaged file is never opened itself, only a copy:
+SQLite might write to it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ import contextlib
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import records
+from . import packing, records
 from .database import connect
 
 Row = dict[str, Any]
@@ -36,13 +37,14 @@ def salvage(path: Path) -> dict[str, list[Row]]:
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(copy)) as connection:
             connection.row_factory = sqlite3.Row
             connection.text_factory = lambda data: data.decode("utf-8", "replace")
+            texts = _texts(connection)
             for table in TABLES:
-                found[table] = [{**_ADDED_LATER.get(table, {}), **row} for row in _rows(connection, table)]
-    names = {row["id"]: row["name"] for row in found["tasks"] if _makes_sense(row, None)}
-    found["tasks"] = [row for row in found["tasks"] if row["id"] in names]
-    for row in found["runs"]:
-        row["task"] = names.get(row.get("task_id"))
-    found["runs"] = [row for row in found["runs"] if row["task"] is not None and _makes_sense(row, row["task"])]
+                found[table] = [_with_text(row, table, texts) for row in _rows(connection, table)]
+    found["tasks"] = [row for packed in found["tasks"] if (row := _unpacked(packed, _task)) is not None]
+    names = {row["id"]: row["name"] for row in found["tasks"]}
+    runs = [{**row, "task": names.get(row.get("task_id"))} for row in found["runs"]]
+    found["runs"] = [row for packed in runs if (row := _unpacked(packed, _run)) is not None]
+    found["events"] = [row for packed in found["events"] if (row := _unpacked(packed, _event)) is not None]
     return found
 
 
@@ -55,10 +57,11 @@ def build(path: Path, rows: Mapping[str, Iterable[Row]]) -> int:
     refused = 0
     with contextlib.closing(connect(path, create=True, shared=True)) as connection:  # one file, without a log beside it
         connection.execute("BEGIN IMMEDIATE")
-        for table in TABLES:
-            known = [column["name"] for column in connection.execute(f"PRAGMA table_info({table})")]
+        for table, pack in _PACK.items():
             for row in rows.get(table, ()):
-                values = {name: row[name] for name in known if name in row}
+                text, values = pack(row)
+                if text is not None:
+                    values["shared"] = packing.number_of(connection, text)
                 marks = ", ".join("?" * len(values))
                 try:
                     connection.execute(
@@ -99,13 +102,77 @@ def _until_damaged(connection: sqlite3.Connection, sql: str) -> Iterator[tuple[i
         return
 
 
-def _makes_sense(row: Row, task: str | None) -> bool:
-    """Whether a row of tasks (or with `task`, of runs) is what this program would have written."""
+def _texts(connection: sqlite3.Connection) -> dict[int, str]:
+    """The texts that rows share. The index over them has each once more, on another page; where the two differ one of
+    them is damaged, and nobody knows which."""
+    found: dict[int, set[str]] = {}
+    for way in ("NOT INDEXED ORDER BY rowid", "NOT INDEXED ORDER BY rowid DESC", "INDEXED BY texts_text ORDER BY text",
+                "INDEXED BY texts_text ORDER BY text DESC"):  # fmt: skip
+        for number, row in _until_damaged(connection, f"SELECT id AS number, text FROM texts {way}"):
+            found.setdefault(number, set()).add(row.get("text", ""))
+    return {number: next(iter(texts)) for number, texts in found.items() if len(texts) == 1}
+
+
+def _with_text(row: Row, table: str, texts: Mapping[int, str]) -> Row:
+    """A row of version 3 with its text; an older one with the columns that it does not have."""
+    return {**row, "text": texts.get(row["shared"])} if "shared" in row else {**_ADDED_LATER.get(table, {}), **row}
+
+
+def _unpacked(row: Row, unpack: Callable[[Row], Row]) -> Row | None:
+    """The row as one that tells everything by itself; None if it is not what this program would have written."""
     try:
-        if task is None:
-            records.task_of(row)  # type: ignore[arg-type]
-        else:
-            return records.run_of(row).task == task  # type: ignore[arg-type]
+        return unpack(row)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return False
-    return isinstance(row["name"], str) and isinstance(row["id"], int)
+        return None
+
+
+def _task(row: Row) -> Row:
+    task = packing.task_of(row) if "shared" in row else records.task_of(row)
+    if not (isinstance(task.name, str) and isinstance(task.id, int)):
+        raise ValueError(task)
+    asked = {"request": row["request"], "requested_by": row["requested_by"]}
+    return {"id": task.id, "name": task.name, **records.task_row(task), **asked}
+
+
+def _run(row: Row) -> Row:
+    run = packing.run_of(row) if "shared" in row else records.run_of(row)
+    if run.task is None:
+        raise ValueError(run)
+    return {"id": run.id, "task_id": run.task_id, "task": run.task, **records.run_row(run)}
+
+
+def _event(row: Row) -> Row:
+    if "shared" not in row:
+        return row
+    names = ("who", "what", "from_state", "to_state")
+    return {**row, **dict(zip(names, packing.event_of(row["text"]), strict=True))}
+
+
+# -- and back: the text that the row shares, and its columns
+
+
+def _packed_task(row: Row) -> tuple[str | None, Row]:
+    task = records.task_of({"request": None, **row})
+    asked = {name: row.get(name) for name in ("request", "requested_by")}
+    return packing.task_text(task), {"id": task.id, "name": task.name, **packing.task_columns(task), **asked}
+
+
+def _packed_run(row: Row) -> tuple[str | None, Row]:
+    run = records.run_of(row)
+    return packing.run_text(run), {
+        "id": run.id, "task_id": run.task_id, "attempt": run.attempt, **packing.run_columns(run),
+    }  # fmt: skip
+
+
+def _packed_event(row: Row) -> tuple[str | None, Row]:
+    text = packing.event_text(row["who"], row["what"], row["from_state"], row["to_state"])
+    return text, {name: row[name] for name in ("id", "at", "task_id", "run_id", "why") if name in row}
+
+
+def _packed_fact(row: Row) -> tuple[str | None, Row]:
+    return None, dict(row)
+
+
+_PACK: Mapping[str, Callable[[Row], tuple[str | None, Row]]] = {
+    "tasks": _packed_task, "runs": _packed_run, "events": _packed_event, "facts": _packed_fact,
+}  # fmt: skip

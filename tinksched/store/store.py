@@ -7,27 +7,30 @@ from which the event is allowed, and must hit exactly one row.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 from ..core import lifecycle
 from ..core.lifecycle import RunEvent, TaskEvent
-from ..core.model import Outcome, Request, Run, Task, TaskSpec, TaskState
+from ..core.model import Outcome, Request, Run, RunRecord, Task, TaskSpec, TaskState
 from ..core.relations import Fate
 from ..errors import Conflict, Damaged, StoreError, Unwritable
-from . import records
+from . import packing
 from .database import REPAIR, connect, connect_copy, connect_new, transaction, trouble
+from .records import moved
 
+Moved = TypeVar("Moved", TaskSpec, RunRecord)
 _NOTHING: Mapping[str, object] = {}
-_PATHS = (  # what holds paths: the columns that are one, and those that are JSON with some in it
-    ("tasks", ("config",), ("spec",)),
-    ("runs", ("directory", "work_dir", "log", "marker"), ("record",)),
+_TASKS = "SELECT tasks.*, texts.text FROM tasks JOIN texts ON texts.id = tasks.shared"
+_RUNS = (
+    "SELECT runs.*, texts.text, tasks.name AS task "
+    "FROM runs JOIN tasks ON tasks.id = runs.task_id JOIN texts ON texts.id = runs.shared"
 )
-_RUNS = "SELECT runs.*, tasks.name AS task FROM runs JOIN tasks ON tasks.id = runs.task_id"
+_EVENTS = "SELECT at, text, task_id, run_id, why FROM events JOIN texts ON texts.id = events.shared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +145,16 @@ class Store:
 
     def tasks(self) -> list[Task]:
         """All tasks, by id."""
-        return self._tasks("SELECT * FROM tasks ORDER BY id")
+        return self._tasks(f"{_TASKS} ORDER BY tasks.id")
 
     def task(self, name: str) -> Task | None:
         """The task of this name."""
-        found = self._tasks("SELECT * FROM tasks WHERE name = ?", name)
+        found = self._tasks(f"{_TASKS} WHERE name = ?", name)
         return found[0] if found else None
 
     def queue(self) -> list[Task]:
         """The queued tasks, in the order in which they are considered."""
-        sql = "SELECT * FROM tasks WHERE state = 'queued' ORDER BY priority DESC, queue_number"
-        return self._tasks(sql)
+        return self._tasks(f"{_TASKS} WHERE state = 'queued' ORDER BY priority DESC, queue_number")
 
     def fates(self) -> dict[str, Fate]:
         """What has become of each task so far, by name."""
@@ -170,7 +172,7 @@ class Store:
 
     def active_tasks(self) -> list[Task]:
         """The tasks that have a run which has not ended."""
-        return self._tasks("SELECT * FROM tasks WHERE state = 'active' ORDER BY id")
+        return self._tasks(f"{_TASKS} WHERE state = 'active' ORDER BY tasks.id")
 
     def active_runs(self) -> list[Run]:
         """The runs that have not ended, oldest first."""
@@ -209,10 +211,9 @@ class Store:
 
     def events(self, task: Task | None = None) -> list[Event]:
         """The event log, oldest first; of one task only if it is given."""
-        sql = "SELECT at, who, task_id, run_id, what, from_state, to_state, why FROM events"
-        if task is None:
-            return [Event(*row) for row in self._read(f"{sql} ORDER BY id")]
-        return [Event(*row) for row in self._read(f"{sql} WHERE task_id = ? ORDER BY id", task.id)]
+        where, values = ("", ()) if task is None else ("WHERE task_id = ?", (task.id,))
+        with self._sense():
+            return [_event_of(*row) for row in self._read(f"{_EVENTS} {where} ORDER BY events.id", *values)]
 
     def fact(self, key: str) -> str | None:
         """A fact of the workspace; None if it was never recorded."""
@@ -226,11 +227,11 @@ class Store:
 
     def _tasks(self, sql: str, *values: object) -> list[Task]:
         with self._sense():
-            return [records.task_of(row) for row in self._read(sql, *values)]
+            return [packing.task_of(row) for row in self._read(sql, *values)]
 
     def _runs(self, sql: str, *values: object) -> list[Run]:
         with self._sense():
-            return [records.run_of(row) for row in self._read(sql, *values)]
+            return [packing.run_of(row) for row in self._read(sql, *values)]
 
     @contextlib.contextmanager
     def _sense(self) -> Iterator[None]:
@@ -270,13 +271,14 @@ class Transaction:
         for number, item in zip(self.queue_numbers(len(new)), new, strict=True):
             task = Task(0, item.name, item.config, item.spec, TaskState.QUEUED, item.priority, number, self._now,
                         self._now)  # fmt: skip
-            row = {"name": task.name, **records.task_row(task)}
+            task.config.encode()  # what no terminal can show is refused by the database itself in `name`, and here
+            row = {"name": task.name, "shared": self._text(packing.task_text(task)), **packing.task_columns(task)}
             try:
-                task_id = self._insert("tasks", row)
+                task = replace(task, id=self._insert("tasks", row))
             except sqlite3.IntegrityError:
                 raise Conflict(f"{task.name} was queued by somebody else at this moment; nothing was queued") from None
-            self._log(task_id, None, "Queued", None, task.state.value, None)
-            tasks.append(records.task_of(self._one("SELECT * FROM tasks WHERE id = ?", task_id)))
+            self._log(task.id, None, "Queued", None, task.state.value, None)
+            tasks.append(task)
         return tasks
 
     def apply(self, task: Task, event: TaskEvent) -> Task:
@@ -289,7 +291,10 @@ class Transaction:
         sources = [state.value for state in lifecycle.task_sources(event)]
         # What tells this stay in the state from an earlier one: a view may be older than a whole run.
         same = {"attempts": task.attempts, "queue_number": task.queue_number}
-        self._update("tasks", records.task_row(moved), task.id, sources, task.name, same)
+        columns = packing.task_columns(moved)
+        if moved.spec is not task.spec:
+            columns["shared"] = self._text(packing.task_text(moved))
+        self._update("tasks", columns, task.id, sources, task.name, same)
         # What was asked for meanwhile outlives a run that never began: the scheduler sees it on the queued task.
         if not isinstance(event, lifecycle.Began | lifecycle.GaveBack):
             self._connection.execute("UPDATE tasks SET request = NULL, requested_by = NULL WHERE id = ?", (task.id,))
@@ -299,7 +304,8 @@ class Transaction:
 
     def add_run(self, run: Run) -> None:
         """Record the intent of a run."""
-        self._insert("runs", {"id": run.id, "task_id": run.task_id, **records.run_row(run)})
+        keys = {"id": run.id, "task_id": run.task_id, "attempt": run.attempt}
+        self._insert("runs", {**keys, "shared": self._text(packing.run_text(run)), **packing.run_columns(run)})
         self._log(run.task_id, run.id, "Intended", None, run.state.value, f"GPU {', '.join(map(str, run.gpus))}")
 
     def apply_run(self, run: Run, event: RunEvent) -> Run:
@@ -310,7 +316,7 @@ class Transaction:
         """
         moved = lifecycle.apply_run(run, event, self._now)
         sources = [state.value for state in lifecycle.run_sources(event)]
-        self._update("runs", records.run_row(moved), run.id, sources, f"run {run.id} of {run.task}")
+        self._update("runs", packing.run_columns(moved), run.id, sources, f"run {run.id} of {run.task}")
         why = moved.reason.text if moved.reason else None
         self._log(run.task_id, run.id, type(event).__name__, run.state.value, moved.state.value, why)
         return moved
@@ -338,15 +344,22 @@ class Transaction:
 
     def relocate(self, old: str, new: str) -> None:
         """The workspace was moved: each path on record that lay in the old place now lies in the new one."""
-        for table, plain, nested in _PATHS:
-            for row in self._connection.execute(f"SELECT id, {', '.join((*plain, *nested))} FROM {table}").fetchall():
-                values = [records.moved(row[column], old, new) for column in plain]
-                values += [
-                    text and json.dumps(records.moved(json.loads(text), old, new), ensure_ascii=False)
-                    for text in (row[column] for column in nested)
-                ]
-                columns = ", ".join(f"{column} = ?" for column in (*plain, *nested))
-                self._connection.execute(f"UPDATE {table} SET {columns} WHERE id = ?", (*values, row["id"]))
+        for row in self._connection.execute(_TASKS).fetchall():
+            task = packing.task_of(row)
+            there = replace(task, config=moved(task.config, old, new), spec=_moved(task.spec, old, new))
+            if there != task:
+                shared = self._text(packing.task_text(there))
+                where = (there.spec.old_marker or None, task.id)
+                self._connection.execute("UPDATE tasks SET shared = ?, old_marker = ? WHERE id = ?", (shared, *where))
+        for row in self._connection.execute(_RUNS).fetchall():
+            run = packing.run_of(row)
+            paths = {name: moved(getattr(run, name), old, new) for name in ("directory", "work_dir", "log", "marker")}
+            after = replace(run, **paths, record=_moved(run.record, old, new))
+            if after != run:
+                shared, record = self._text(packing.run_text(after)), packing.run_columns(after)["record"]
+                self._connection.execute(
+                    "UPDATE runs SET shared = ?, record = ? WHERE id = ?", (shared, record, run.id)
+                )
 
     def set_fact(self, key: str, value: str | None) -> None:
         """Record a fact of the workspace, or with None forget it."""
@@ -380,10 +393,21 @@ class Transaction:
         if hit != 1:
             raise Conflict(f"{what} was changed by somebody else at this moment; nothing was written")
 
-    def _one(self, sql: str, *values: object) -> sqlite3.Row:
-        row: sqlite3.Row = self._connection.execute(sql, values).fetchone()
-        return row
+    def _text(self, text: str) -> int:
+        """The number of a text that rows share."""
+        return packing.number_of(self._connection, text)
 
     def _log(self, task: int, run: str | None, what: str, old: str | None, new: str | None, why: str | None) -> None:
-        sql = "INSERT INTO events (at, who, task_id, run_id, what, from_state, to_state, why) VALUES (?,?,?,?,?,?,?,?)"
-        self._connection.execute(sql, (self._now, self._who, task, run, what, old, new, why))
+        shared = self._text(packing.event_text(self._who, what, old, new))
+        sql = "INSERT INTO events (at, task_id, run_id, shared, why) VALUES (?, ?, ?, ?, ?)"
+        self._connection.execute(sql, (self._now, task, run, shared, why))
+
+
+def _event_of(at: float, text: str, task_id: int, run_id: str | None, why: str | None) -> Event:
+    who, what, from_state, to_state = packing.event_of(text)
+    return Event(at, who, task_id, run_id, what, from_state, to_state, why)
+
+
+def _moved(record: Moved, old: str, new: str) -> Moved:
+    """The record with its paths where they are after a move."""
+    return replace(record, **{field.name: moved(getattr(record, field.name), old, new) for field in fields(record)})

@@ -1,0 +1,237 @@
+"""Rows as they lie in the database: what many rows say stands once, in the table `texts`, and is parsed once.
+
+Such a text is JSON. A list in the place of a text is what stands around a name in it: ["/w/configs/", ".yml"] is
+/w/configs/exp1.yml for the task exp1, and so one text serves all tasks that were queued together. In `directory` and
+`lease` it is the run's id that is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any
+
+from ..core.model import Request, Run, RunRecord, RunState, Task, TaskSpec, TaskState
+from . import records
+
+_SPEC = tuple(field.name for field in fields(TaskSpec) if field.name not in ("marker", "old_marker"))
+_RECORD = ("python", "node", "commit", "dirty", "oom_kills")  # what many runs have in common
+_OWN = {  # what each run has for itself, and what is not written down
+    field.name: field.default for field in fields(RunRecord) if field.name not in (*_RECORD, "command")
+}
+_SHARED = ("gpus", "devices", "exclusive", "executor", "work_dir", "boot_id")
+_PLAIN = ("exit_code", "session", "marker_before", "pid", "pid_started", "created_at", "started_at", "ended_at",
+          "deadline")  # fmt: skip
+Row = Mapping[str, Any] | sqlite3.Row
+
+
+def task_text(task: Task) -> str:
+    """What the task has in common with others."""
+    spec = task.spec
+    common = {name: getattr(spec, name) for name in _SPEC}
+    return _text({"config": _around(task.config, task.name), "marker": _around(spec.marker, task.name), **common})
+
+
+def task_columns(task: Task) -> dict[str, object]:
+    """The columns that the task has for itself, but for its id, its name and what was asked for."""
+    return {
+        "state": task.state.value,
+        "outcome": task.outcome.value if task.outcome else None,
+        "reason": records.reason_text(task.reason),
+        "priority": task.priority,
+        "queue_number": task.queue_number,
+        "attempts": task.attempts,
+        "failures": task.failures,
+        "not_before": task.not_before,
+        "config_hash": task.config_hash,
+        "old_marker": task.spec.old_marker or None,
+        "queued_at": task.queued_at,
+        "changed_at": task.changed_at,
+    }
+
+
+def task_of(row: Row) -> Task:
+    """A task from its row, joined with its text as `text`."""
+    config, marker, common = _parsed_task(row["text"])
+    name = row["name"]
+    return Task(
+        id=row["id"],
+        name=name,
+        config=_joined(config, name),
+        spec=TaskSpec(marker=_joined(marker, name), old_marker=row["old_marker"] or "", **common),
+        state=TaskState(row["state"]),
+        priority=row["priority"],
+        queue_number=row["queue_number"],
+        queued_at=row["queued_at"],
+        changed_at=row["changed_at"],
+        attempts=row["attempts"],
+        outcome=records.outcome_of(row["outcome"]),
+        reason=records.reason_of(row["reason"]),
+        request=Request(row["request"]) if row["request"] else None,
+        config_hash=row["config_hash"],
+        failures=row["failures"],
+        not_before=row["not_before"],
+    )
+
+
+def run_text(run: Run) -> str:
+    """What the run has in common with others: those on the same GPUs, since the same boot, of the same code."""
+    record = run.record
+    common = {
+        **{name: getattr(run, name) for name in _SHARED},
+        **{name: _around(getattr(run, name), run.task) for name in ("log", "marker")},
+        **{name: _around(getattr(run, name), run.id) for name in ("directory", "lease")},
+        **{name: getattr(record, name) for name in _RECORD},
+    }
+    if record.port is None:  # otherwise the command is probably like no other one
+        common["command"] = [_around(word, run.task) for word in record.command]
+    return _text(common)
+
+
+def run_columns(run: Run) -> dict[str, object]:
+    """The columns that the run has for itself, but for its ids and its attempt."""
+    return {
+        "state": run.state.value,
+        "outcome": run.outcome.value if run.outcome else None,
+        "reason": records.reason_text(run.reason),
+        **{name: getattr(run, name) for name in _PLAIN},
+        "record": _own_record(run.record),
+    }
+
+
+def run_of(row: Row) -> Run:
+    """A run from its row, joined with its text as `text` and with the name of its task as `task`."""
+    common, record = _parsed_run(row["text"])
+    own = json.loads(row["record"]) if row["record"] else {}
+    words = own.pop("command", None) or record["command"]
+    name, run_id = row["task"], row["id"]
+    return Run(
+        id=run_id,
+        task_id=row["task_id"],
+        task=name,
+        attempt=row["attempt"],
+        state=RunState(row["state"]),
+        outcome=records.outcome_of(row["outcome"]),
+        reason=records.reason_of(row["reason"]),
+        log=None if common["log"] is None else _joined(common["log"], name),
+        marker=_joined(common["marker"], name),
+        directory=_joined(common["directory"], run_id),
+        lease=_joined(common["lease"], run_id),
+        record=RunRecord(**{**record, **own, "command": tuple(_joined(word, name) for word in words)}),
+        **{column: common[column] for column in _SHARED},
+        **{column: row[column] for column in _PLAIN},
+    )
+
+
+def number_of(connection: sqlite3.Connection, text: str) -> int:
+    """The number of a text in `texts`, where it is put if it isn't there."""
+    found = connection.execute("SELECT id FROM texts WHERE text = ?", (text,)).fetchone()
+    if found is not None:
+        return int(found[0])
+    return int(connection.execute("INSERT INTO texts (text) VALUES (?)", (text,)).lastrowid or 0)
+
+
+def event_text(who: str, what: str, from_state: str | None, to_state: str | None) -> str:
+    """What an event has in common with others."""
+    return _text([who, what, from_state, to_state])
+
+
+@lru_cache(maxsize=256)
+def event_of(text: str) -> tuple[str, str, str | None, str | None]:
+    """Who, what, from which state and to which."""
+    who, what, from_state, to_state = json.loads(text)
+    return who, what, from_state, to_state
+
+
+@lru_cache(maxsize=1024)
+def _parsed_task(text: str) -> tuple[Any, Any, dict[str, Any]]:
+    common = json.loads(text)
+    config, marker = common.pop("config"), common.pop("marker")
+    spec = {name: tuple(value) if isinstance(value, list) else value for name, value in common.items()}
+    spec["environment"] = tuple((name, value) for name, value in spec["environment"])
+    return config, marker, spec
+
+
+@lru_cache(maxsize=1024)
+def _parsed_run(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    common = json.loads(text)
+    record = {name: common.pop(name) for name in _RECORD}
+    record["command"] = common.pop("command", ())
+    common["gpus"], common["devices"] = tuple(common["gpus"]), tuple(common["devices"])
+    return common, record
+
+
+def _own_record(record: RunRecord) -> str | None:
+    own = {name: value for name, default in _OWN.items() if (value := getattr(record, name)) != default}
+    if record.port is not None:
+        own["command"] = record.command
+    return _text(own) if own else None
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _around(text: str | None, name: str) -> str | list[str] | None:
+    """The text without the name: what stands around it, wherever it is a word of its own."""
+    if not text or not name or name not in text:
+        return text
+    first, *others = text.split(name)
+    parts = [first]
+    for part in others:
+        if parts[-1][-1:].isalnum() or part[:1].isalnum():  # the end or the beginning of another word
+            parts[-1] += name + part
+        else:
+            parts.append(part)
+    return parts if len(parts) > 1 else text
+
+
+def _joined(parts: Any, name: str) -> str:
+    if isinstance(parts, str):
+        return parts
+    return name.join(parts)
+
+
+# -- rows of before version 3, as SQL functions of its migration: name, number of arguments, function
+
+
+def _old_task_text(name: str, config: str, spec: str) -> str:
+    return task_text(_old_task(name, config, spec))
+
+
+def _old_marker(spec: str) -> str | None:
+    return _old_task("", "", spec).spec.old_marker or None
+
+
+def _old_task(name: str, config: str, spec: str) -> Task:
+    return Task(0, name, config, records.spec_of(spec), TaskState.QUEUED, 0, 0, 0.0, 0.0)
+
+
+def _old_run_text(task: str, run_id: str, *columns: Any) -> str:
+    names = ("gpus", "devices", "exclusive", "executor", "work_dir", "boot_id", "directory", "log", "lease", "marker",
+             "record")  # fmt: skip
+    given = dict(zip(names, columns, strict=True))
+    given |= {
+        "gpus": tuple(json.loads(given["gpus"])),
+        "devices": tuple(json.loads(given["devices"])),
+        "exclusive": bool(given["exclusive"]),
+        "record": records.record_of(given["record"]),
+    }
+    unshared: dict[str, Any] = {"session": "", "marker_before": None, "created_at": 0.0}
+    return run_text(Run(id=run_id, task_id=0, task=task, attempt=0, state=RunState.ENDED, **given, **unshared))
+
+
+def _old_own_record(record: str | None) -> str | None:
+    return _own_record(records.record_of(record))
+
+
+FUNCTIONS = (
+    ("task_text", 3, _old_task_text),
+    ("old_marker", 1, _old_marker),
+    ("run_text", 13, _old_run_text),
+    ("own_record", 1, _old_own_record),
+    ("event_text", 4, event_text),
+)
