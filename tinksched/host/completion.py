@@ -27,7 +27,8 @@ def is_fresh(path: Path | str, before: str | None) -> bool:
 def file_hash(path: Path | str) -> str | None:
     """The SHA-256 of a file; None if it can't be read."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        with Path(path).open("rb", buffering=0) as file:
+            return hashlib.sha256(file.read()).hexdigest()
     except OSError:
         return None
 

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,7 @@ from .records import moved
 
 Moved = TypeVar("Moved", TaskSpec, RunRecord)
 _NOTHING: Mapping[str, object] = {}
+_AT_ONCE = 500  # names in one query
 _ELSEWHERE = {"text": "texts.text", "task": "tasks.name"}
 
 
@@ -164,6 +165,27 @@ class Store:
         """The queued tasks, in the order in which they are considered."""
         return self._tasks(f"{_TASKS} WHERE state = 'queued' ORDER BY priority DESC, queue_number")
 
+    def named(self, names: Sequence[str]) -> dict[str, Task]:
+        """Those of these names that are tasks."""
+        found: list[Task] = []
+        for first in range(0, len(names), _AT_ONCE):
+            some = names[first : first + _AT_ONCE]
+            found += self._tasks(f"{_TASKS} WHERE name IN ({', '.join('?' * len(some))})", *some)
+        return {task.name: task for task in found}
+
+    def names(self, *, done: bool = True) -> list[str]:
+        """The names of all tasks, or only of those that are not done; by id."""
+        which = "" if done else "WHERE state != 'done'"
+        return [row[0] for row in self._read(f"SELECT name FROM tasks {which} ORDER BY id")]
+
+    def done_tasks(self, limit: int | None = None) -> list[Task]:
+        """The tasks that are done, by id: all, or the last `limit` that completed and the last `limit` that did not."""
+        if limit is None:
+            return self._tasks(f"{_TASKS} WHERE state = 'done' ORDER BY tasks.id")
+        last = "SELECT id FROM tasks WHERE state = 'done' AND outcome {} 'completed' ORDER BY changed_at DESC LIMIT ?"
+        both = f"SELECT * FROM ({last.format('=')}) UNION SELECT * FROM ({last.format('!=')})"
+        return self._tasks(f"{_TASKS} WHERE tasks.id IN ({both}) ORDER BY tasks.id", limit, limit)
+
     def fates(self) -> dict[str, Fate]:
         """What has become of each task so far, by name."""
         rows = self._read("SELECT name, state, outcome FROM tasks")
@@ -192,10 +214,17 @@ class Store:
         sql = f"{_RUNS} WHERE runs.task_id = ? ORDER BY runs.attempt"
         return self._runs(sql, task.id)
 
-    def last_runs(self) -> dict[int, Run]:
-        """The newest run of each task, by task id."""
-        sql = f"{_RUNS} WHERE runs.attempt = (SELECT max(attempt) FROM runs r WHERE r.task_id = runs.task_id)"
-        return {run.task_id: run for run in self._runs(sql)}
+    def last_runs(self, tasks: Iterable[Task] | None = None) -> dict[int, Run]:
+        """The newest run of each task, or of each of these, by task id."""
+        newest = f"{_RUNS} WHERE runs.attempt = (SELECT max(attempt) FROM runs r WHERE r.task_id = runs.task_id)"
+        if tasks is None:
+            return {run.task_id: run for run in self._runs(newest)}
+        found = (self._runs(f"{newest} AND runs.task_id = ?", task.id) for task in tasks)
+        return {run.task_id: run for runs in found for run in runs}
+
+    def last_started(self, limit: int) -> list[Run]:
+        """The last `limit` runs that were made, newest first."""
+        return self._runs(f"{_RUNS} ORDER BY runs.rowid DESC LIMIT ?", limit)
 
     def run_ids(self) -> set[str]:
         """The ids of all runs."""
