@@ -35,12 +35,14 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 10_000  # a table takes only what it needs of it
 _LAST_WORDS = 6
+_MOST_NAMES, _FIRST_NAMES = 200, 20  # names in a list; those of a list that would be longer
 _LEVELS = {Level.OK: ("✔", "ok", "green"), Level.WARN: ("!", "!", "yellow"), Level.BAD: ("✘", "x", "bold red")}
 
 
 def names(tasks: Sequence[str]) -> str:
-    """Names of tasks as a list, safe to print."""
-    return ", ".join(map(printable, tasks))
+    """Names of tasks as a list, safe to print; of very many only the first."""
+    shown = ", ".join(map(printable, tasks[: _MOST_NAMES if len(tasks) <= _MOST_NAMES else _FIRST_NAMES]))
+    return shown if len(tasks) <= _MOST_NAMES else f"{shown} and {len(tasks) - _FIRST_NAMES} more"
 
 
 def message(text: str | None) -> None:

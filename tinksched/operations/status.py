@@ -28,7 +28,7 @@ from ..scheduler.starting import STOPPED
 from ..scheduler.turns import Turns
 from ..store import Store
 from . import selection
-from .start import has_marker
+from .markers import is_marked
 from .workspace import Workspace
 
 JSON_VERSION = 1
@@ -356,7 +356,7 @@ def _without_record(settings: Settings, known: set[str]) -> list[TaskStatus]:
     for config in configs:
         if config.name in known:
             continue
-        marker = has_marker(settings, config)
+        marker = is_marked(settings, config)
         options = settings.options_for(config.name)
         state = "completed" if marker else "new"
         reason = Reason(ReasonCode.MARKER_FROM_BEFORE) if marker else None
