@@ -28,8 +28,8 @@ def task(name: str, config: str, **given: Any) -> Task:
 
 
 def back(task: Task) -> Task:
-    row = {"id": task.id, "name": task.name, "request": None, "text": packing.task_text(task)}
-    return packing.task_of({**row, **packing.task_columns(task)})
+    row: dict[str, Any] = {"id": task.id, "name": task.name, "request": None, "text": packing.task_text(task)}
+    return packing.task_of(*({**row, **packing.task_columns(task)}[name] for name in packing.TASK_COLUMNS))
 
 
 @given(specs, words, words, words, words)
@@ -46,8 +46,9 @@ def test_any_run_comes_back(
     paths: dict[str, Any] = {"directory": directory, "lease": directory, "marker": marker, "log": log}
     run = replace(new_run(task(name, "/c")), id=run_id, record=record, **paths)
     for one in (run, replace(run, record=RunRecord())):
-        keys = {"id": run_id, "task_id": 1, "task": name, "attempt": 1, "text": packing.run_text(one)}
-        assert packing.run_of({**keys, **packing.run_columns(one)}) == one
+        keys: dict[str, Any] = {"id": run_id, "task_id": 1, "task": name, "attempt": 1, "text": packing.run_text(one)}
+        columns = {**keys, **packing.run_columns(one)}
+        assert packing.run_of(*(columns[column] for column in packing.RUN_COLUMNS)) == one
 
 
 @pytest.mark.parametrize("names", [("exp1", "exp2"), ("a", "b"), ("1", "2"), ("x_1", "y.2"), ("höhe", "lr=0.1")])

@@ -25,6 +25,7 @@ def status(
     config: ConfigOption = None,
     as_json: JsonOption = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew at every change, until Ctrl-C.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="List every task, even if there are very many.")] = False,
 ) -> None:
     """Show the tasks, the slots and the scheduler.
 
@@ -34,9 +35,9 @@ def status(
     if watch:
         render.watch(found)
     elif as_json:
-        print(json.dumps(looking.status(found).json(), indent=2, ensure_ascii=False))
+        print(render.as_json(looking.status(found).json()))
     else:
-        render.status(looking.status(found))
+        render.status(looking.status(found, None if everything else looking.MOST))
 
 
 def gpus(as_json: JsonOption = False) -> None:

@@ -12,6 +12,7 @@ from ..errors import NothingToActOn, TinkschedError, UsageError
 from ..operations import control, daemon, emergency, strays, waiting
 from ..operations import start as starting
 from ..operations.start import Plan, Wish
+from ..operations.status import MOST
 from ..operations.status import status as status_of
 from ..operations.workspace import OpenWorkspace, Workspace
 from . import render
@@ -184,7 +185,7 @@ def serve_workspace(context: typer.Context, workspace: WorkspaceOption = None, c
 
 def _ensure(opened: OpenWorkspace) -> None:
     """A scheduler, if there is anything for it to do."""
-    if not opened.store.queue() and not opened.store.active_tasks():
+    if not opened.store.has_queue() and not opened.store.active_tasks():
         render.message("nothing to do")
         return
     started = daemon.ensure(opened)
@@ -220,6 +221,5 @@ def _wait(found: Workspace, opened: OpenWorkspace, batch: list[str]) -> int:
 def _report(found: Workspace, opened: OpenWorkspace, batch: list[str]) -> int:
     """The final table, with the last words of what failed; 1 if a task of the batch did not complete."""
     sys.stderr.flush()
-    render.status(status_of(found), last_words=True)
-    wanted = set(batch)
-    return 0 if waiting.went_well([task for task in opened.store.tasks() if task.name in wanted]) else 1
+    render.status(status_of(found, MOST), last_words=True)
+    return 0 if waiting.went_well(opened.store.named(batch).values()) else 1

@@ -7,6 +7,7 @@ terminal's width.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import sys
@@ -22,41 +23,31 @@ from ..operations.history import History, RunHistory
 from ..operations.logs import last_lines
 from ..operations.occupancy import Occupancy
 from ..operations.start import Plan
-from ..operations.status import GpuStatus, Status, TaskStatus
+from ..operations.status import MOST, Status, TaskStatus
 from ..operations.status import status as status_of
 from ..operations.workspace import Workspace
+from . import tables
+from .tables import Part, Table, clock, look, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table
-    from rich.text import Text
+    from rich.table import Table as RichTable
 
 PIPE_WIDTH = 10_000  # a table takes only what it needs of it
 _LAST_WORDS = 6
-_LOOKS = {  # sign, plain sign, style
-    "completed": ("✔", "+", "green"),
-    "failed": ("✘", "x", "bold red"),
-    "lost": ("✘", "x", "bold red"),
-    "timed_out": ("✘", "x", "bold red"),
-    "cancelled": ("-", "-", "yellow"),
-    "running": ("▶", ">", "cyan"),
-    "starting": ("▶", ">", "cyan"),
-    "queued": ("·", ".", "default"),
-    "new": (" ", " ", "dim"),
-}
-
-
+_MOST_NAMES, _FIRST_NAMES = 200, 20  # names in a list; those of a list that would be longer
 _LEVELS = {Level.OK: ("✔", "ok", "green"), Level.WARN: ("!", "!", "yellow"), Level.BAD: ("✘", "x", "bold red")}
 
 
 def names(tasks: Sequence[str]) -> str:
-    """Names of tasks as a list, safe to print."""
-    return ", ".join(map(_printable, tasks))
+    """Names of tasks as a list, safe to print; of very many only the first."""
+    shown = ", ".join(map(printable, tasks[: _MOST_NAMES if len(tasks) <= _MOST_NAMES else _FIRST_NAMES]))
+    return shown if len(tasks) <= _MOST_NAMES else f"{shown} and {len(tasks) - _FIRST_NAMES} more"
 
 
 def message(text: str | None) -> None:
     """A message for a person, on standard error."""
-    text = _printable(text) if text else None
+    text = printable(text) if text else None
     if text:
         sys.stdout.flush()  # so that the two streams keep their order where they end up together
         print(text, file=sys.stderr, flush=True)
@@ -64,11 +55,27 @@ def message(text: str | None) -> None:
 
 def status(now: Status, *, last_words: bool = False) -> None:
     """The table of `status`; with `last_words` the ends of the logs of what failed."""
-    console = _console()
-    for part in status_parts(now, console):
-        console.print(part)
+    parts = tables.status(now, signs=_takes_signs(sys.stdout))
+    if not _has_width(sys.stdout):
+        for line in tables.lines(parts):
+            print(line)
+    else:
+        console = _console()
+        for part in parts:
+            console.print(_rich(part))
     if last_words:
-        _last_words(now, console)
+        _last_words(now)
+
+
+def as_json(record: Mapping[str, object]) -> str:
+    """The record as JSON with a line for each entry of its lists: many are written faster so, and found with grep."""
+    entries = []
+    for name, value in record.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, list) and value:
+            text = ",\n    ".join(json.dumps(item, ensure_ascii=False) for item in value).join(("[\n    ", "\n  ]"))
+        entries.append(f"  {json.dumps(name)}: {text}")
+    return ",\n".join(entries).join(("{\n", "\n}"))
 
 
 def watch(workspace: Workspace) -> None:
@@ -78,15 +85,16 @@ def watch(workspace: Workspace) -> None:
 
     console = _console()
     if not console.is_terminal:
-        status(status_of(workspace))
+        status(status_of(workspace, MOST))
         return
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                live.update(Group(*status_parts(status_of(workspace), console)), refresh=True)
+                parts = tables.status(status_of(workspace, MOST), signs=_takes_signs(sys.stdout))
+                live.update(Group(*map(_rich, parts)), refresh=True)
                 time.sleep(1)  # the durations on the screen count seconds
     except KeyboardInterrupt:
-        status(status_of(workspace))
+        status(status_of(workspace, MOST))
 
 
 def occupancy(now: Occupancy) -> None:
@@ -96,11 +104,11 @@ def occupancy(now: Occupancy) -> None:
     console = _console()
     table = _table("GPU", "since", "user", "task", "workspace")
     for gpu in now.gpus:
-        label = _printable(f"GPU {gpu.index}" if gpu.index is not None else gpu.device)
+        label = printable(f"GPU {gpu.index}" if gpu.index is not None else gpu.device)
         for held in gpu.holders:
             table.add_row(
                 Text(label, style="bold"), Text(time.strftime("%m-%d %H:%M", time.localtime(held.claim.since))),
-                Text(_printable(held.user)), Text(_printable(held.claim.task)), Text(_printable(held.claim.workspace)),
+                Text(printable(held.user)), Text(printable(held.claim.task)), Text(printable(held.claim.workspace)),
             )  # fmt: skip
             label = ""
         if not gpu.holders:
@@ -110,7 +118,7 @@ def occupancy(now: Occupancy) -> None:
     for rival in now.waiting:
         count = sum(ask.count for ask in rival.asks)
         what = "1 task waits" if count == 1 else f"{count} tasks wait"
-        print(f"{what} for a slot: {_printable(rival.user)}, {_printable(rival.workspace)}")
+        print(f"{what} for a slot: {printable(rival.user)}, {printable(rival.workspace)}")
     if now.note:
         print(now.note if now.gpus else f"{now.note}; nobody holds a slot")
 
@@ -137,7 +145,7 @@ def plan(done: Plan, *, dry: bool) -> None:
             print(f"left {len(tasks)} {what}: {names(tasks)}" + (f"   ({how})" if how else ""))
     if dry:
         for name, gpus in done.starts_now:
-            print(f"would start first: {_printable(name)} on GPU {', '.join(map(str, gpus))}")
+            print(f"would start first: {printable(name)} on GPU {', '.join(map(str, gpus))}")
     message(done.gpu_note)
 
 
@@ -149,16 +157,16 @@ def checks(found: Sequence[Check]) -> None:
     table = _table()
     for check in found:
         sign, plain_sign, style = _LEVELS[check.level]
-        what = _printable(check.what) + (f"\n→ {_printable(check.todo)}" if check.todo else "")
-        table.add_row(Text(sign if _is_unicode(console) else plain_sign, style=style), check.name, Text(what))
+        what = printable(check.what) + (f"\n→ {printable(check.todo)}" if check.todo else "")
+        table.add_row(Text(sign if _takes_signs(sys.stdout) else plain_sign, style=style), check.name, Text(what))
     console.print(table)
 
 
 def explanation(task: TaskStatus, sentences: Sequence[str]) -> None:
     """`explain`: the sentences, and of a failed task its last words."""
-    print(f"{_printable(task.name)}: {task.state.replace('_', ' ')}")
+    print(f"{printable(task.name)}: {task.state.replace('_', ' ')}")
     for sentence in sentences:
-        print(f"  {_printable(sentence)}")
+        print(f"  {printable(sentence)}")
     if task.state in ("failed", "lost", "timed_out") and task.log:
         _print_tail(task)
 
@@ -167,14 +175,14 @@ def history(found: History) -> None:
     """`show`: the task, then each of its runs."""
     task = found.task
     state = (task.outcome or task.state).value.replace("_", " ")
-    print(f"{_printable(task.name)}: {state}" + (f": {_printable(task.reason.text)}" if task.reason else ""))
+    print(f"{printable(task.name)}: {state}" + (f": {printable(task.reason.text)}" if task.reason else ""))
     wants = [f"{task.spec.gpus} GPU{'s' * (task.spec.gpus > 1)}"] + ["alone"] * task.spec.exclusive
     facts = {
         "config": task.config,
         "wants": ", ".join(wants),
         "priority": str(task.priority) if task.priority else "",
         "after": ", ".join(task.spec.after),
-        "time limit": _clock(task.spec.time_limit) if task.spec.time_limit else "",
+        "time limit": clock(task.spec.time_limit) if task.spec.time_limit else "",
         "retries": f"{task.failures} of {task.spec.max_retries} used" if task.spec.max_retries else "",
         "queued": _date(task.queued_at),
     }
@@ -186,8 +194,8 @@ def history(found: History) -> None:
 def _print_run(item: RunHistory) -> None:
     run, record = item.run, item.run.record
     state = (run.outcome or run.state).value.replace("_", " ")
-    print(f"\nattempt {run.attempt}: {state}" + (f": {_printable(run.reason.text)}" if run.reason else ""))
-    took = f" ({_clock(run.ended_at - run.created_at)})" if run.ended_at else ""
+    print(f"\nattempt {run.attempt}: {state}" + (f": {printable(run.reason.text)}" if run.reason else ""))
+    took = f" ({clock(run.ended_at - run.created_at)})" if run.ended_at else ""
     name = signal_name(run.exit_code) if run.exit_code is not None else None
     code = "" if run.exit_code is None else f"{run.exit_code}" + (f" (signal {name})" if name else "")
     facts = {
@@ -207,13 +215,13 @@ def _print_run(item: RunHistory) -> None:
     }
     _print_facts(facts, 2)
     for line in item.config_changes:
-        print(f"    {_printable(line)}")
+        print(f"    {printable(line)}")
 
 
 def _print_facts(facts: Mapping[str, str], indent: int) -> None:
     for name, value in facts.items():
         if value:
-            print(f"{' ' * indent}{name:10} {_printable(value)}")
+            print(f"{' ' * indent}{name:10} {printable(value)}")
 
 
 def _date(at: float) -> str:
@@ -261,11 +269,11 @@ class Progress:
         shown = "started" if state == "active" else state.replace("_", " ")
         done = sum(1 for seen in self._seen.values() if seen not in ("active", "queued"))
         done += task.state is TaskState.DONE
-        sign, style = _look("running" if state == "active" else state, self._console)
+        sign, style = look("running" if state == "active" else state, signs=_takes_signs(sys.stderr))
         tail = f": {task.reason.text}" if task.reason and task.outcome else ""
-        text = Text(f"{_clock(time.monotonic() - self._began):>7}  {done:>3}/{self._total}  ")
-        text.append(f"{sign} {_printable(task.name)} {shown}", style=style)
-        text.append(_printable(tail))
+        text = Text(f"{clock(time.monotonic() - self._began):>7}  {done:>3}/{self._total}  ")
+        text.append(f"{sign} {printable(task.name)} {shown}", style=style)
+        text.append(printable(tail))
         self._console.print(text, soft_wrap=True)
 
 
@@ -279,130 +287,24 @@ def progress(total: int) -> Iterator[Progress]:
         raise
 
 
-# -- the table of status
-
-
-def status_parts(now: Status, console: Console) -> list[RenderableType]:
+def _rich(part: Part) -> RenderableType:
     from rich.text import Text
 
-    parts: list[RenderableType] = [_heading(now), _gpu_table(now, console)]
-    if now.gpu_note:
-        parts.append(Text(f"       {now.gpu_note}", style="dim"))
-    if now.tasks:
-        parts += [Text(), _task_table(now, console), Text()]
-    parts.append(Text(_tally(now)))
-    hint = _hint(now)
-    if hint:
-        parts.append(Text(hint, style="dim"))
-    return parts
-
-
-def _heading(now: Status) -> Text:
-    from rich.text import Text
-
-    if now.scheduler_pid is not None:
-        scheduler, style = "scheduler runs", "green"
-    elif now.stopped:
-        scheduler, style = f"scheduler stopped ({now.stopped})", "yellow"
-    else:
-        scheduler, style = "no scheduler runs", "dim"
-    text = Text(overflow="fold")
-    text.append(_printable(now.task_name), style="bold")
-    text.append(f"  {_printable(now.workspace)}  ")
-    text.append(scheduler, style=style)
-    return text
-
-
-def _gpu_table(now: Status, console: Console) -> Table:
-    from rich.text import Text
-
-    table = _table()
-    for gpu in now.gpus:
-        there = [_printable(name) for name in gpu.tasks]
-        there += [f"{_printable(tenant.task)} ({tenant.user}, {_printable(tenant.workspace)})" for tenant in gpu.others]
-        used = len(gpu.tasks) + len(gpu.others)
-        table.add_row(
-            Text(f"GPU {gpu.index}", style="bold"),
-            Text(_bar(gpu, used, console)),
-            Text(f"{used}/{gpu.slots}"),
-            Text(", ".join(there) or "free", style="" if there else "dim"),
-            Text(gpu.name or "", style="dim"),
-        )
+    if not isinstance(part, Table):
+        return Text.assemble(*part, overflow="fold")
+    table = _table(*part.columns)
+    if part.columns:
+        table.columns[0].overflow = "fold"
+        for column in table.columns[1:-1]:
+            column.no_wrap = True
+    if part.right is not None:
+        table.columns[part.right].justify = "right"
+    for row in part.rows:
+        table.add_row(*(Text(text, style=style) for text, style in row))
     return table
 
 
-def _bar(gpu: GpuStatus, used: int, console: Console) -> str:
-    full, empty = ("■", "□") if _is_unicode(console) else ("#", "-")
-    return full * min(used, 16) + empty * min(max(gpu.slots - used, 0), 16)
-
-
-def _task_table(now: Status, console: Console) -> Table:
-    from rich.text import Text
-
-    tried_again = any(task.attempt > 1 for task in now.tasks)
-    table = _table("TASK", "STATE", "GPU", "TIME", *(["TRY"] if tried_again else []), "DETAIL")
-    table.columns[0].overflow = "fold"
-    for column in table.columns[1:-1]:
-        column.no_wrap = True
-    table.columns[3].justify = "right"
-    for task in _in_order(now.tasks):
-        sign, style = _look(task.state, console)
-        cells = [
-            Text(_printable(task.name)),
-            Text(f"{sign} {task.state.replace('_', ' ')}", style=style),
-            Text("-".join(map(str, task.gpus))),
-            Text(_duration(task, now.at)),
-            *([Text(str(task.attempt or ""))] if tried_again else []),
-            Text(_printable(_detail(task)), style="" if task.state in ("failed", "lost") else "dim"),
-        ]
-        table.add_row(*cells)
-    return table
-
-
-def _in_order(tasks: Sequence[TaskStatus]) -> list[TaskStatus]:
-    """What runs first, then what waits in its order, then what is done; each as it was queued."""
-    rank = {"running": 0, "starting": 0, "queued": 1, "new": 2}
-    return sorted(tasks, key=lambda task: (rank.get(task.state, 3), -task.priority if task.state == "queued" else 0))
-
-
-def _detail(task: TaskStatus) -> str:
-    parts = []
-    if task.reason is not None:
-        parts.append(task.reason.text)
-    elif task.active and task.session:
-        parts.append(task.attach)
-    if task.state == "new":
-        parts.append("not queued yet")
-    if task.config_changed and task.state != "queued":
-        parts.append("config edited since")
-    return "; ".join(parts)
-
-
-def _tally(now: Status) -> str:
-    total = len(now.tasks)
-    if not total:
-        return "no tasks: put configs into the config folder, then `tinksched start`"
-    order = [state for state in _LOOKS if now.counts.get(state)]
-    counts = ", ".join(f"{now.counts[state]} {state.replace('_', ' ')}" for state in order)
-    return f"{total} task{'s' * (total != 1)}: {counts}"
-
-
-def _hint(now: Status) -> str:
-    """The next command, where one suggests itself."""
-    counts = now.counts
-    waiting = counts.get("queued", 0) + counts.get("running", 0) + counts.get("starting", 0)
-    if now.scheduler_pid is None and waiting:
-        return "next: `tinksched start` goes on with these"
-    if counts.get("new"):
-        return "next: `tinksched start` queues what is new"
-    failed = [task.name for task in now.tasks if task.state in ("failed", "lost", "timed_out")]
-    if failed and not waiting:
-        name = _printable(failed[0])
-        return f"next: `tinksched logs {name}` shows what it printed, `tinksched retry {name}` runs it again"
-    return ""
-
-
-def _last_words(now: Status, console: Console) -> None:
+def _last_words(now: Status) -> None:
     for task in now.tasks:
         if task.state == "failed" and task.log:
             print()
@@ -412,9 +314,9 @@ def _last_words(now: Status, console: Console) -> None:
 def _print_tail(task: TaskStatus) -> None:
     lines = last_lines(task.log or "", _LAST_WORDS)
     if lines:
-        print(f"the last lines of {_printable(task.name)} ({task.log}):")
+        print(f"the last lines of {printable(task.name)} ({task.log}):")
         for line in lines:
-            print(f"  | {_printable(line)}")
+            print(f"  | {printable(line)}")
 
 
 # -- small things
@@ -424,43 +326,32 @@ def _console(file: TextIO | None = None) -> Console:
     from rich.console import Console
 
     stream = file or sys.stdout
-    width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal() else PIPE_WIDTH
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return Console(
+        file=stream,
+        width=None if _has_width(stream) else PIPE_WIDTH,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+    )
 
 
-def _table(*columns: str) -> Table:
-    from rich.table import Table
+def _table(*columns: str) -> RichTable:
+    from rich.table import Table as RichTable
 
-    table = Table(box=None, pad_edge=False, show_header=bool(columns), padding=(0, 2, 0, 0), header_style="bold")
+    table = RichTable(box=None, pad_edge=False, show_header=bool(columns), padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column)
     return table
 
 
-def _look(state: str, console: Console) -> tuple[str, str]:
-    sign, plain_sign, style = _LOOKS.get(state, ("?", "?", "default"))
-    return (sign if _is_unicode(console) else plain_sign), style
+def _takes_signs(stream: TextIO) -> bool:
+    return (stream.encoding or "").lower().replace("-", "") == "utf8"
 
 
-def _is_unicode(console: Console) -> bool:
-    return (console.encoding or "").lower().replace("-", "") == "utf8"
-
-
-def _duration(task: TaskStatus, now: float) -> str:
-    if task.started_at is None:
-        return ""
-    return _clock((task.ended_at or now) - task.started_at)
-
-
-def _clock(seconds: float) -> str:
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+def _has_width(stream: TextIO) -> bool:
+    """Whether somebody says how wide what is printed may be."""
+    return stream.isatty() or os.environ.get("COLUMNS", "").isdecimal()
 
 
 def _value_text(value: object) -> str:
@@ -473,9 +364,4 @@ def _value_text(value: object) -> str:
         return ", ".join(_value_text(entry) for entry in shown) or "-"
     if isinstance(shown, dict):
         return ", ".join(f"{key}: {_value_text(entry)}" for key, entry in shown.items()) or "-"
-    return _printable(str(shown)) or '""'
-
-
-def _printable(text: str) -> str:
-    """Text of a user without what could move the cursor or change the terminal. Line feeds of ours stay."""
-    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return printable(str(shown)) or '""'

@@ -64,7 +64,7 @@ def stop(opened: OpenWorkspace) -> Stopped:
     was_running = _end_scheduler(opened, kill=False)
     _hand_over(opened)
     running = tuple(task.name for task in opened.store.active_tasks())
-    return Stopped(was_running, running, len(opened.store.queue()))
+    return Stopped(was_running, running, opened.store.queue_length())
 
 
 def kill_all(opened: OpenWorkspace) -> Killed:
@@ -98,6 +98,7 @@ def cancel(opened: OpenWorkspace, names: Sequence[str]) -> Cancelled:
     Raises:
         NothingToActOn: one of the names is no task, or none of them is queued or running; nothing was done.
     """
+    by_user = Reason(ReasonCode.CANCELLED_BY_USER, {"user": user_name()})
     with opened.store.transaction(actor("cancel"), time.time()) as tx:
         tasks = _tasks(opened, names)
         pending = [task for task in tasks if task.state is not TaskState.DONE]
@@ -106,7 +107,6 @@ def cancel(opened: OpenWorkspace, names: Sequence[str]) -> Cancelled:
             raise NothingToActOn(f"nothing to cancel: {done}")
         for task in pending:
             if task.state is TaskState.QUEUED:
-                by_user = Reason(ReasonCode.CANCELLED_BY_USER, {"user": user_name()})
                 tx.apply(task, Dropped(Outcome.CANCELLED, by_user))
             else:
                 tx.request(task, Request.CANCEL, user_name())
@@ -122,7 +122,7 @@ def retry(opened: OpenWorkspace, names: Sequence[str], *, failed: bool) -> tuple
     Raises:
         NothingToActOn: one of the names is no task, is not finished, or there is no failed one.
     """
-    tasks = _failed(opened.store.tasks()) if failed else _tasks(opened, names)
+    tasks = _failed(opened.store.done_tasks()) if failed else _tasks(opened, names)
     if not tasks:
         raise NothingToActOn("no task has failed", hint="tinksched status")
     busy = [f"{task.name} is {task.state.value}" for task in tasks if task.state is not TaskState.DONE]
@@ -137,13 +137,14 @@ def retry(opened: OpenWorkspace, names: Sequence[str], *, failed: bool) -> tuple
 
 def _tasks(opened: OpenWorkspace, names: Iterable[str]) -> list[Task]:
     """The tasks of these names; a config's file name stands for its task."""
-    known = {task.name: task for task in opened.store.tasks()}
+    stems = {name: name.rpartition(".")[0] if name.endswith((".yml", ".yaml")) else name for name in names}
+    known = opened.store.named([*{**stems, **dict.fromkeys(stems.values())}])
     found = []
-    for name in dict.fromkeys(names):
-        stem = name.rpartition(".")[0] if name.endswith((".yml", ".yaml")) else name
+    for name, stem in stems.items():
         task = known.get(name) or known.get(stem)
         if task is None:
-            raise NothingToActOn(f"there is no task {name!r}; nothing was done", hint=selection.near(name, list(known)))
+            hint = selection.near(name, opened.store.names())
+            raise NothingToActOn(f"there is no task {name!r}; nothing was done", hint=hint)
         found.append(task)
     return found
 
@@ -218,11 +219,11 @@ def _await_news(listener: wake.Receiver, scheduler: Process | None, deadline: fl
             os.close(pidfd)
 
 
-def _what_became(opened: OpenWorkspace, names: Iterable[str]) -> Cancelled:
+def _what_became(opened: OpenWorkspace, names: Sequence[str]) -> Cancelled:
     cancelled, finished, left = [], [], []
+    known = opened.store.named(names)
     for name in names:
-        task = opened.store.task(name)
-        assert task is not None
+        task = known[name]
         if task.request is not None:
             left.append(name)
         elif task.outcome in (Outcome.CANCELLED, None):  # None: it was queued again since

@@ -70,7 +70,7 @@ def show(workspace: Workspace, name: str) -> History:
     with store:
         task = store.task(name)
         if task is None:
-            names = [known.name for known in store.tasks()]
+            names = store.names()
             raise NothingToActOn(f"there is no task {name!r} on record", hint=selection.near(name, names))
         return _history(workspace, store, task)
 

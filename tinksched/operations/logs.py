@@ -155,7 +155,7 @@ def attach_command(workspace: Workspace, task: str, *, write: bool) -> list[str]
 def _run(store: Store, name: str, attempt: int | None) -> Run:
     task = store.task(name)
     if task is None:
-        names = [known.name for known in store.tasks()]
+        names = store.names()
         raise NothingToActOn(f"there is no task {name!r}", hint=selection.near(name, names))
     runs = store.runs_of(task)
     if not runs:

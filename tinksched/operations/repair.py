@@ -25,7 +25,7 @@ from ..host.rundir import RunDir
 from ..scheduler.starting import STOPPED
 from ..store import Store, records, salvage
 from . import selection
-from .start import has_marker
+from .markers import is_marked
 from .workspace import Workspace, actor
 
 Row = dict[str, Any]
@@ -250,7 +250,7 @@ class _Merge:
         except TinkschedError:
             return []
         unknown = [config for config in configs if config.name not in self._tasks]
-        return [config.name for config in unknown if not has_marker(self._workspace.settings, config)]
+        return [config.name for config in unknown if not is_marked(self._workspace.settings, config)]
 
 
 def _attempt(run: Row) -> int:

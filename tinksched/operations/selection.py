@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..config import Settings, natural_key
@@ -31,7 +32,8 @@ def available(settings: Settings) -> list[TaskConfig]:
     """
     folder = settings.config_dir
     try:
-        names = [entry.name for entry in folder.iterdir() if entry.is_file()]
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_file()]
     except OSError as error:
         raise UsageError(
             f"{folder}: the config folder can't be read: {error.strerror}", hint="config_dir names it"
@@ -39,7 +41,8 @@ def available(settings: Settings) -> list[TaskConfig]:
     for name in names:
         if not name.isprintable() and "\udc80" <= max(name) <= "\udcff":
             raise UsageError(f"{folder} holds a file whose name is not UTF-8: {os.fsencode(name)!r}", hint="rename it")
-    wanted = [name for name in names if name[0] not in "._" and _matches(name, settings.config_pattern)]
+    patterns = [re.compile(fnmatch.translate(pattern)).match for pattern in settings.config_pattern]
+    wanted = [name for name in names if name[0] not in "._" and any(matches(name) for matches in patterns)]
     configs = [TaskConfig(Path(name).stem, folder / name) for name in sorted(wanted, key=natural_key)]
     refuse_namesakes(configs)
     return configs
@@ -116,4 +119,4 @@ def _unknown(settings: Settings, item: str, there: Sequence[TaskConfig]) -> Usag
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

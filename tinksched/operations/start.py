@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ..config import Settings
+from ..config import Settings, TaskOptions
 from ..core import placement
 from ..core.lifecycle import Requeued
 from ..core.model import GpuSlots, Outcome, ReasonCode, Task, TaskSpec, TaskState
 from ..core.relations import find_cycle, matches
 from ..errors import UsageError
 from ..host import environments, gpus
-from ..host.completion import file_hash, marker_identity
+from ..host.completion import file_hash
 from ..host.gpus import lease_name
 from ..host.rundir import write_private
 from ..scheduler.starting import STOPPED, run_session
 from ..store import NewTask
 from . import preflight, programs, selection, strays
+from .markers import is_marked, marker_path, old_marker
 from .programs import Commit, Programs
 from .selection import TaskConfig
 from .workspace import LAST_GOOD, OpenWorkspace, Workspace, actor
@@ -96,12 +97,14 @@ def plan(workspace: Workspace, prepared: Prepared) -> Plan:
         TinkschedError: it would be refused.
     """
     store = workspace.store()
-    tasks = store.tasks() if store is not None else []
-    if store is not None:
-        store.close()
-    sorting = prepared.sort(tasks)
-    prepared.refuse_collisions(tasks)
-    return prepared.plan(sorting, tasks)
+    if store is None:
+        prepared.refuse_collisions(())
+        return prepared.plan(prepared.sort({}), ())
+    with store:
+        known, queue, pending = store.named(prepared.names), store.queue(), store.names(done=False)
+    sorting = prepared.sort(known)
+    prepared.refuse_collisions(pending)
+    return prepared.plan(sorting, queue)
 
 
 def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
@@ -110,7 +113,7 @@ def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
     Raises:
         TinkschedError: something is wrong; nothing was queued.
     """
-    prepared.refuse_collisions(opened.store.tasks())
+    prepared.refuse_collisions(opened.store.names(done=False))
     strays.refuse(opened.settings, opened.state, opened.store)
     try:
         reference = environments.save(opened.state.environments, prepared.programs.environment)
@@ -118,15 +121,14 @@ def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
         raise UsageError(f"{opened.state.environments}: can't be written: {error.strerror}") from None
     _keep_config(opened)
     with opened.store.transaction(actor("start"), time.time()) as tx:
-        tasks = opened.store.tasks()
-        sorting = prepared.sort(tasks)
+        sorting = prepared.sort(opened.store.named(prepared.names))
         numbers = tx.queue_numbers(len(sorting.again) + len(sorting.new))
         for number, task in zip(numbers, sorting.again, strict=False):
-            options = opened.settings.options_for(task.name)
-            tx.apply(task, Requeued(number, options.priority, prepared.spec(_config_of(task), reference)))
+            spec = prepared.spec(_config_of(task), reference)
+            tx.apply(task, Requeued(number, prepared.options(task.name).priority, spec))
         tx.add_tasks([prepared.new_task(config, reference) for config in sorting.new])
         tx.set_fact(STOPPED, None)
-    return prepared.plan(sorting, tasks)
+    return prepared.plan(sorting, None)
 
 
 def _keep_config(opened: OpenWorkspace) -> None:
@@ -146,79 +148,65 @@ def requeue(opened: OpenWorkspace, tasks: Sequence[Task], command: str) -> None:
     """
     found, resolved = preflight.check(opened.settings)
     reference = environments.save(opened.state.environments, found.environment)
-    commit = programs.commit(opened.settings.work_dir)
+    make = SpecMaker(opened.settings, found, programs.commit(opened.settings.work_dir), reference)
     with opened.store.transaction(actor(command), time.time()) as tx:
         for number, task in zip(tx.queue_numbers(len(tasks)), tasks, strict=True):
-            spec = task_spec(opened.settings, _config_of(task), found, commit, task.spec.pinned, reference)
-            refuse_impossible(task.name, spec, resolved.gpus)
-            tx.apply(task, Requeued(number, opened.settings.options_for(task.name).priority, spec))
+            options, config = opened.settings.options_for(task.name), _config_of(task)
+            refuse_impossible(task.name, options.gpus, task.spec.pinned, resolved.gpus)
+            spec = make(config, options, task.spec.pinned, old_marker(config))
+            tx.apply(task, Requeued(number, options.priority, spec))
         tx.set_fact(STOPPED, None)
 
 
-def task_spec(
-    settings: Settings,
-    config: TaskConfig,
-    found: Programs,
-    commit: Commit,
-    pinned: tuple[int, ...],
-    environment_ref: str,
-) -> TaskSpec:
-    """What a task runs and needs, as the configuration says now. Placeholders are filled in when a run starts."""
-    options = settings.options_for(config.name)
-    return TaskSpec(
-        command=(*(options.command or DEFAULT_COMMAND), *options.args),
-        work_dir=str(settings.work_dir),
-        marker=str(settings.output_dir / f"{config.name}_completed.txt"),
-        output_dir=str(settings.output_dir),
-        gpus=options.gpus,
-        pinned=pinned,
-        exclusive=options.exclusive,
-        environment=tuple(options.environment.items()),
-        environment_ref=environment_ref,
-        after=options.after,
-        time_limit=options.time_limit,
-        max_retries=options.max_retries if settings.auto_restart_failed else 0,
-        retry_delay=settings.retry_delay,
-        retry_args=settings.retry_args,
-        pre_run=settings.pre_run or (),
-        post_run=settings.post_run or (),
-        interactive=settings.interactive,
-        python=found.python,
-        script=str(settings.script_path),
-        old_marker=old_marker(config),
-        commit=commit.id,
-        dirty=commit.dirty,
-    )
+class SpecMaker:
+    """Makes what tasks run and need, as the configuration says now. Placeholders are filled in when a run starts."""
+
+    def __init__(self, settings: Settings, found: Programs, commit: Commit, environment_ref: str) -> None:
+        self._output_dir = str(settings.output_dir)
+        self._retries = settings.auto_restart_failed
+        self._common: dict[str, Any] = {
+            "work_dir": str(settings.work_dir),
+            "output_dir": self._output_dir,
+            "environment_ref": environment_ref,
+            "retry_delay": settings.retry_delay,
+            "retry_args": settings.retry_args,
+            "pre_run": settings.pre_run or (),
+            "post_run": settings.post_run or (),
+            "interactive": settings.interactive,
+            "python": found.python,
+            "script": str(settings.script_path),
+            "commit": commit.id,
+            "dirty": commit.dirty,
+        }
+
+    def __call__(self, config: TaskConfig, options: TaskOptions, pinned: tuple[int, ...], old_marker: str) -> TaskSpec:
+        """The spec of one task. `old_marker` is what `markers.old_marker` says of its config."""
+        return TaskSpec(
+            command=(*(options.command or DEFAULT_COMMAND), *options.args),
+            marker=marker_path(self._output_dir, config.name),
+            gpus=options.gpus,
+            pinned=pinned,
+            exclusive=options.exclusive,
+            environment=tuple(options.environment.items()),
+            after=options.after,
+            time_limit=options.time_limit,
+            max_retries=options.max_retries if self._retries else 0,
+            old_marker=old_marker,
+            **self._common,
+        )
 
 
-def has_marker(settings: Settings, config: TaskConfig) -> bool:
-    """Whether a completion marker of the task is there, written by whomever."""
-    places = (str(settings.output_dir / f"{config.name}_completed.txt"), old_marker(config))
-    return any(marker_identity(place) for place in places if place)
-
-
-def old_marker(config: TaskConfig) -> str:
-    """Where scripts of old workspaces put their marker: into the `root_dir` of the task's own config. Empty without."""
-    try:
-        text = config.path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    found = re.search(r"""(?m)^root_dir[ \t]*:[ \t]*(?:"([^"\n]*)"|'([^'\n]*)'|([^#\n]*))""", text)
-    root = next((group.strip() for group in found.groups() if group), "") if found else ""
-    return os.path.join(root, f"{config.name}_completed.txt") if os.path.isabs(root) else ""
-
-
-def refuse_impossible(task: str, spec: TaskSpec, there: Sequence[gpus.Device]) -> None:
+def refuse_impossible(task: str, wanted: int, pinned: Sequence[int], there: Sequence[gpus.Device]) -> None:
     """Refuse what could never start on these GPUs.
 
     Raises:
         UsageError: the task wants more GPUs than it may have.
     """
-    if spec.pinned and spec.gpus > len(spec.pinned):
-        raise UsageError(f"{task} needs {spec.gpus} GPUs, and the GPU list pins it to one")
-    if spec.gpus > len(there):
+    if pinned and wanted > len(pinned):
+        raise UsageError(f"{task} needs {wanted} GPUs, and the GPU list pins it to one")
+    if wanted > len(there):
         indices = ", ".join(str(gpu.index) for gpu in there)
-        raise UsageError(f"{task} needs {spec.gpus} GPUs, and the scheduler uses GPU {indices}")
+        raise UsageError(f"{task} needs {wanted} GPUs, and the scheduler uses GPU {indices}")
 
 
 class Prepared:
@@ -241,40 +229,61 @@ class Prepared:
         self._gpus = resolved.gpus
         self._note = resolved.note
         self._pins = _pins(wish.gpus, self._configs, resolved.gpus)
-        for config in self._configs:
-            refuse_impossible(config.name, self.spec(config, ""), self._gpus)
         names = list(dict.fromkeys(config.name for config in (*all_there, *self._configs)))
+        self._options = {name: settings.options_for(name) for name in names}
+        for config in self._configs:
+            refuse_impossible(config.name, self.options(config.name).gpus, self._pinned(config), self._gpus)
         self._refuse_cycles(names)
         warnings = [str(problem) for problem in (*settings.warnings, *settings.unmatched_rules(names))]
         self._warnings = (*warnings, *self._empty_afters(names))
         self._hashes: dict[str, str | None] = {}
+        self._old_markers: dict[str, str] = {}  # by task
+        self._maker: tuple[str, SpecMaker] | None = None  # and the environment that it refers to
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the chosen configs."""
+        return [config.name for config in self._configs]
+
+    def options(self, name: str) -> TaskOptions:
+        """The options of one of the tasks that there are configs of."""
+        return self._options[name]
 
     def spec(self, config: TaskConfig, reference: str) -> TaskSpec:
         """The spec of one of the chosen configs."""
-        pinned = self._pins.get(config.name, ())
-        return task_spec(self._settings, config, self.programs, self._commit, pinned, reference)
+        if self._maker is None or self._maker[0] != reference:
+            self._maker = (reference, SpecMaker(self._settings, self.programs, self._commit, reference))
+        return self._maker[1](config, self.options(config.name), self._pinned(config), self._old_marker(config))
 
     def new_task(self, config: TaskConfig, reference: str) -> NewTask:
         """A task for a config that has none yet."""
-        priority = self._settings.options_for(config.name).priority
+        priority = self.options(config.name).priority
         return NewTask(config.name, str(config.path), self.spec(config, reference), priority)
 
-    def sort(self, tasks: Iterable[Task]) -> Sorted:
-        """Which of the chosen configs are queued now, and why the others aren't."""
-        known = {task.name: task for task in tasks}
+    def _pinned(self, config: TaskConfig) -> tuple[int, ...]:
+        return self._pins.get(config.name, ())
+
+    def _old_marker(self, config: TaskConfig) -> str:
+        """Each config is read once for it."""
+        if config.name not in self._old_markers:
+            self._old_markers[config.name] = old_marker(config)
+        return self._old_markers[config.name]
+
+    def sort(self, known: Mapping[str, Task]) -> Sorted:
+        """Which of the chosen configs are queued now, and why the others aren't. `known` are their tasks by name."""
         sorting = Sorted()
         for config in self._configs:
             task = known.get(config.name)
             if task is not None:
                 self._sort_known(task, config, sorting)
-            elif has_marker(self._settings, config) and not self._wish.rerun:
+            elif not self._wish.rerun and is_marked(self._settings, config, self._old_marker(config)):
                 sorting.by_marker.append(config.name)
             else:
                 sorting.new.append(config)
         return sorting
 
     def _sort_known(self, task: Task, config: TaskConfig, sorting: Sorted) -> None:
-        if not config.path.exists() or str(config.path.resolve()) != str(Path(task.config).resolve()):
+        if str(config.path) != task.config and not _same_file(config.path, task.config):
             raise UsageError(
                 f"{config.path}: the task {task.name!r} is known by another config, {task.config}",
                 hint="a task is named by its config file without .yml: rename one of the two",
@@ -300,8 +309,8 @@ class Prepared:
         return task.config_hash is not None and self._hashes[task.config] not in (None, task.config_hash)
 
     def _refuse_cycles(self, names: Sequence[str]) -> None:
-        after = {name: self._settings.options_for(name).after for name in names}
-        cycle = find_cycle(after, names)
+        after = {name: options.after for name, options in self._options.items() if options.after}
+        cycle = find_cycle(after, names) if after else None
         if cycle:
             raise UsageError(
                 f"{self._settings.file}: these tasks wait for each other: {' after '.join(cycle)}",
@@ -309,21 +318,23 @@ class Prepared:
             )
 
     def _empty_afters(self, names: Sequence[str]) -> list[str]:
-        globs = {glob: name for name in names for glob in self._settings.options_for(name).after}
+        globs = {glob: name for name in names for glob in self.options(name).after}
         return [
             f"{name} comes after {glob!r}, which no task matches"
             for glob, name in globs.items()
             if not any(matches(other, [glob]) for other in names)
         ]
 
-    def refuse_collisions(self, tasks: Iterable[Task]) -> None:
+    def refuse_collisions(self, pending: Iterable[str]) -> None:
         """tmux rewrites some characters of names, so two tasks may come to want one session.
+
+        `pending` are the names of the tasks that are not done.
 
         Raises:
             UsageError: two do.
         """
         names = dict.fromkeys(config.name for config in self._configs)
-        names |= dict.fromkeys(task.name for task in tasks if task.state is not TaskState.DONE)
+        names |= dict.fromkeys(pending)
         seen: dict[str, str] = {}
         for name in names:
             session = run_session(self._settings, name, ())
@@ -334,16 +345,16 @@ class Prepared:
                     hint="rename one of the configs: tmux does not tell . : $ \\ and _ apart",
                 )
 
-    def plan(self, sorting: Sorted, tasks: Sequence[Task]) -> Plan:
-        """The plan in words and first placements."""
+    def plan(self, sorting: Sorted, queue: Sequence[Task] | None) -> Plan:
+        """The plan in words; where the queue of before is given, with the first placements."""
         queued = (*(task.name for task in sorting.again), *(config.name for config in sorting.new))
-        return Plan(queued, sorting, self._first_placements(sorting, tasks), self._note, self._warnings)
+        first = self._first_placements(sorting, queue) if queue is not None else ()
+        return Plan(queued, sorting, first, self._note, self._warnings)
 
-    def _first_placements(self, sorting: Sorted, tasks: Sequence[Task]) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        waiting = sorted((task for task in tasks if task.state is TaskState.QUEUED), key=lambda task: task.rank)
-        again = [_as_queued(task.name, task.id, self._options(task.name), task.spec) for task in sorting.again]
+    def _first_placements(self, sorting: Sorted, waiting: Sequence[Task]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        again = [_as_queued(task.name, task.id, self.options(task.name).priority, task.spec) for task in sorting.again]
         fresh = [
-            _as_queued(config.name, -number, self._options(config.name), self.spec(config, ""))
+            _as_queued(config.name, -number, self.options(config.name).priority, self.spec(config, ""))
             for number, config in enumerate(sorting.new, start=1)
         ]
         queue = sorted([*waiting, *again, *fresh], key=lambda task: -task.priority)
@@ -352,8 +363,9 @@ class Prepared:
         names = {task.id: task.name for task in queue}
         return tuple((names[item.task_id], item.gpus) for item in placed)
 
-    def _options(self, name: str) -> int:
-        return self._settings.options_for(name).priority
+
+def _same_file(config: Path, known: str) -> bool:
+    return config.exists() and config.resolve() == Path(known).resolve()
 
 
 def _as_queued(name: str, task_id: int, priority: int, spec: TaskSpec) -> Task:

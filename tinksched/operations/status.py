@@ -7,7 +7,8 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..config import Settings
 from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskState, Tenant
@@ -27,10 +28,12 @@ from ..scheduler.starting import STOPPED
 from ..scheduler.turns import Turns
 from ..store import Store
 from . import selection
-from .start import has_marker
+from .markers import is_marked
 from .workspace import Workspace
 
 JSON_VERSION = 1
+MOST = 200  # tasks that a person wants to see in a table
+_RECENT = 64  # runs among which the last start of each GPU is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +87,16 @@ class Status:
     stopped: str | None  # who stopped the scheduler, if a user did
     gpus: tuple[GpuStatus, ...]
     gpu_note: str | None
-    tasks: tuple[TaskStatus, ...]
+    tasks: tuple[TaskStatus, ...]  # all of them, or those that matter most
+    counts: Mapping[str, int]  # of all tasks, by state
     max_jobs_per_gpu: int
     log_dir: str
     output_dir: str
 
     @property
-    def counts(self) -> Mapping[str, int]:
-        """How many tasks there are in each state."""
-        return Counter(task.state for task in self.tasks)
+    def total(self) -> int:
+        """How many tasks there are, listed or not."""
+        return sum(self.counts.values())
 
     def json(self) -> dict[str, object]:
         """The versioned form for programs. Fields may be added; nothing is renamed or removed within a version."""
@@ -113,14 +117,34 @@ class Status:
         }
 
 
-def status(workspace: Workspace) -> Status:
-    """The workspace now. Works while nothing runs, and before anything was ever queued."""
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What is on record, read at one instant, and the configs that are not."""
+
+    queue: Sequence[Task] = ()  # all that is queued, if the reasons of some are asked for
+    active: Sequence[Task] = ()
+    shown: Sequence[Task] = ()  # those that were asked for
+    runs: Mapping[int, Run] = field(default_factory=dict)  # of the active and the shown ones the newest, by task id
+    stopped: str | None = None  # by whom the scheduler was
+    recent: Sequence[Run] = ()  # those that were started last
+    fates: Mapping[str, Fate] = field(default_factory=dict)  # of all tasks, if one comes after others
+    counts: Mapping[str, int] = field(default_factory=dict)
+    new: Sequence[TaskStatus] = ()
+
+
+def status(workspace: Workspace, most: int | None = None) -> Status:
+    """The workspace now. Works while nothing runs, and before anything was ever queued.
+
+    Where there are more than `most` tasks not all are listed, but those that are active, and a fifth of `most` each of
+    those that come next, that are new, that completed last, and that ended otherwise.
+    """
+    pid = _scheduler(workspace)
     store = workspace.store()
-    try:
-        return _status(workspace, store)
-    finally:
-        if store is not None:
-            store.close()
+    if store is None:
+        return _status(workspace, pid, _Record(new=_without_record(workspace.settings, set())), most)
+    with store, store.snapshot():
+        record = _read(workspace.settings, store, most)
+    return _status(workspace, pid, record, most)
 
 
 def explain(workspace: Workspace, name: str) -> tuple[TaskStatus, list[str]]:
@@ -129,39 +153,75 @@ def explain(workspace: Workspace, name: str) -> tuple[TaskStatus, list[str]]:
     Raises:
         NothingToActOn: there is no such task.
     """
-    now = status(workspace)
+    pid = _scheduler(workspace)
+    store = workspace.store()
+    record, names = _Record(), []
+    if store is not None:
+        with store, store.snapshot():
+            task = store.task(name)
+            if task is None:
+                names = store.names()
+            else:
+                record = _read_one(store, task)
+    if not record.shown:
+        record = replace(record, new=_without_record(workspace.settings, set(names)))
+        names += [task.name for task in record.new]
+    now = _status(workspace, pid, record, None)
     found = next((task for task in now.tasks if task.name == name), None)
     if found is None:
-        raise NothingToActOn(f"there is no task {name!r}", hint=selection.near(name, [task.name for task in now.tasks]))
+        raise NothingToActOn(f"there is no task {name!r}", hint=selection.near(name, names))
     return found, _sentences(found, now)
 
 
-def _status(workspace: Workspace, store: Store | None) -> Status:
+def _read(settings: Settings, store: Store, most: int | None) -> _Record:
+    counts = store.counts()
+    new = _without_record(settings, set(store.names()))
+    share = _share(most, sum(counts.values()) + len(new))
+    queue, active = store.queue(), store.active_tasks()
+    shown = sorted([*queue[:share], *active, *store.done_tasks(share)], key=lambda task: task.id)
+    runs = store.last_runs(None if share is None else shown)
+    return _Record(queue, active, shown, runs, counts=counts, new=new, **_circumstances(store, queue))
+
+
+def _read_one(store: Store, task: Task) -> _Record:
+    queue = store.queue() if task.state is TaskState.QUEUED else []
+    active = store.active_tasks()
+    return _Record(queue, active, [task], store.last_runs([*active, task]), **_circumstances(store, queue))
+
+
+def _circumstances(store: Store, queue: Sequence[Task]) -> dict[str, Any]:
+    fates = store.fates() if any(task.spec.after for task in queue) else {}
+    return {"stopped": store.fact(STOPPED), "recent": store.last_started(_RECENT), "fates": fates}
+
+
+def _share(most: int | None, total: int) -> int | None:
+    """How many tasks of a kind are listed where there are more than `most`; None if all are."""
+    return None if most is None or total <= most else most // 5
+
+
+def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | None) -> Status:
     settings = workspace.settings
-    pid = _scheduler(workspace)
-    tasks: list[Task] = []
-    runs: dict[int, Run] = {}
-    stopped = None
-    if store is not None:
-        with store.snapshot():
-            tasks, runs, stopped = store.tasks(), store.last_runs(), store.fact(STOPPED)
-    active = [runs[task.id] for task in tasks if task.state is TaskState.ACTIVE]
+    active = [record.runs[task.id] for task in record.active]
     ended = _ended_unseen(settings, active) if pid is None else {}
-    slots, held, gpu_status, note = _gpus(settings, [run for run in active if run.id not in ended], runs.values())
-    running = [run.task for run in active if run.id not in ended]
-    last = max((run.created_at for run in runs.values()), default=0.0)
-    waiting = _reasons(workspace, tasks, slots, held, last, running, pid)
-    shown = [_task(settings, task, runs.get(task.id), waiting.get(task.id), ended) for task in tasks]
-    shown += _without_record(settings, {task.name for task in tasks})
+    living = [run for run in active if run.id not in ended]
+    slots, held, gpu_status, note = _gpus(settings, living, record.recent)
+    waiting = _reasons(workspace, record, slots, held, [run.task for run in living], pid)
+    tasks = {
+        task.id: _task(settings, task, record.runs.get(task.id), waiting.get(task.id), ended) for task in record.shown
+    }
+    counts = Counter({state: count for state, count in record.counts.items() if state != TaskState.ACTIVE.value})
+    counts.update(tasks[task.id].state for task in record.active if task.id in tasks)
+    counts.update(task.state for task in record.new)
     return Status(
         workspace=str(settings.workspace),
         task_name=settings.task_name,
         at=time.time(),
         scheduler_pid=pid,
-        stopped=stopped,
+        stopped=record.stopped,
         gpus=tuple(gpu_status),
         gpu_note=note,
-        tasks=tuple(shown),
+        tasks=(*tasks.values(), *record.new[: _share(most, counts.total())]),
+        counts=counts,
         max_jobs_per_gpu=settings.max_jobs_per_gpu,
         log_dir=str(settings.log_dir),
         output_dir=str(settings.output_dir),
@@ -234,16 +294,18 @@ def _held(devices: Sequence[str]) -> list[Held]:
 
 
 def _reasons(
-    workspace: Workspace, tasks: Sequence[Task], slots: Sequence[GpuSlots], held: Sequence[Held], last_start: float,
-    running: Sequence[str], scheduler: int | None,
+    workspace: Workspace, record: _Record, slots: Sequence[GpuSlots], held: Sequence[Held], running: Sequence[str],
+    scheduler: int | None,
 ) -> Mapping[int, Reason]:  # fmt: skip
-    queue = sorted((task for task in tasks if task.state is TaskState.QUEUED), key=lambda task: task.rank)
-    relations = Relations({task.name: Fate(task.state, task.outcome) for task in tasks})
-    waiting: dict[int, Reason] = {}
+    queue = record.queue
+    waiting: Mapping[int, Reason] = {}
     if slots and queue:
         settings, home = workspace.settings, read_home(workspace.state)
         turns = Turns(default_folder(), home.workspace_id if home else "", settings.workspace)
-        verdict = decide(Scene(settings, queue, queue, slots, running, relations, held, last_start, time.time()), turns)
+        last_start = max((run.created_at for run in record.recent), default=0.0)
+        verdict = decide(
+            Scene(settings, queue, queue, slots, running, Relations(record.fates), held, last_start, time.time()), turns
+        )
         waiting = {**verdict.decision.waiting, **verdict.hopeless}
     missing = Reason(ReasonCode.STARTS_NEXT if scheduler is not None else ReasonCode.NO_SCHEDULER)
     return {task.id: waiting.get(task.id, missing) for task in queue}
@@ -296,7 +358,7 @@ def _without_record(settings: Settings, known: set[str]) -> list[TaskStatus]:
     for config in configs:
         if config.name in known:
             continue
-        marker = has_marker(settings, config)
+        marker = is_marked(settings, config)
         options = settings.options_for(config.name)
         state = "completed" if marker else "new"
         reason = Reason(ReasonCode.MARKER_FROM_BEFORE) if marker else None

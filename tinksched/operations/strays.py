@@ -31,7 +31,7 @@ def find(settings: Settings, state: StateDir, store: Store | None) -> list[Stray
     # In this order: a scheduler leases first and commits afterwards, so what it leases now may not be on record yet.
     if not living or SchedulerLock(state).is_held():
         return []
-    known = {run.id for run in store.last_runs().values()} if store is not None else set()
+    known = store.run_ids() if store is not None else set()
     strays = [Stray(claim.run_id, claim.task) for claim in living if claim.run_id not in known]
     return sorted(strays, key=lambda stray: stray.task)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from ..core.model import Outcome, Task, TaskState
+from ..core.model import Outcome, Task
 from ..errors import TinkschedError
 from ..host import processes, wake
 from ..scheduler.starting import STOPPED
@@ -17,28 +17,34 @@ _RESTARTS = 5
 
 
 def follow(opened: OpenWorkspace, names: Sequence[str]) -> Iterator[list[Task]]:
-    """The tasks of these names, at once and then after every change, until all are done.
+    """The tasks of these names at once, and those that may have changed after every change, until all are done.
 
     A scheduler that was killed meanwhile is started again.
 
     Raises:
         TinkschedError: the scheduler was stopped before they were done, or does not stay.
     """
-    wanted = set(names)
+    pending = set(names)
+    looked_at = pending
     listener = wake.listen(opened.state.path)
     restarts = 0
     try:
         while True:
             scheduler = opened.lock.holder()
             listener.clear()
-            tasks = [task for task in opened.store.tasks() if task.name in wanted]
-            yield tasks
-            if all(task.state is TaskState.DONE for task in tasks):
+            with opened.store.snapshot():
+                active = {task.name for task in opened.store.active_tasks()} & pending
+                done = pending.difference(opened.store.names(done=False))
+                tasks = opened.store.named([*(looked_at | active | done)])
+            pending -= done
+            looked_at = active
+            yield [*tasks.values()]
+            if not pending:
                 return
             if opened.lock.is_held():
                 _await_change(listener, scheduler)
             elif opened.store.fact(STOPPED) or restarts >= _RESTARTS:
-                raise _ended(tasks)
+                raise _ended(len(pending), len(names))
             else:
                 restarts += 1
                 daemon.ensure(opened)
@@ -46,15 +52,14 @@ def follow(opened: OpenWorkspace, names: Sequence[str]) -> Iterator[list[Task]]:
         listener.close()
 
 
-def went_well(tasks: Sequence[Task]) -> bool:
+def went_well(tasks: Iterable[Task]) -> bool:
     """Whether all of them completed."""
     return all(task.outcome is Outcome.COMPLETED for task in tasks)
 
 
-def _ended(tasks: Sequence[Task]) -> TinkschedError:
-    left = sum(task.state is not TaskState.DONE for task in tasks)
+def _ended(left: int, of: int) -> TinkschedError:
     return TinkschedError(
-        f"the scheduler ended, and {left} of {len(tasks)} tasks are not done; running ones go on",
+        f"the scheduler ended, and {left} of {of} tasks are not done; running ones go on",
         hint="tinksched start starts it again; tinksched status shows what is",
     )
 

@@ -23,16 +23,23 @@ _OWN = {  # what each run has for itself, and what is not written down
     field.name: field.default for field in fields(RunRecord) if field.name not in (*_RECORD, "command")
 }
 _SHARED = ("gpus", "devices", "exclusive", "executor", "work_dir", "boot_id")
-_PLAIN = ("exit_code", "session", "marker_before", "pid", "pid_started", "created_at", "started_at", "ended_at",
-          "deadline")  # fmt: skip
-Row = Mapping[str, Any] | sqlite3.Row
+_STATES = {state.value: state for state in TaskState}
+_RUN_STATES = {state.value: state for state in RunState}
+Row = Mapping[str, Any]
+
+# The order in which `task_of` and `run_of` take the columns.
+TASK_COLUMNS = ("id", "name", "text", "old_marker", "state", "outcome", "reason", "request", "priority", "queue_number",
+                "queued_at", "changed_at", "attempts", "failures", "not_before", "config_hash")  # fmt: skip
+RUN_COLUMNS = ("id", "task_id", "task", "attempt", "text", "state", "outcome", "reason", "exit_code", "session",
+               "marker_before", "pid", "pid_started", "created_at", "started_at", "ended_at", "deadline",
+               "record")  # fmt: skip
 
 
 def task_text(task: Task) -> str:
     """What the task has in common with others."""
     spec = task.spec
-    common = {name: getattr(spec, name) for name in _SPEC}
-    return _text({"config": _around(task.config, task.name), "marker": _around(spec.marker, task.name), **common})
+    common = (getattr(spec, name) for name in _SPEC)
+    return _task_text(_around(task.config, task.name), _around(spec.marker, task.name), *common)
 
 
 def task_columns(task: Task) -> dict[str, object]:
@@ -53,27 +60,30 @@ def task_columns(task: Task) -> dict[str, object]:
     }
 
 
-def task_of(row: Row) -> Task:
-    """A task from its row, joined with its text as `text`."""
-    config, marker, common = _parsed_task(row["text"])
-    name = row["name"]
+def task_of(
+    task_id: int, name: str, text: str, old_marker: str | None, state: str, outcome: str | None, reason: str | None,
+    request: str | None, priority: int, queue_number: int, queued_at: float, changed_at: float, attempts: int,
+    failures: int, not_before: float | None, config_hash: str | None,
+) -> Task:  # fmt: skip
+    """A task from its columns, in the order of `TASK_COLUMNS`; `text` is the one that it shares."""
+    config, marker, common = _parsed_task(text)
     return Task(
-        id=row["id"],
-        name=name,
-        config=_joined(config, name),
-        spec=TaskSpec(marker=_joined(marker, name), old_marker=row["old_marker"] or "", **common),
-        state=TaskState(row["state"]),
-        priority=row["priority"],
-        queue_number=row["queue_number"],
-        queued_at=row["queued_at"],
-        changed_at=row["changed_at"],
-        attempts=row["attempts"],
-        outcome=records.outcome_of(row["outcome"]),
-        reason=records.reason_of(row["reason"]),
-        request=Request(row["request"]) if row["request"] else None,
-        config_hash=row["config_hash"],
-        failures=row["failures"],
-        not_before=row["not_before"],
+        task_id,
+        name,
+        _joined(config, name),
+        TaskSpec(marker=_joined(marker, name), old_marker=old_marker or "", **common),
+        _STATES[state],
+        priority,
+        queue_number,
+        queued_at,
+        changed_at,
+        attempts,
+        records.outcome_of(outcome),
+        records.reason_of(reason),
+        Request(request) if request else None,
+        config_hash,
+        failures,
+        not_before,
     )
 
 
@@ -97,32 +107,56 @@ def run_columns(run: Run) -> dict[str, object]:
         "state": run.state.value,
         "outcome": run.outcome.value if run.outcome else None,
         "reason": records.reason_text(run.reason),
-        **{name: getattr(run, name) for name in _PLAIN},
+        "exit_code": run.exit_code,
+        "session": run.session,
+        "marker_before": run.marker_before,
+        "pid": run.pid,
+        "pid_started": run.pid_started,
+        "created_at": run.created_at,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "deadline": run.deadline,
         "record": _own_record(run.record),
     }
 
 
-def run_of(row: Row) -> Run:
-    """A run from its row, joined with its text as `text` and with the name of its task as `task`."""
-    common, record = _parsed_run(row["text"])
-    own = json.loads(row["record"]) if row["record"] else {}
-    words = own.pop("command", None) or record["command"]
-    name, run_id = row["task"], row["id"]
+def run_of(
+    run_id: str, task_id: int, task: str, attempt: int, text: str, state: str, outcome: str | None, reason: str | None,
+    exit_code: int | None, session: str, marker_before: str | None, pid: int | None, pid_started: int | None,
+    created_at: float, started_at: float | None, ended_at: float | None, deadline: float | None, own: str | None,
+) -> Run:  # fmt: skip
+    """A run from its columns, in the order of `RUN_COLUMNS`; `task` is the name of its task."""
+    common, record = _parsed_run(text)
+    columns = {**record, **json.loads(own)} if own else record
+    command = tuple(_joined(word, task) for word in columns["command"])
     return Run(
         id=run_id,
-        task_id=row["task_id"],
-        task=name,
-        attempt=row["attempt"],
-        state=RunState(row["state"]),
-        outcome=records.outcome_of(row["outcome"]),
-        reason=records.reason_of(row["reason"]),
-        log=None if common["log"] is None else _joined(common["log"], name),
-        marker=_joined(common["marker"], name),
+        task_id=task_id,
+        task=task,
+        attempt=attempt,
+        state=_RUN_STATES[state],
+        gpus=common["gpus"],
+        devices=common["devices"],
+        executor=common["executor"],
+        session=session,
         directory=_joined(common["directory"], run_id),
+        work_dir=common["work_dir"],
+        log=None if common["log"] is None else _joined(common["log"], task),
         lease=_joined(common["lease"], run_id),
-        record=RunRecord(**{**record, **own, "command": tuple(_joined(word, name) for word in words)}),
-        **{column: common[column] for column in _SHARED},
-        **{column: row[column] for column in _PLAIN},
+        marker=_joined(common["marker"], task),
+        marker_before=marker_before,
+        boot_id=common["boot_id"],
+        created_at=created_at,
+        pid=pid,
+        pid_started=pid_started,
+        started_at=started_at,
+        ended_at=ended_at,
+        outcome=records.outcome_of(outcome),
+        reason=records.reason_of(reason),
+        exit_code=exit_code,
+        exclusive=common["exclusive"],
+        deadline=deadline,
+        record=RunRecord(**{**columns, "command": command}),
     )
 
 
@@ -144,6 +178,11 @@ def event_of(text: str) -> tuple[str, str, str | None, str | None]:
     """Who, what, from which state and to which."""
     who, what, from_state, to_state = json.loads(text)
     return who, what, from_state, to_state
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _task_text(config: str | tuple[str, ...], marker: str | tuple[str, ...], *spec: Any) -> str:
+    return _text({"config": config, "marker": marker, **dict(zip(_SPEC, spec, strict=True))})
 
 
 @lru_cache(maxsize=1024)
@@ -175,7 +214,7 @@ def _text(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _around(text: str | None, name: str) -> str | list[str] | None:
+def _around(text: Any, name: str) -> Any:
     """The text without the name: what stands around it, wherever it is a word of its own."""
     if not text or not name or name not in text:
         return text
@@ -186,7 +225,7 @@ def _around(text: str | None, name: str) -> str | list[str] | None:
             parts[-1] += name + part
         else:
             parts.append(part)
-    return parts if len(parts) > 1 else text
+    return tuple(parts) if len(parts) > 1 else text
 
 
 def _joined(parts: Any, name: str) -> str:

@@ -127,7 +127,8 @@ def _unpacked(row: Row, unpack: Callable[[Row], Row]) -> Row | None:
 
 
 def _task(row: Row) -> Row:
-    task = packing.task_of(row) if "shared" in row else records.task_of(row)
+    packed = "shared" in row
+    task = packing.task_of(*(row[name] for name in packing.TASK_COLUMNS)) if packed else records.task_of(row)
     if not (isinstance(task.name, str) and isinstance(task.id, int)):
         raise ValueError(task)
     asked = {"request": row["request"], "requested_by": row["requested_by"]}
@@ -135,7 +136,8 @@ def _task(row: Row) -> Row:
 
 
 def _run(row: Row) -> Row:
-    run = packing.run_of(row) if "shared" in row else records.run_of(row)
+    packed = "shared" in row
+    run = packing.run_of(*(row[name] for name in packing.RUN_COLUMNS)) if packed else records.run_of(row)
     if run.task is None:
         raise ValueError(run)
     return {"id": run.id, "task_id": run.task_id, "task": run.task, **records.run_row(run)}

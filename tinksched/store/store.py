@@ -7,10 +7,11 @@ from which the event is allowed, and must hit exactly one row.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
@@ -26,10 +27,18 @@ from .records import moved
 
 Moved = TypeVar("Moved", TaskSpec, RunRecord)
 _NOTHING: Mapping[str, object] = {}
-_TASKS = "SELECT tasks.*, texts.text FROM tasks JOIN texts ON texts.id = tasks.shared"
+_AT_ONCE = 500  # names in one query
+_ELSEWHERE = {"text": "texts.text", "task": "tasks.name"}
+
+
+def _select(table: str, columns: Sequence[str]) -> str:
+    """A query for these columns of a table and of those that it refers to."""
+    return f"SELECT {', '.join(_ELSEWHERE.get(name, f'{table}.{name}') for name in columns)} FROM {table}"
+
+
+_TASKS = f"{_select('tasks', packing.TASK_COLUMNS)} JOIN texts ON texts.id = tasks.shared"
 _RUNS = (
-    "SELECT runs.*, texts.text, tasks.name AS task "
-    "FROM runs JOIN tasks ON tasks.id = runs.task_id JOIN texts ON texts.id = runs.shared"
+    f"{_select('runs', packing.RUN_COLUMNS)} JOIN tasks ON tasks.id = runs.task_id JOIN texts ON texts.id = runs.shared"
 )
 _EVENTS = "SELECT at, text, task_id, run_id, why FROM events JOIN texts ON texts.id = events.shared"
 
@@ -165,6 +174,27 @@ class Store:
         """The queued tasks, in the order in which they are considered."""
         return self._tasks(f"{_TASKS} WHERE state = 'queued' ORDER BY priority DESC, queue_number")
 
+    def named(self, names: Sequence[str]) -> dict[str, Task]:
+        """Those of these names that are tasks."""
+        found: list[Task] = []
+        for first in range(0, len(names), _AT_ONCE):
+            some = names[first : first + _AT_ONCE]
+            found += self._tasks(f"{_TASKS} WHERE name IN ({', '.join('?' * len(some))})", *some)
+        return {task.name: task for task in found}
+
+    def names(self, *, done: bool = True) -> list[str]:
+        """The names of all tasks, or only of those that are not done; by id."""
+        which = "" if done else "WHERE state != 'done'"
+        return [row[0] for row in self._read(f"SELECT name FROM tasks {which} ORDER BY id")]
+
+    def done_tasks(self, limit: int | None = None) -> list[Task]:
+        """The tasks that are done, by id: all, or the last `limit` that completed and the last `limit` that did not."""
+        if limit is None:
+            return self._tasks(f"{_TASKS} WHERE state = 'done' ORDER BY tasks.id")
+        last = "SELECT id FROM tasks WHERE state = 'done' AND outcome {} 'completed' ORDER BY changed_at DESC LIMIT ?"
+        both = f"SELECT * FROM ({last.format('=')}) UNION SELECT * FROM ({last.format('!=')})"
+        return self._tasks(f"{_TASKS} WHERE tasks.id IN ({both}) ORDER BY tasks.id", limit, limit)
+
     def fates(self) -> dict[str, Fate]:
         """What has become of each task so far, by name."""
         rows = self._read("SELECT name, state, outcome FROM tasks")
@@ -193,10 +223,17 @@ class Store:
         sql = f"{_RUNS} WHERE runs.task_id = ? ORDER BY runs.attempt"
         return self._runs(sql, task.id)
 
-    def last_runs(self) -> dict[int, Run]:
-        """The newest run of each task, by task id."""
-        sql = f"{_RUNS} WHERE runs.attempt = (SELECT max(attempt) FROM runs r WHERE r.task_id = runs.task_id)"
-        return {run.task_id: run for run in self._runs(sql)}
+    def last_runs(self, tasks: Iterable[Task] | None = None) -> dict[int, Run]:
+        """The newest run of each task, or of each of these, by task id."""
+        newest = f"{_RUNS} WHERE runs.attempt = (SELECT max(attempt) FROM runs r WHERE r.task_id = runs.task_id)"
+        if tasks is None:
+            return {run.task_id: run for run in self._runs(newest)}
+        found = (self._runs(f"{newest} AND runs.task_id = ?", task.id) for task in tasks)
+        return {run.task_id: run for runs in found for run in runs}
+
+    def last_started(self, limit: int) -> list[Run]:
+        """The last `limit` runs that were made, newest first."""
+        return self._runs(f"{_RUNS} ORDER BY runs.rowid DESC LIMIT ?", limit)
 
     def run_ids(self) -> set[str]:
         """The ids of all runs."""
@@ -242,11 +279,11 @@ class Store:
 
     def _tasks(self, sql: str, *values: object) -> list[Task]:
         with self._sense():
-            return [packing.task_of(row) for row in self._read(sql, *values)]
+            return [packing.task_of(*row) for row in self._read(sql, *values)]
 
     def _runs(self, sql: str, *values: object) -> list[Run]:
         with self._sense():
-            return [packing.run_of(row) for row in self._read(sql, *values)]
+            return [packing.run_of(*row) for row in self._read(sql, *values)]
 
     @contextlib.contextmanager
     def _sense(self) -> Iterator[None]:
@@ -282,18 +319,26 @@ class Transaction:
         Raises:
             Conflict: one of these names is in the store already.
         """
-        tasks = []
-        for number, item in zip(self.queue_numbers(len(new)), new, strict=True):
-            task = Task(0, item.name, item.config, item.spec, TaskState.QUEUED, item.priority, number, self._now,
-                        self._now)  # fmt: skip
-            task.config.encode()  # what no terminal can show is refused by the database itself in `name`, and here
-            row = {"name": task.name, "shared": self._text(packing.task_text(task)), **packing.task_columns(task)}
-            try:
-                task = replace(task, id=self._insert("tasks", row))
-            except sqlite3.IntegrityError:
-                raise Conflict(f"{task.name} was queued by somebody else at this moment; nothing was queued") from None
-            self._log(task.id, None, "Queued", None, task.state.value, None)
-            tasks.append(task)
+        last = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'tasks'").fetchone()
+        ids, numbers = itertools.count(last[0] + 1 if last else 1), self.queue_numbers(len(new))
+        tasks = [
+            Task(next(ids), item.name, item.config, item.spec, TaskState.QUEUED, item.priority, number, self._now,
+                 self._now)
+            for number, item in zip(numbers, new, strict=True)
+        ]  # fmt: skip
+        known: dict[str, int] = {}
+        rows = []
+        for task in tasks:
+            task.config.encode()  # like a name that is not UTF-8, which the database itself refuses
+            text = packing.task_text(task)
+            shared = known.get(text) or known.setdefault(text, self._text(text))
+            rows.append({"id": task.id, "name": task.name, "shared": shared, **packing.task_columns(task)})
+        try:
+            self._insert("tasks", *rows)
+        except sqlite3.IntegrityError:
+            taken = next((task.name for task in tasks if self._is_known(task)), "one of them")
+            raise Conflict(f"{taken} was queued by somebody else at this moment; nothing was queued") from None
+        self._log([task.id for task in tasks], None, "Queued", None, TaskState.QUEUED.value, None)
         return tasks
 
     def apply(self, task: Task, event: TaskEvent) -> Task:
@@ -314,14 +359,14 @@ class Transaction:
         if not isinstance(event, lifecycle.Began | lifecycle.GaveBack):
             self._connection.execute("UPDATE tasks SET request = NULL, requested_by = NULL WHERE id = ?", (task.id,))
         why = moved.reason.text if moved.reason else None
-        self._log(task.id, None, type(event).__name__, task.state.value, moved.state.value, why)
+        self._log([task.id], None, type(event).__name__, task.state.value, moved.state.value, why)
         return moved
 
     def add_run(self, run: Run) -> None:
         """Record the intent of a run."""
         keys = {"id": run.id, "task_id": run.task_id, "attempt": run.attempt}
         self._insert("runs", {**keys, "shared": self._text(packing.run_text(run)), **packing.run_columns(run)})
-        self._log(run.task_id, run.id, "Intended", None, run.state.value, f"GPU {', '.join(map(str, run.gpus))}")
+        self._log([run.task_id], run.id, "Intended", None, run.state.value, f"GPU {', '.join(map(str, run.gpus))}")
 
     def apply_run(self, run: Run, event: RunEvent) -> Run:
         """Move a run, under the same guard.
@@ -333,7 +378,7 @@ class Transaction:
         sources = [state.value for state in lifecycle.run_sources(event)]
         self._update("runs", packing.run_columns(moved), run.id, sources, f"run {run.id} of {run.task}")
         why = moved.reason.text if moved.reason else None
-        self._log(run.task_id, run.id, type(event).__name__, run.state.value, moved.state.value, why)
+        self._log([run.task_id], run.id, type(event).__name__, run.state.value, moved.state.value, why)
         return moved
 
     def remove_run(self, run: Run, why: str) -> None:
@@ -341,7 +386,7 @@ class Transaction:
         gone = self._connection.execute("DELETE FROM runs WHERE id = ? AND state != 'ended'", (run.id,)).rowcount
         if gone != 1:
             raise Conflict(f"run {run.id} of {run.task} has ended")
-        self._log(run.task_id, run.id, "NeverBegan", run.state.value, None, why)
+        self._log([run.task_id], run.id, "NeverBegan", run.state.value, None, why)
 
     def request(self, task: Task, request: Request, by: str | None = None) -> None:
         """Ask the scheduler for something about an active task; `by` is the user's name.
@@ -355,19 +400,19 @@ class Transaction:
         ).rowcount
         if hit != 1:
             raise Conflict(f"{task.name} is not active any more")
-        self._log(task.id, None, f"Asked to {request.value}", task.state.value, task.state.value, None)
+        self._log([task.id], None, f"Asked to {request.value}", task.state.value, task.state.value, None)
 
     def relocate(self, old: str, new: str) -> None:
         """The workspace was moved: each path on record that lay in the old place now lies in the new one."""
         for row in self._connection.execute(_TASKS).fetchall():
-            task = packing.task_of(row)
+            task = packing.task_of(*row)
             there = replace(task, config=moved(task.config, old, new), spec=_moved(task.spec, old, new))
             if there != task:
                 shared = self._text(packing.task_text(there))
                 where = (there.spec.old_marker or None, task.id)
                 self._connection.execute("UPDATE tasks SET shared = ?, old_marker = ? WHERE id = ?", (shared, *where))
         for row in self._connection.execute(_RUNS).fetchall():
-            run = packing.run_of(row)
+            run = packing.run_of(*row)
             paths = {name: moved(getattr(run, name), old, new) for name in ("directory", "work_dir", "log", "marker")}
             after = replace(run, **paths, record=_moved(run.record, old, new))
             if after != run:
@@ -384,12 +429,16 @@ class Transaction:
             sql = "INSERT INTO facts VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
             self._connection.execute(sql, (key, value))
 
-    def _insert(self, table: str, row: Mapping[str, object]) -> int:
-        marks = ", ".join("?" * len(row))
-        cursor = self._connection.execute(
-            f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values())
-        )
-        return int(cursor.lastrowid or 0)
+    def _insert(self, table: str, *rows: Mapping[str, object]) -> None:
+        """Insert rows with the same columns."""
+        for row in rows[:1]:
+            marks = ", ".join("?" * len(row))
+            sql = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})"
+            self._connection.executemany(sql, (tuple(row.values()) for row in rows))
+
+    def _is_known(self, task: Task) -> bool:
+        sql = "SELECT 1 FROM tasks WHERE name = ? AND id != ?"
+        return self._connection.execute(sql, (task.name, task.id)).fetchone() is not None
 
     def _update(
         self,
@@ -412,10 +461,12 @@ class Transaction:
         """The number of a text that rows share."""
         return packing.number_of(self._connection, text)
 
-    def _log(self, task: int, run: str | None, what: str, old: str | None, new: str | None, why: str | None) -> None:
+    def _log(
+        self, tasks: Sequence[int], run: str | None, what: str, old: str | None, new: str | None, why: str | None
+    ) -> None:
         shared = self._text(packing.event_text(self._who, what, old, new))
         sql = "INSERT INTO events (at, task_id, run_id, shared, why) VALUES (?, ?, ?, ?, ?)"
-        self._connection.execute(sql, (self._now, task, run, shared, why))
+        self._connection.executemany(sql, [(self._now, task, run, shared, why) for task in tasks])
 
 
 def _event_of(at: float, text: str, task_id: int, run_id: str | None, why: str | None) -> Event:

@@ -1,0 +1,200 @@
+"""What the table of `status` says, and how it is printed where there is no terminal: in full width, and fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..operations.status import GpuStatus, Status, TaskStatus
+
+Cell = tuple[str, str]  # a text and its style
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells below the names of their columns, if these have any; one column may be flush right."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Cell]]
+    right: int | None = None
+
+
+Part = Table | Sequence[Cell]  # a table, or a line of texts that follow each other
+
+_LOOKS = {  # sign, plain sign, style
+    "completed": ("✔", "+", "green"),
+    "failed": ("✘", "x", "bold red"),
+    "lost": ("✘", "x", "bold red"),
+    "timed_out": ("✘", "x", "bold red"),
+    "cancelled": ("-", "-", "yellow"),
+    "running": ("▶", ">", "cyan"),
+    "starting": ("▶", ">", "cyan"),
+    "queued": ("·", ".", ""),
+    "new": (" ", " ", "dim"),
+}
+
+
+def status(now: Status, *, signs: bool) -> list[Part]:
+    """The parts of `status`, one below the other; with `signs` it may hold more than ASCII."""
+    parts: list[Part] = [_heading(now), _gpu_table(now, signs)]
+    if now.gpu_note:
+        parts.append([(f"       {now.gpu_note}", "dim")])
+    if now.tasks:
+        parts += [[], _task_table(now, signs), []]
+    parts.append([(_tally(now), "")])
+    parts += [[(line, "dim")] for line in (_left_out(now), _hint(now)) if line]
+    return parts
+
+
+def lines(parts: Iterable[Part]) -> Iterator[str]:
+    """The parts as plain text."""
+    for part in parts:
+        if not isinstance(part, Table):
+            yield "".join(text for text, _ in part)
+            continue
+        rows = [[text for text, _ in row] for row in part.rows]
+        rows = [list(part.columns), *rows] if part.columns else rows
+        widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            spaces = [" " * (width - _width(text)) for text, width in zip(row, widths, strict=True)]
+            cells = [
+                space + text if number == part.right else text + space
+                for number, (text, space) in enumerate(zip(row, spaces, strict=True))
+            ]
+            yield "  ".join(cells).rstrip()
+
+
+def printable(text: str) -> str:
+    """Text of a user without what could move the cursor or change the terminal. Line feeds of ours stay."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def look(state: str, *, signs: bool) -> tuple[str, str]:
+    """The sign of a state, and its style."""
+    sign, plain_sign, style = _LOOKS.get(state, ("?", "?", ""))
+    return (sign if signs else plain_sign), style
+
+
+def clock(seconds: float) -> str:
+    """A duration in its two largest units."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal the text takes: East Asian characters two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
+def _heading(now: Status) -> list[Cell]:
+    if now.scheduler_pid is not None:
+        scheduler, style = "scheduler runs", "green"
+    elif now.stopped:
+        scheduler, style = f"scheduler stopped ({now.stopped})", "yellow"
+    else:
+        scheduler, style = "no scheduler runs", "dim"
+    return [(printable(now.task_name), "bold"), (f"  {printable(now.workspace)}  ", ""), (scheduler, style)]
+
+
+def _gpu_table(now: Status, signs: bool) -> Table:
+    rows = []
+    for gpu in now.gpus:
+        there = [printable(name) for name in gpu.tasks]
+        there += [f"{printable(tenant.task)} ({tenant.user}, {printable(tenant.workspace)})" for tenant in gpu.others]
+        used = len(gpu.tasks) + len(gpu.others)
+        rows.append([
+            (f"GPU {gpu.index}", "bold"),
+            (_bar(gpu, used, signs), ""),
+            (f"{used}/{gpu.slots}", ""),
+            (", ".join(there) or "free", "" if there else "dim"),
+            (gpu.name or "", "dim"),
+        ])  # fmt: skip
+    return Table((), rows)
+
+
+def _bar(gpu: GpuStatus, used: int, signs: bool) -> str:
+    full, empty = ("■", "□") if signs else ("#", "-")
+    return full * min(used, 16) + empty * min(max(gpu.slots - used, 0), 16)
+
+
+def _task_table(now: Status, signs: bool) -> Table:
+    tried_again = any(task.attempt > 1 for task in now.tasks)
+    columns = ("TASK", "STATE", "GPU", "TIME", *(["TRY"] if tried_again else []), "DETAIL")
+    rows = []
+    for task in _in_order(now.tasks):
+        sign, style = look(task.state, signs=signs)
+        rows.append([
+            (printable(task.name), ""),
+            (f"{sign} {task.state.replace('_', ' ')}", style),
+            ("-".join(map(str, task.gpus)), ""),
+            (_duration(task, now.at), ""),
+            *([(str(task.attempt or ""), "")] if tried_again else []),
+            (printable(_detail(task)), "" if task.state in ("failed", "lost") else "dim"),
+        ])  # fmt: skip
+    return Table(columns, rows, right=3)
+
+
+def _in_order(tasks: Sequence[TaskStatus]) -> list[TaskStatus]:
+    """What runs first, then what waits in its order, then what is done; each as it was queued."""
+    rank = {"running": 0, "starting": 0, "queued": 1, "new": 2}
+    return sorted(tasks, key=lambda task: (rank.get(task.state, 3), -task.priority if task.state == "queued" else 0))
+
+
+def _duration(task: TaskStatus, now: float) -> str:
+    if task.started_at is None:
+        return ""
+    return clock((task.ended_at or now) - task.started_at)
+
+
+def _detail(task: TaskStatus) -> str:
+    parts = []
+    if task.reason is not None:
+        parts.append(task.reason.text)
+    elif task.active and task.session:
+        parts.append(task.attach)
+    if task.state == "new":
+        parts.append("not queued yet")
+    if task.config_changed and task.state != "queued":
+        parts.append("config edited since")
+    return "; ".join(parts)
+
+
+def _tally(now: Status) -> str:
+    if not now.total:
+        return "no tasks: put configs into the config folder, then `tinksched start`"
+    order = [state for state in _LOOKS if now.counts.get(state)]
+    counts = ", ".join(f"{now.counts[state]} {state.replace('_', ' ')}" for state in order)
+    return f"{now.total} task{'s' * (now.total != 1)}: {counts}"
+
+
+def _left_out(now: Status) -> str:
+    left_out = now.total - len(now.tasks)
+    return f"{left_out} of them are not listed here: `tinksched status --all` lists every one" if left_out else ""
+
+
+def _hint(now: Status) -> str:
+    """The next command, where one suggests itself."""
+    counts = now.counts
+    waiting = counts.get("queued", 0) + counts.get("running", 0) + counts.get("starting", 0)
+    if now.scheduler_pid is None and waiting:
+        return "next: `tinksched start` goes on with these"
+    if counts.get("new"):
+        return "next: `tinksched start` queues what is new"
+    failed = [task.name for task in now.tasks if task.state in ("failed", "lost", "timed_out")]
+    if failed and not waiting:
+        name = printable(failed[0])
+        return f"next: `tinksched logs {name}` shows what it printed, `tinksched retry {name}` runs it again"
+    return ""
