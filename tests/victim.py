@@ -25,7 +25,7 @@ def here(name):
         halted.append(name)
         os.kill(os.getpid(), signal.SIGSTOP)
 
-launch, record, commit, release = LocalExecutor.launch, Ledger.record_launch, Ledger.commit, SchedulerLock.release
+launch, record, commit, release = LocalExecutor.launch, Ledger.record_launches, Ledger.commit, SchedulerLock.release
 
 async def slow_launch(self, runs):
     here("intended")
@@ -33,8 +33,8 @@ async def slow_launch(self, runs):
     here("launched")
     return answer
 
-def slow_record(self, run, handle):
-    record(self, run, handle)
+def slow_record(self, launched):
+    record(self, launched)
     here("recorded")
 
 def slow_commit(self, endings, *, launching):
@@ -50,7 +50,7 @@ def slow_release(self):
     release(self)
     here("after release")
 
-LocalExecutor.launch, Ledger.record_launch = slow_launch, slow_record
+LocalExecutor.launch, Ledger.record_launches = slow_launch, slow_record
 Ledger.commit, SchedulerLock.release = slow_commit, slow_release
 main(arguments)
 """

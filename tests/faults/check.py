@@ -130,7 +130,11 @@ def of_events(
 ) -> Iterator[str]:
     """Each event begins where the one before it ended, and the last one leads to what is on record."""
     at: dict[object, str | None] = {}
-    for event in rows(database, "SELECT * FROM events ORDER BY id"):
+    sql = """
+        SELECT events.id, task_id, run_id, text ->> 1 AS what, text ->> 2 AS from_state, text ->> 3 AS to_state
+        FROM events JOIN texts ON texts.id = events.shared ORDER BY events.id
+    """
+    for event in rows(database, sql):
         if event["to_state"] is None and event["from_state"] is None:
             continue
         key = event["run_id"] or event["task_id"]

@@ -32,6 +32,7 @@ class Backlog:
         self._gpus: tuple[int, ...] = ()
         self._impossible: int | None = None
         self.stopped: str | None = None  # who stopped the scheduler
+        self.has_news = False  # of others, on which nothing has been decided yet
 
     def refresh(self) -> bool:
         """Read what others have written. Returns whether there was anything.
@@ -49,6 +50,7 @@ class Backlog:
         self._relations = self._impossible = None
         self.stopped = self._store.fact(STOPPED)
         self._version = version
+        self.has_news = True
         return True
 
     def forget(self) -> None:

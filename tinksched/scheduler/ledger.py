@@ -157,7 +157,7 @@ class Ledger:
                     if desk is not None:
                         self._start_what_fits(tx, desk, held, {ending.run.id for ending in endings}, new)
             except BaseException:
-                self.backlog.forget()
+                self.backlog.forget()  # and so it has news
                 for run in new:
                     self._take_away(run)
                 raise
@@ -243,6 +243,7 @@ class Ledger:
         now = time.time()
         self._drop_cancelled(tx)
         backlog = self.backlog
+        backlog.has_news = False
         own = [run for run in self.runs.values() if run.id not in ended]
         slots = self._slots(own, held)
         last = max(self._last_start.values(), default=0.0)

@@ -228,7 +228,8 @@ class Scheduler:
         return self._terminated or self._backlog.stopped is not None
 
     def _is_over(self) -> bool:
-        self._backlog.refresh()
+        if self._backlog.refresh():
+            self._wake_up()
         if self._may_launch and self._stopped():
             return True  # whoever is being ended at this moment is left to the next scheduler: requests are on record
         if self._stopping:
@@ -252,12 +253,13 @@ class Scheduler:
         """Observe, decide, persist, act."""
         look, self._look = self._look, False
         look |= self._follow_settings()
-        look |= self._backlog.refresh()
+        self._backlog.refresh()
+        look |= self._backlog.has_news
         self._take_answers()
         self._serve_requests()
         self._end_overdue()
         endings = await self._endings()
-        new = self._commit(endings, launching=self._should_launch() and (look or bool(endings)))
+        new = self._commit(endings, launching=self._should_launch()) if look or endings else []
         if new is None and endings:  # what can't be started keeps no end from being recorded
             new = self._commit(endings, launching=False)
         if new is None:
