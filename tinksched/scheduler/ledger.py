@@ -66,6 +66,7 @@ class Ledger:
         self._boot = boot_id()
         self._gpus: Mapping[int, str] = {}
         self._ended: collections.deque[str] = collections.deque(maxlen=256)  # the last ones, by run id
+        self._undescribed: list[tuple[Task, Run]] = []
         self.backlog = Backlog(store)
         self.runs: dict[str, Run] = {}
         self.wake_at: float | None = None  # when a startup_delay ends that somebody waits for
@@ -200,11 +201,12 @@ class Ledger:
             session = f", session {run.session}" if run.session else ""
             self._journal.say(f"{run.task}: started on GPU {', '.join(map(str, run.gpus))}{session}{again}")
 
-    def describe(self, new: Sequence[Run]) -> None:
-        """Keep beside each run what is on record about it."""
-        for run in new:
+    def describe(self) -> None:
+        """Keep beside each run that has begun since the last time what is on record about it."""
+        for task, run in self._undescribed:
             with contextlib.suppress(OSError):
-                RunDir(run.directory).describe(about(self.backlog.task(run.task_id), run))
+                RunDir(run.directory).describe(about(task, run))
+        self._undescribed.clear()
 
     def _record(self, tx: Transaction, endings: Sequence[Ending]) -> None:
         for ending in endings:
@@ -264,6 +266,7 @@ class Ledger:
                 self._journal.say(f"{task.name}: {run.text}")
                 continue
             new.append(run)
+            self._undescribed.append((task, run))
             self._move(tx, task, Began(run.record.config_hash))
             tx.add_run(run)
 
@@ -355,6 +358,7 @@ class Ledger:
     def _take_away(self, run: Run) -> None:
         """Undo an intent that was not committed."""
         self._let_go(run)
+        self._undescribed = [(task, other) for task, other in self._undescribed if other.id != run.id]
         RunDir(run.directory).remove()
 
     def _forget(self, ending: Ending) -> None:

@@ -93,7 +93,8 @@ class Scheduler:
         )
         self._woken: asyncio.Event
         self._look = True  # whether anything has happened that may make room for another run
-        self._untold: tuple[list[Ending], list[Run]] = ([], [])  # what ended and began, not told to anybody yet
+        self._untold: list[Ending] = []
+        self._began = False  # whether runs have begun of which nobody was told
         self._launches: dict[asyncio.Task[Mapping[str, Handle | Refused]], list[Run]] = {}  # not answered yet
         self._stopping: dict[str, asyncio.Task[None]] = {}  # by run id, as all of these
         self._dead: dict[str, bool] = {}  # ended on request until that is on record; whether they had ended before
@@ -264,8 +265,8 @@ class Scheduler:
             new = self._commit(endings, launching=False)
         if new is None:
             return
-        self._untold[0].extend(endings)
-        self._untold[1].extend(new)
+        self._untold.extend(endings)
+        self._began |= bool(new)
         if self._ledger.dropped:
             self._wake_up()  # others may have waited for what was given up
         if new:  # nothing is in the way of their launch; its answer brings about the next tick
@@ -275,12 +276,11 @@ class Scheduler:
 
     async def _afterwards(self) -> None:
         """What nobody waits for."""
-        endings, new = self._untold
-        self._untold = ([], [])
-        self._ledger.tell(endings)
-        self._ledger.describe(new)
-        if endings or new or self._ledger.dropped:
+        self._ledger.tell(self._untold)
+        self._ledger.describe()
+        if self._untold or self._began or self._ledger.dropped:
             wake.announce(self._state.path)
+        self._untold, self._began = [], False
         self._shorten_logs()
         if self._tidy_at is not None and time.monotonic() >= self._tidy_at:
             await self._tidy()

@@ -31,6 +31,9 @@ def serve(settings: Settings, state: StateDir, home: Home) -> Result | None:
                 return None
             try:
                 result = asyncio.run(_begin(settings, state, home, journal, lock).run())
+            except Exception as error:
+                journal.say(f"the scheduler ends: {error or type(error).__name__}")
+                raise
             finally:
                 lock.release()
             if result.deleted is not None:
