@@ -49,15 +49,12 @@ exec @FLOCK@ "$@"
 """
 )
 
-_ENV = (
+_INTERPRETER = (
     "#!/bin/sh"
     + _HIT
     + r"""
-if [ "$1 $2" = '-i /bin/sh' ]; then # the wrapper's: the run has begun, its command has not
-    run=${3%/*}
-    hit began "${run##*/}" "$PPID"
-fi
-exec @ENV@ "$@"
+hit began "$TINKSCHED_RUN_ID" "$PPID" # the run has begun, its command has not
+exec /bin/sh "$@"
 """
 )
 
@@ -126,14 +123,12 @@ class Field:
         self.hits_file = folder / "hits"
         for name in ("shims", "tokens", "taken", "locks"):
             (folder / name).mkdir(parents=True)
-        for name, text in (("flock", _FLOCK), ("env", _ENV)):
+        for name, text in (("flock", _FLOCK), ("interpreter", _INTERPRETER)):
             (self.shims / name).write_text(self._filled(text))
             (self.shims / name).chmod(0o755)
 
     def _filled(self, text: str) -> str:
-        for name in ("flock", "env"):
-            text = text.replace(f"@{name.upper()}@", shutil.which(name) or name)
-        return text.replace("@FOLDER@", str(self.folder))
+        return text.replace("@FLOCK@", shutil.which("flock") or "flock").replace("@FOLDER@", str(self.folder))
 
     def write_script(self, path: Path) -> None:
         """The script that all tasks run."""

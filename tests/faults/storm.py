@@ -99,6 +99,7 @@ class Storm:
     def _workspace(self, name: str) -> Bench:
         bench = self.lab.workspace(
             name,
+            python_env=str(self.field.shims / "interpreter"),
             task_name=name,
             gpu_count=2,
             max_jobs_per_gpu=SLOTS,

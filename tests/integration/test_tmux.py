@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tests.support import MARK, Lab
 from tinksched.errors import MissingProgram
 from tinksched.host import processes
-from tinksched.host.tmux import OLDEST, NewSession, Tmux, TmuxError, join, require, session_name, version_of
+from tinksched.host.tmux import OLDEST, NewSession, Pane, Tmux, TmuxError, join, require, session_name, version_of
 
 KEPT = "the session that keeps the server alive"
 
@@ -101,7 +102,7 @@ def check_name(tmux: Tmux, text: str) -> None:
         found = tmux.pane_of(name)
         assert found is not None and (found.session_id, found.pid, found.run) == (pane.session_id, pane.pid, "0123")
     finally:
-        tmux.kill_session(pane.session_id)
+        tmux.kill_session(pane)
     assert tmux.session_names() == before
 
 
@@ -119,7 +120,7 @@ def test_nothing_that_comes_from_a_user_is_executed_or_expanded(server: Tmux, la
         (path,) = server.call("display-message", "-p", "-t", pane.pane_id, "#{pane_start_path}")
         assert path == str(folder)
     finally:
-        server.kill_session(pane.session_id)
+        server.kill_session(pane)
     assert not list(lab.folder.rglob("pwned"))
 
 
@@ -129,11 +130,11 @@ def test_a_name_is_matched_as_a_whole(server: Tmux) -> None:
         assert server.pane_of("exp1") is None
         assert server.pane_of("exp*") is None
         one = server.create(new("exp1"))
-        server.kill_session(one.session_id)
+        server.kill_session(one)
         assert {"exp10", "exp1_2"} <= server.session_names()
     finally:
         for pane in panes:
-            server.kill_session(pane.session_id)
+            server.kill_session(pane)
 
 
 def test_a_session_that_exists_is_not_replaced(server: Tmux) -> None:
@@ -145,8 +146,8 @@ def test_a_session_that_exists_is_not_replaced(server: Tmux) -> None:
 
 def test_a_session_that_is_gone_may_be_closed_again(server: Tmux) -> None:
     pane = server.create(new("once"))
-    server.kill_session(pane.session_id)
-    server.kill_session(pane.session_id)
+    server.kill_session(pane)
+    server.kill_session(pane)
     assert KEPT in server.session_names()
 
 
@@ -283,7 +284,7 @@ def test_without_a_server_there_are_no_panes_and_no_sessions(no_server: Tmux) ->
     assert no_server.panes() == []
     assert no_server.session_names() == set()
     assert no_server.pane_of("any") is None
-    no_server.kill_session("$0")
+    no_server.kill_session(Pane("$0", "%0", 1))
 
 
 def test_a_socket_that_a_killed_server_left_behind_is_no_server(no_server: Tmux) -> None:
@@ -305,6 +306,35 @@ def test_a_server_without_a_session_has_no_panes(no_server: Tmux, lab: Lab) -> N
     assert no_server.pane_of("any") is None
 
 
+def test_a_session_with_the_id_of_one_that_is_gone_is_not_closed(server: Tmux) -> None:
+    """A server that was started anew gives out the same ids."""
+    pane = server.create(new("later", options=(("@tinksched_run", "22"),)))
+    try:
+        server.kill_sessions([replace(pane, run="11"), replace(pane, workspace="w")])
+        assert "later" in server.session_names()
+    finally:
+        server.kill_session(pane)
+    assert "later" not in server.session_names()
+
+
+def test_several_sessions_are_closed_and_made_at_once(server: Tmux) -> None:
+    before = server.session_names()
+    many = [new(f"many{number}", options=(("@tinksched_run", f"{number}"),)) for number in range(40)]
+    panes = server.create_all(many)
+    assert server.session_names() - before == {session.name for session in many}
+    server.kill_session(panes[7])
+    server.kill_sessions(panes)
+    assert server.session_names() == before
+
+
+def test_of_several_sessions_those_before_a_refused_one_are_made(server: Tmux) -> None:
+    with pytest.raises(TmuxError, match="duplicate session"):
+        server.create_all([new("first"), new(KEPT), new("third")])
+    made = server.pane_of("first")
+    assert made is not None and server.pane_of("third") is None
+    server.kill_session(made)
+
+
 def test_a_name_that_no_session_has_is_none(server: Tmux) -> None:
     assert server.pane_of("nobody has this name") is None
 
@@ -316,7 +346,7 @@ def test_panes_of_others_are_not_ours(server: Tmux) -> None:
             (ours.session_id, "77", "w")
         ]
     finally:
-        server.kill_session(ours.session_id)
+        server.kill_session(ours)
 
 
 def test_a_private_socket_is_another_server(no_server: Tmux) -> None:

@@ -62,7 +62,7 @@ class TmuxExecutor(WrapperRuns):
 
     def _forget_sessions(self, run_ids: set[str]) -> None:
         with contextlib.suppress(TmuxError):  # without a tmux there are no sessions
-            self._tmux.kill_sessions([pane.session_id for pane in self._tmux.panes() if pane.run in run_ids])
+            self._tmux.kill_sessions([pane for pane in self._tmux.panes() if pane.run in run_ids])
 
     def _create_all(self, runs: Sequence[Run]) -> dict[str, tuple[str, Pane] | TmuxError | TmuxSilent]:
         """The sessions of all these runs: at once, or one by one if one of them is refused."""
@@ -101,7 +101,7 @@ class TmuxExecutor(WrapperRuns):
             if there.run == run.id:
                 return name, there
             if there.workspace == self._workspace_id and there.run and _has_ended(there, run):
-                self._tmux.kill_session(there.session_id)  # the kept session of an earlier run
+                self._tmux.kill_session(there)  # the kept session of an earlier run
             else:
                 name = f"{run.session}_{number}"
         raise TmuxError(f"tmux has {_SUFFIXES} sessions named like {run.session} already")

@@ -162,7 +162,11 @@ class Tmux:
         panes = []
         for session, line in zip(new, lines, strict=True):
             session_id, pane_id, pid = line.split()
-            panes.append(Pane(session_id, pane_id, int(pid), piped=session.log is not None))
+            options = dict(session.options)
+            run, workspace = options.get(RUN_OPTION, ""), options.get(WORKSPACE_OPTION, "")
+            panes.append(
+                Pane(session_id, pane_id, int(pid), piped=session.log is not None, run=run, workspace=workspace)
+            )
         return panes
 
     def _insist(self, words: list[str]) -> list[str]:
@@ -221,23 +225,25 @@ class Tmux:
                 return set()
             raise
 
-    def kill_session(self, session_id: str) -> None:
-        """Close a session by its id; one that is gone already is fine.
+    def kill_session(self, session: Pane) -> None:
+        """Close a session; one that is gone already is fine.
 
         Raises:
             TmuxSilent: nobody knows whether it was closed.
         """
-        self.kill_sessions([session_id])
+        self.kill_sessions([session])
 
-    def kill_sessions(self, session_ids: Sequence[str]) -> None:
-        """Close several at once. Where one was gone already, which ends the sequence, one by one."""
+    def kill_sessions(self, sessions: Sequence[Pane]) -> None:
+        """Close several at once. A server that has taken the place of theirs gives out the same ids anew: so it is
+        asked first whether a session is still that one, and where one is gone, which ends the sequence, each alone.
+        """
         try:
-            for words in _in_calls([["kill-session", "-t", session_id] for session_id in session_ids]):
+            for words in _in_calls([_closing(session) for session in sessions]):
                 self.call(*words)
         except TmuxError:
-            if len(session_ids) > 1:
-                for session_id in session_ids:
-                    self.kill_sessions([session_id])
+            if len(sessions) > 1:
+                for session in sessions:
+                    self.kill_sessions([session])
 
     def arguments(self) -> list[str]:
         """The start of a command line that speaks to this server, for people and for exec."""
@@ -260,6 +266,14 @@ def _creation(new: NewSession) -> list[list[str]]:
     commands.append(["set-option", "-s", "exit-unattached", "off"])
     commands += [["set-option", "-t", target, name, value] for name, value in new.options]
     return commands
+
+
+def _closing(session: Pane) -> list[str]:
+    """The command that closes a session if it is still this one."""
+    whose = re.sub("([#,}])", r"#\1", f"{session.run} {session.workspace}")
+    same = f"#{{==:#{{{RUN_OPTION}}} #{{{WORKSPACE_OPTION}}},{whose}}}"
+    target = f"{session.session_id}:"
+    return ["if-shell", "-F", "-t", target, same, f"kill-session -t {session.session_id}"]
 
 
 def _in_calls(sequences: Sequence[list[str]]) -> Iterator[list[str]]:

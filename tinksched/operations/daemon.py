@@ -92,7 +92,7 @@ def _start_in_tmux(opened: OpenWorkspace) -> tuple[str, Process | None]:
         if there.workspace != opened.home.workspace_id or there.run or (process and not _is_scheduler(process)):
             name = f"{wanted}_{number}"
         elif process is None:
-            tmux.kill_session(there.session_id)  # the last scheduler's, kept for its last words
+            tmux.kill_session(there)  # the last scheduler's, kept for its last words
         else:
             return _in_session(tmux, name), process  # somebody else starts one, or the last one is ending
     else:
