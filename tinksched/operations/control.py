@@ -15,7 +15,7 @@ from ..core.model import Outcome, Reason, ReasonCode, Request, Task, TaskState
 from ..errors import NothingToActOn, TinkschedError, UsageError
 from ..host import processes, wake
 from ..host.processes import Process
-from ..scheduler.starting import STOPPED
+from ..store import STOPPED
 from . import daemon, selection, strays
 from .start import requeue
 from .workspace import OpenWorkspace, actor, user_name

@@ -21,12 +21,8 @@ from ..host.leases import Held, Leases, default_folder, tenant_of
 from ..host.processes import Process, boot_id, identify
 from ..host.rundir import RunDir
 from ..host.statedir import read_home
-from ..host.tmux import Tmux
-from ..scheduler.deciding import Scene, decide
 from ..scheduler.devices import resolve_gpus
-from ..scheduler.starting import STOPPED
-from ..scheduler.turns import Turns
-from ..store import Store
+from ..store import STOPPED, Store
 from . import selection
 from .markers import is_marked
 from .workspace import Workspace
@@ -300,6 +296,9 @@ def _reasons(
     queue = record.queue
     waiting: Mapping[int, Reason] = {}
     if slots and queue:
+        from ..scheduler.deciding import Scene, decide
+        from ..scheduler.turns import Turns
+
         settings, home = workspace.settings, read_home(workspace.state)
         turns = Turns(default_folder(), home.workspace_id if home else "", settings.workspace)
         last_start = max((run.created_at for run in record.recent), default=0.0)
@@ -340,10 +339,14 @@ def _task(
         session=ran.session or None if ran else None,
         log=run.log if run else None,
         pid=ran.pid if ran else None,
-        attach=shlex.join([*Tmux(settings.tmux_socket).arguments(), "attach", "-t", ran.session])
-        if ran and ran.session
-        else "",
+        attach=_attach(settings, ran) if ran and ran.session and task.state is TaskState.ACTIVE else "",
     )
+
+
+def _attach(settings: Settings, run: Run) -> str:
+    from ..host.tmux import Tmux
+
+    return shlex.join([*Tmux(settings.tmux_socket).arguments(), "attach", "-t", run.session])
 
 
 def _without_record(settings: Settings, known: set[str]) -> list[TaskStatus]:

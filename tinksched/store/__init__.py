@@ -2,6 +2,6 @@
 
 from .database import REPAIR
 from .records import about
-from .store import Event, NewTask, Store, Transaction
+from .store import STOPPED, Event, NewTask, Store, Transaction
 
-__all__ = ["REPAIR", "Event", "NewTask", "Store", "Transaction", "about"]
+__all__ = ["REPAIR", "STOPPED", "Event", "NewTask", "Store", "Transaction", "about"]

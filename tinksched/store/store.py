@@ -25,6 +25,7 @@ from .database import REPAIR, connect, connect_copy, connect_new, transaction, t
 from .records import moved
 
 Moved = TypeVar("Moved", TaskSpec, RunRecord)
+STOPPED = "stopped"  # the fact that a user stopped the scheduler; `start` clears it
 _NOTHING: Mapping[str, object] = {}
 _AT_ONCE = 500  # names in one query
 _ELSEWHERE = {"text": "texts.text", "task": "tasks.name"}
