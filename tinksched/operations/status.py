@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -137,7 +137,7 @@ def status(workspace: Workspace, most: int | None = None) -> Status:
     pid = _scheduler(workspace)
     store = workspace.store()
     if store is None:
-        return _status(workspace, pid, _Record(new=_without_record(workspace.settings, set())), most)
+        return _status(workspace, pid, _Record(new=_without_record(workspace.settings)), most)
     with store, store.snapshot():
         record = _read(workspace.settings, store, most)
     return _status(workspace, pid, record, most)
@@ -155,13 +155,13 @@ def explain(workspace: Workspace, name: str) -> tuple[TaskStatus, list[str]]:
     if store is not None:
         with store, store.snapshot():
             task = store.task(name)
-            if task is None:
-                names = store.names()
-            else:
+            if task is not None:
                 record = _read_one(store, task)
-    if not record.shown:
-        record = replace(record, new=_without_record(workspace.settings, set(names)))
-        names += [task.name for task in record.new]
+            else:
+                record, names = _Record(new=_without_record(workspace.settings, store.known)), store.names()
+    else:
+        record = _Record(new=_without_record(workspace.settings))
+    names += [task.name for task in record.new]
     now = _status(workspace, pid, record, None)
     found = next((task for task in now.tasks if task.name == name), None)
     if found is None:
@@ -171,7 +171,7 @@ def explain(workspace: Workspace, name: str) -> tuple[TaskStatus, list[str]]:
 
 def _read(settings: Settings, store: Store, most: int | None) -> _Record:
     counts = store.counts()
-    new = _without_record(settings, set(store.names()))
+    new = _without_record(settings, store.known)
     share = _share(most, sum(counts.values()) + len(new))
     queue, active = store.queue(), store.active_tasks()
     shown = sorted([*queue[:share], *active, *store.done_tasks(share)], key=lambda task: task.id)
@@ -349,16 +349,14 @@ def _attach(settings: Settings, run: Run) -> str:
     return shlex.join([*Tmux(settings.tmux_socket).arguments(), "attach", "-t", run.session])
 
 
-def _without_record(settings: Settings, known: set[str]) -> list[TaskStatus]:
+def _without_record(settings: Settings, known: Callable[[list[str]], Container[str]] | None = None) -> list[TaskStatus]:
     """Configs that were never queued. One with a marker was finished by another program before."""
     try:
-        configs = selection.available(settings)
+        configs = selection.available(settings, known)
     except TinkschedError:
         return []
     shown = []
     for config in configs:
-        if config.name in known:
-            continue
         marker = is_marked(settings, config)
         options = settings.options_for(config.name)
         state = "completed" if marker else "new"

@@ -174,6 +174,15 @@ class Store:
             found += self._tasks(f"{_TASKS} WHERE name IN ({', '.join('?' * len(some))})", *some)
         return {task.name: task for task in found}
 
+    def known(self, names: Sequence[str]) -> set[str]:
+        """Those of these names that are names of tasks."""
+        found = set()
+        for first in range(0, len(names), _AT_ONCE):
+            some = names[first : first + _AT_ONCE]
+            marks = ", ".join("?" * len(some))
+            found |= {row[0] for row in self._read(f"SELECT name FROM tasks WHERE name IN ({marks})", *some)}
+        return found
+
     def names(self, *, done: bool = True) -> list[str]:
         """The names of all tasks, or only of those that are not done; by id."""
         which = "" if done else "WHERE state != 'done'"
