@@ -22,7 +22,7 @@ from ..host.processes import Process, boot_id, identify
 from ..host.rundir import RunDir
 from ..host.statedir import read_home
 from ..scheduler.devices import resolve_gpus
-from ..store import STOPPED, Store
+from ..store import STOPPED, DoneTask, Store
 from . import selection
 from .markers import is_marked
 from .workspace import Workspace
@@ -119,8 +119,8 @@ class _Record:
 
     queue: Sequence[Task] = ()  # all that is queued, if the reasons of some are asked for
     active: Sequence[Task] = ()
-    shown: Sequence[Task] = ()  # those that were asked for
-    runs: Mapping[int, Run] = field(default_factory=dict)  # of the active and the shown ones the newest, by task id
+    shown: Sequence[Task | DoneTask] = ()  # those that were asked for
+    runs: Mapping[int, Run] = field(default_factory=dict)  # of the active and the queued ones the newest, by task id
     stopped: str | None = None  # by whom the scheduler was
     recent: Sequence[Run] = ()  # those that were started last
     fates: Mapping[str, Fate] = field(default_factory=dict)  # of all tasks, if one comes after others
@@ -174,15 +174,17 @@ def _read(settings: Settings, store: Store, most: int | None) -> _Record:
     new = _without_record(settings, store.known)
     share = _share(most, sum(counts.values()) + len(new))
     queue, active = store.queue(), store.active_tasks()
-    shown = sorted([*queue[:share], *active, *store.done_tasks(share)], key=lambda task: task.id)
-    runs = store.last_runs(None if share is None else shown)
-    return _Record(queue, active, shown, runs, counts=counts, new=new, **_circumstances(store, queue))
+    listed: list[Task | DoneTask] = [*queue[:share], *active, *store.done(share)]
+    listed.sort(key=lambda task: task.id)
+    runs = store.last_runs([*active, *(task for task in queue[:share] if task.attempts)])
+    return _Record(queue, active, listed, runs, counts=counts, new=new, **_circumstances(store, queue))
 
 
 def _read_one(store: Store, task: Task) -> _Record:
     queue = store.queue() if task.state is TaskState.QUEUED else []
     active = store.active_tasks()
-    return _Record(queue, active, [task], store.last_runs([*active, task]), **_circumstances(store, queue))
+    shown = [task] if task.state is not TaskState.DONE else store.done(name=task.name)
+    return _Record(queue, active, shown, store.last_runs([*active, task]), **_circumstances(store, queue))
 
 
 def _circumstances(store: Store, queue: Sequence[Task]) -> dict[str, Any]:
@@ -203,7 +205,10 @@ def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | 
     slots, held, gpu_status, note = _gpus(settings, living, record.recent)
     waiting = _reasons(workspace, record, slots, held, [run.task for run in living], pid)
     tasks = {
-        task.id: _task(settings, task, record.runs.get(task.id), waiting.get(task.id), ended) for task in record.shown
+        task.id: _done(task)
+        if isinstance(task, DoneTask)
+        else _task(settings, task, record.runs.get(task.id), waiting.get(task.id), ended)
+        for task in record.shown
     }
     counts = Counter({state: count for state, count in record.counts.items() if state != TaskState.ACTIVE.value})
     counts.update(tasks[task.id].state for task in record.active if task.id in tasks)
@@ -311,23 +316,18 @@ def _reasons(
 def _task(
     settings: Settings, task: Task, run: Run | None, waits: Reason | None, ended: Mapping[str, Run]
 ) -> TaskStatus:
-    if run is not None:
-        run = ended.get(run.id, run)
-    state = task.state.value
-    reason = waits or task.reason
-    if task.state is TaskState.ACTIVE and run is not None:
-        state = run.outcome.value if run.outcome else run.state.value
-        reason = run.reason
-    elif task.outcome is not None:
-        state = task.outcome.value
-    queued = task.state is TaskState.QUEUED
-    ran = None if queued else run
+    """A task that is queued or active, as it is now."""
+    run = ended.get(run.id, run) if run is not None else None
+    ran = run if task.state is TaskState.ACTIVE else None
+    state, reason = task.state.value, waits or task.reason
+    if ran is not None:
+        state, reason = ran.outcome.value if ran.outcome else ran.state.value, ran.reason
     return TaskStatus(
         name=task.name,
         state=state,
         reason=reason,
         config=task.config,
-        config_changed=task.config_hash is not None and file_hash(task.config) not in (None, task.config_hash),
+        config_changed=_has_changed(task),
         gpus=ran.gpus if ran else (),
         wanted_gpus=task.spec.gpus,
         priority=task.priority,
@@ -335,12 +335,25 @@ def _task(
         exit_code=ran.exit_code if ran else None,
         queued_at=task.queued_at,
         started_at=ran.created_at if ran else None,
-        ended_at=ran.ended_at if ran else (task.changed_at if task.outcome else None),
+        ended_at=ran.ended_at if ran else None,
         session=ran.session or None if ran else None,
         log=run.log if run else None,
         pid=ran.pid if ran else None,
-        attach=_attach(settings, ran) if ran and ran.session and task.state is TaskState.ACTIVE else "",
+        attach=_attach(settings, ran) if ran and ran.session else "",
     )
+
+
+def _done(task: DoneTask) -> TaskStatus:
+    return TaskStatus(
+        task.name, task.outcome.value, task.reason, task.config, _has_changed(task), task.gpus, task.wanted_gpus,
+        task.priority, task.attempts, task.exit_code, task.queued_at, task.started_at, task.ended_at, task.session,
+        task.log, task.pid,
+    )  # fmt: skip
+
+
+def _has_changed(task: Task | DoneTask) -> bool:
+    """Whether the config was edited since its last run began."""
+    return task.config_hash is not None and file_hash(task.config) not in (None, task.config_hash)
 
 
 def _attach(settings: Settings, run: Run) -> str:
