@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tinksched.cli.render import status_parts
+from tinksched.cli import render, tables
 from tinksched.operations.status import status
 from tinksched.operations.workspace import find
 
@@ -22,8 +22,8 @@ def draw(workspace: Path, picture: Path) -> None:
         record=True, width=100, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False
     )
     console.print("[bold]$[/bold] tinksched status")
-    for part in status_parts(status(find(workspace, None)), console):
-        console.print(part)
+    for part in tables.status(status(find(workspace, None)), signs=True):
+        console.print(render.rich_part(part))
     console.save_svg(str(picture), title="tinksched")
 
 

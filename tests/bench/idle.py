@@ -28,11 +28,12 @@ def idle(place: Place, results: Results, systems: Sequence[System], waiting: int
         there: list[tuple[System, Corner, int]] = []
         for system in systems:
             say(f"idle: filling {system.name}")
-            corner = stack.enter_context(place.corner(system.name.split(",")[0]))
-            queue = stack.enter_context(system.queue(corner, waiting, slots))
-            for command in queue.enqueue:
-                corner.call(*command, extra=queue.extra)
-            there.append((system, corner, system.service(corner)))
+            with system.spared(results, "idle"):
+                corner = stack.enter_context(place.corner(system.name.split(",")[0]))
+                queue = stack.enter_context(system.queue(corner, waiting, slots))
+                for command in queue.enqueue:
+                    corner.call(*command, extra=queue.extra)
+                there.append((system, corner, system.service(corner)))
         say(f"idle: {seconds:g} s")
         time.sleep(SETTLING)
         before = [(time.monotonic(), cpu_seconds(pid), wakes(pid)) for _, _, pid in there]

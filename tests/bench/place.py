@@ -91,6 +91,18 @@ def _kill(pid: int) -> None:
             os.close(descriptor)
 
 
+def _await(pid: int) -> bool:
+    """Wait for a child's end. False if it did not come in time, and it was killed."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        if select.select([descriptor], [], [], PATIENCE)[0]:
+            return True
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        return False
+    finally:
+        os.close(descriptor)
+
+
 class Corner:
     """The part of the place in which one system works for one round."""
 
@@ -145,9 +157,12 @@ class Corner:
         environment = {**self.environment, **(extra or {})}
         before = time.monotonic()
         pid = os.posix_spawn(program, command, environment, file_actions=actions)
+        ended = _await(pid)
         _, status = os.waitpid(pid, 0)
         seconds = time.monotonic() - before
         code = os.waitstatus_to_exitcode(status)
+        if not ended:
+            raise BenchError(f"{' '.join(command[:6])}: not done after {PATIENCE:.0f} seconds")
         if code not in codes:
             raise BenchError(f"{' '.join(command[:6])}: exit code {code}\n{said.read_text(errors='replace')}")
         return seconds

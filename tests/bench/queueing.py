@@ -17,16 +17,19 @@ def queueing(place: Place, results: Results, systems: Sequence[System], count: i
     """With all slots taken, queue `count` tasks with each system in turn; then list all the queues in alternation."""
     for number in range(rounds):
         with contextlib.ExitStack() as stack:
-            filled = []
+            filled: list[tuple[str, Corner, Queue]] = []
             for system in systems:
-                if system.queues_at_most is not None and count > system.queues_at_most:
-                    results.note(f"{system.name} holds at most {system.queues_at_most:,} waiting tasks.")
+                mine = min(count, system.queues_at_most or count)
+                if mine < count / 2:
+                    results.note(f"{system.name} can't hold {count:,} waiting tasks; its most is about {mine:,}.")
                     continue
+                fewer = f", {mine:,} tasks" if mine < count else ""
                 say(f"queueing {count:,}, round {number + 1} of {rounds}: {system.name}")
-                corner = stack.enter_context(place.corner(system.name))
-                queue = stack.enter_context(system.queue(corner, count, slots))
-                results.add(f"enqueue {count}", system.name, [_fill(corner, queue)])
-                filled.append((system, corner, queue))
+                with system.spared(results, f"queueing {count:,}"):
+                    corner = stack.enter_context(place.corner(system.name))
+                    queue = stack.enter_context(system.queue(corner, mine, slots))
+                    results.add(f"enqueue {count}", f"{system.name}{fewer}", [_fill(corner, queue)])
+                    filled.append((fewer, corner, queue))
             say(f"listing {count:,}, round {number + 1} of {rounds}")
             for name, samples in _list(filled).items():
                 results.add(f"status {count}", name, samples)
@@ -39,13 +42,13 @@ def _fill(corner: Corner, queue: Queue) -> float:
     return time.monotonic() - before
 
 
-def _list(filled: Sequence[tuple[System, Corner, Queue]]) -> dict[str, list[float]]:
+def _list(filled: Sequence[tuple[str, Corner, Queue]]) -> dict[str, list[float]]:
     """Seconds of each listing command, by its name; the first one of each warms up."""
     samples: dict[str, list[float]] = {}
     for number in range(LISTINGS + 1):
-        for _, corner, queue in filled:
+        for fewer, corner, queue in filled:
             for name, command in queue.lists.items():
                 seconds = corner.call(*command, extra=queue.extra)
                 if number:
-                    samples.setdefault(name, []).append(seconds)
+                    samples.setdefault(f"{name}{fewer}", []).append(seconds)
     return samples

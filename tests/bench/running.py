@@ -26,11 +26,10 @@ def handover(place: Place, results: Results, systems: Sequence[System], batch: B
             results.add("handover", FLOOR_FIRST, firsts)
         for system in systems:
             mine = _cut(wanted, system) if number >= 0 else wanted
-            ran = _round(place, system, mine, f"hand-over, round {number + 1} of {rounds}")
-            if number >= 0:
-                results.add("handover", system.name, handovers(ran.spans, mine.slots))
-                results.add("makespan", system.name, [makespan(ran.spans) / _ideal(mine)])
-                results.add("whole", system.name, [(max(end for _, end in ran.spans) - ran.begun) / _ideal(mine)])
+            with system.spared(results, "hand-over"):
+                ran = _round(place, system, mine, f"hand-over, round {number + 1} of {rounds}")
+                if number >= 0:
+                    _take_down(results, system, mine, ran)
 
 
 def launch(place: Place, results: Results, systems: Sequence[System], batch: Batch, rounds: int) -> None:
@@ -38,8 +37,16 @@ def launch(place: Place, results: Results, systems: Sequence[System], batch: Bat
     for number in range(rounds):
         for system in systems:
             mine = replace(batch, count=min(batch.count, system.most_at_once or batch.count))
-            ran = _round(place, system, mine, f"launch rate on {batch.slots} slots, round {number + 1} of {rounds}")
-            results.add(f"launch {batch.slots}", system.name, [mine.count / makespan(ran.spans)])
+            with system.spared(results, "launch rate"):
+                ran = _round(place, system, mine, f"launch rate on {batch.slots} slots, round {number + 1} of {rounds}")
+                results.add(f"launch {batch.slots}", system.name, [mine.count / makespan(ran.spans)])
+
+
+def _take_down(results: Results, system: System, batch: Batch, ran: Ran) -> None:
+    last = max(end for _, end in ran.spans)
+    results.add("handover", system.name, handovers(ran.spans, batch.slots))
+    results.add("makespan", system.name, [makespan(ran.spans) / _ideal(batch)])
+    results.add("whole", system.name, [(last - ran.begun) / _ideal(batch)])
 
 
 def bare_tmux(corner: Corner, count: int) -> tuple[list[float], list[float]]:

@@ -153,3 +153,31 @@ def test_settings_changed_while_the_scheduler_runs_take_effect(lab: Lab) -> None
     bench.run("start")
     bench.wait_for_starts("b")
     gate.open()
+
+
+def test_of_very_many_tasks_those_are_listed_that_matter(lab: Lab) -> None:
+    """With two that run, two that failed, one that completed, and one that is new, among 300."""
+    names = [f"t{number:03d}" for number in range(300)]
+    bench = lab.workspace(gpu_count=2, max_jobs_per_gpu=1, executor="local")
+    gate = bench.gate()
+    for name, text in {"good": "", "bad1": "code: 1\n", "bad2": "code: 2\n", "live1": gate.config}.items():
+        bench.add(f"{name}.yml", text)
+    bench.run("start", "good.yml,bad1.yml,bad2.yml", "--wait", code=1)
+    bench.add("live2.yml", gate.config)
+    for name in names:
+        bench.add(f"{name}.yml")
+    answer = bench.run("start", "live1.yml,live2.yml," + ",".join(f"{name}.yml" for name in names[:-1]))
+    assert answer.out.startswith("queued 301: live1, live2, t000, ") and "t017 and 281 more" in answer.out
+    bench.wait_for_starts("live1", "live2")
+    bench.wait_for_states(live1="running", live2="running")
+    shown = bench.run("status").out
+    listed = {line.split()[0] for line in shown.split("TASK")[1].splitlines()[1:] if line}
+    assert {"live1", "live2", "good", "bad1", "bad2", names[-1]} <= listed
+    assert {name for name in listed if name in names[:-1]} == set(names[:40]), "those that come next"
+    assert "305 tasks: 1 completed, 2 failed, 2 running, 299 queued, 1 new" in shown
+    assert "259 of them are not listed here: `tinksched status --all`" in shown
+    every = bench.run("status", "--all").out
+    assert all(name in every for name in names) and "not listed" not in every
+    assert len(bench.tasks()) == 305
+    gate.open()
+    bench.run("kill-all")

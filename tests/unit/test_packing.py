@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,48 @@ def test_what_stands_beside_a_run_tells_everything_by_itself() -> None:
     assert records.task_of({"id": 1, "request": None, **about["task"]}) == one
     found = records.run_of({**about["run"], "task": "a", "task_id": 1})
     assert found == new_run(one, record=RunRecord(("x",), port=1))
+
+
+# ---------------------------------------------------------------- what the queries use
+
+
+@pytest.fixture
+def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The plans of the queries of some reads, by the method."""
+    with Store(tmp_path / "state.db", create=True) as store:
+        tasks = add(store, *(f"t{number}" for number in range(50)))
+        active, run = begin(store, tasks[0])
+        finish(store, active, run)
+        begin(store, tasks[1])
+        asked: list[tuple[str, tuple[object, ...]]] = []
+        read = store._read
+        monkeypatch.setattr(store, "_read", lambda sql, *values: (asked.append((sql, values)), read(sql, *values))[1])
+        found = {}
+        reads: dict[str, tuple[object, ...]] = {
+            "queue": (), "active_tasks": (), "active_runs": (), "task": ("t3",), "recently_ended": (5,),
+            "runs_of": (tasks[0],), "last_runs": ([tasks[0]],), "has_queue": (), "queue_length": (),
+            "events": (tasks[0],), "last_started": (9,), "named": (["t1", "t2"],), "fact": ("x",),
+        }  # fmt: skip
+        for name, values in reads.items():
+            asked.clear()
+            getattr(store, name)(*values)
+            steps = [row[3] for sql, given in asked for row in read(f"EXPLAIN QUERY PLAN {sql}", *given)]
+            found[name] = "; ".join(steps)
+        yield found
+
+
+def test_no_query_of_the_hot_path_looks_at_all_that_has_finished(plans: dict[str, str]) -> None:
+    walks = {
+        "queue": "tasks_queue", "queue_length": "tasks_queue", "has_queue": "tasks_queue",
+        "active_tasks": "tasks_active", "active_runs": "runs_one_active", "recently_ended": "runs_ended",
+    }  # fmt: skip
+    for name, plan in plans.items():
+        scans = [step for step in plan.split("; ") if step.startswith("SCAN")]
+        if name == "last_started":  # the newest rows of the table itself
+            assert scans == ["SCAN runs"] and "TEMP B-TREE" not in plan, plan
+        elif name in walks:
+            assert all(f"INDEX {walks[name]}" in step for step in scans), (name, plan)
+            assert f"INDEX {walks[name]}" in plan, (name, plan)
+        else:
+            assert scans == [], (name, plan)
+    assert "TEMP B-TREE" not in plans["queue"], "it is in order already"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
 import os
 import sys
 from typing import NoReturn
@@ -10,27 +12,28 @@ from typing import NoReturn
 from ..errors import TinkschedError, UsageError
 from .legacy import translate
 
+FEW_COLLECTIONS = 50_000  # new objects until the garbage collector looks at them
+
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 done, 1 the work failed, 2 wrong use, 3 nothing to act on."""
-    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+    gc.set_threshold(FEW_COLLECTIONS)  # most commands have ended before there is any garbage
+    code = _run(sys.argv[1:] if arguments is None else arguments)
+    with contextlib.suppress(OSError):  # what could not be written was said
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)  # everything is written: to take the interpreter apart takes longer than many a command
 
 
 def _run(arguments: list[str]) -> int:
-    import typer
-
-    from .app import app
-
     try:
-        code = app(translate(arguments), prog_name="tinksched", standalone_mode=False)
+        code = _call(translate(arguments))
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except typer.Exit as stop:
-        return stop.exit_code
+        return code
     except TinkschedError as error:
         _complain(error)
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -45,6 +48,27 @@ def _run(arguments: list[str]) -> int:
         return UsageError.exit_code
     except Exception as error:
         return _unexpected(error)
+
+
+def _call(arguments: list[str]) -> int:
+    if arguments[:1] == ["status"]:
+        from . import quick
+
+        plain = quick.understand(arguments)
+        if plain is not None:
+            plain.run()
+            return 0
+    import typer
+
+    from .app import app
+
+    try:
+        code = app(arguments, prog_name="tinksched", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
 
 
 def _unexpected(error: Exception) -> int:

@@ -1,18 +1,51 @@
-"""All commands, in the order in which `--help` lists them."""
+"""All commands, in the order in which `--help` lists them. The module of a command is loaded when it is called."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import UsageError, WorkspaceError
-from . import health, look, queue, setup
 from .options import ConfigOption, WorkspaceOption
+
+COMMANDS = {  # by name: the first line of its help
+    "setup-workspace": "Make a folder a workspace: a commented configuration, a wrapper script, configs/ with one "
+    "example, out/.",
+    "start": "Queue the configs that are new and make sure that a scheduler runs. Safe to repeat at any time.",
+    "status": "Show the tasks, the slots and the scheduler.",
+    "logs": "Print what a run printed. Without -f, what a progress bar overwrote is left out.",
+    "attach": "Show the live session of a task. Leave it with Ctrl-b d; the task goes on.",
+    "gpus": "Show who holds which slots of this machine's GPUs since when, and who waits for one: all users, all "
+    "workspaces.",
+    "explain": "Say why a task waits, or how it ended.",
+    "show": "Print everything on record about a task: every run, what exactly it ran, and what its config changed.",
+    "cancel": "Cancel tasks: a queued one leaves the queue, a running one is ended with all its processes.",
+    "retry": "Queue finished tasks again.",
+    "stop": "Stop the scheduler. Running tasks go on; a later `start` finds them again.",
+    "kill-all": "The emergency stop: end the scheduler and every run of this workspace, now. Asks nothing.",
+    "doctor": "Check what the workspace needs: its state, the disk, the leases, tmux. Exit code 1 if something is "
+    "broken.",
+    "config": "Show every setting, its value, and where that came from.",
+    "help": "Show this help, or that of a command.",
+}
+_HIDDEN = ("serve-workspace",)
+
+
+class _Group(TyperGroup):
+    """Knows its commands by name only, until one is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _command(name) if name and command else command, rest
+
 
 app = typer.Typer(
     name="tinksched",
+    cls=_Group,
     help="Queue a folder of configs, keep every GPU busy, watch any run live in tmux, lose nothing.",
     no_args_is_help=False,
     add_completion=False,
@@ -35,7 +68,7 @@ def root(
         raise typer.Exit
     if context.invoked_subcommand is None:
         try:
-            look.status(context, workspace, config)
+            function("status")(context, workspace, config)
         except WorkspaceError:
             if workspace is not None or config is not None:
                 raise
@@ -50,27 +83,41 @@ def help_command(
     if command is None:
         print(parent.get_help())
         return
-    group = typer.main.get_group(app)
-    found = group.commands.get(command)
-    if found is None or found.hidden:
-        names = [name for name, known in group.commands.items() if not known.hidden]
-        raise UsageError(f"there is no command {command!r}; there are: {', '.join(names)}")
+    if command not in COMMANDS:
+        raise UsageError(f"there is no command {command!r}; there are: {', '.join(COMMANDS)}")
+    found = _command(command)
     print(found.get_help(type(parent)(found, info_name=command, parent=parent)))
 
 
-app.command("setup-workspace")(setup.setup_workspace)
-app.command("start")(queue.start)
-app.command("status")(look.status)
-app.command("logs")(look.logs)
-app.command("attach")(look.attach)
-app.command("gpus")(look.gpus)
-app.command("explain")(look.explain)
-app.command("show")(look.show)
-app.command("cancel")(queue.cancel)
-app.command("retry")(queue.retry)
-app.command("stop")(queue.stop)
-app.command("kill-all")(queue.kill_all)
-app.command("doctor")(health.doctor)
-app.command("config")(look.config)
-app.command("help")(help_command)
-app.command("serve-workspace", hidden=True)(queue.serve_workspace)
+def function(command: str) -> Callable[..., None]:
+    """The function of a command, with what it takes to do its work."""
+    if command == "help":
+        return help_command
+    if command == "status":
+        from .status import status
+
+        return status
+    if command in ("logs", "attach", "gpus", "explain", "show", "config"):
+        from . import look as module
+    elif command == "setup-workspace":
+        from . import setup as module  # type: ignore[no-redef]
+    elif command == "doctor":
+        from . import health as module  # type: ignore[no-redef]
+    else:
+        from . import queue as module  # type: ignore[no-redef]
+    found: Callable[..., None] = getattr(module, command.replace("-", "_"))
+    return found
+
+
+def _command(name: str) -> Any:
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    alone.command(name)(function(name))
+    return typer.main.get_command(alone)
+
+
+def _elsewhere() -> None:
+    """Stands in the list for a command whose module is not loaded yet."""
+
+
+for _name in (*COMMANDS, *_HIDDEN):
+    app.command(_name, help=COMMANDS.get(_name), hidden=_name in _HIDDEN)(_elsewhere)

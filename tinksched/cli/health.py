@@ -12,7 +12,8 @@ from ..operations import repair as repairing
 from ..operations.doctor import Level
 from ..operations.repair import Repaired
 from . import render
-from .options import ConfigOption, JsonOption, WorkspaceOption, find
+from .finding import find
+from .options import ConfigOption, JsonOption, WorkspaceOption
 
 
 def doctor(

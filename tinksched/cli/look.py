@@ -1,4 +1,4 @@
-"""The commands that only look: `status`, `gpus`, `explain`, `logs`, `attach`, `config`."""
+"""The commands that only look: `gpus`, `explain`, `show`, `logs`, `attach`, `config`."""
 
 from __future__ import annotations
 
@@ -14,30 +14,10 @@ from ..operations import history, occupancy
 from ..operations import logs as logging
 from ..operations import status as looking
 from . import render
-from .options import ConfigOption, JsonOption, WorkspaceOption, find
+from .finding import find
+from .options import ConfigOption, JsonOption, WorkspaceOption
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="The task: its config's name without .yml.")]
-
-
-def status(
-    context: typer.Context,
-    workspace: WorkspaceOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew at every change, until Ctrl-C.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="List every task, even if there are very many.")] = False,
-) -> None:
-    """Show the tasks, the slots and the scheduler.
-
-    Examples:  tinksched status   |   tinksched status --watch   |   tinksched status --json
-    """
-    found = find(context, workspace, config)
-    if watch:
-        render.watch(found)
-    elif as_json:
-        print(render.as_json(looking.status(found).json()))
-    else:
-        render.status(looking.status(found, None if everything else looking.MOST))
 
 
 def gpus(as_json: JsonOption = False) -> None:

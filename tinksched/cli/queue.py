@@ -16,7 +16,8 @@ from ..operations.status import MOST
 from ..operations.status import status as status_of
 from ..operations.workspace import OpenWorkspace, Workspace
 from . import render
-from .options import ConfigOption, WorkspaceOption, find
+from .finding import find
+from .options import ConfigOption, WorkspaceOption
 
 TasksArgument = Annotated[list[str], typer.Argument(metavar="TASK...", help="Names of tasks (configs without .yml).")]
 

@@ -7,8 +7,6 @@ terminal's width.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import shlex
 import sys
 import time
@@ -55,27 +53,14 @@ def message(text: str | None) -> None:
 
 def status(now: Status, *, last_words: bool = False) -> None:
     """The table of `status`; with `last_words` the ends of the logs of what failed."""
-    parts = tables.status(now, signs=_takes_signs(sys.stdout))
-    if not _has_width(sys.stdout):
-        for line in tables.lines(parts):
-            print(line)
+    if not tables.has_width():
+        tables.show(now)
     else:
         console = _console()
-        for part in parts:
-            console.print(_rich(part))
+        for part in tables.status(now, signs=tables.takes_signs(sys.stdout)):
+            console.print(rich_part(part))
     if last_words:
         _last_words(now)
-
-
-def as_json(record: Mapping[str, object]) -> str:
-    """The record as JSON with a line for each entry of its lists: many are written faster so, and found with grep."""
-    entries = []
-    for name, value in record.items():
-        text = json.dumps(value, ensure_ascii=False)
-        if isinstance(value, list) and value:
-            text = ",\n    ".join(json.dumps(item, ensure_ascii=False) for item in value).join(("[\n    ", "\n  ]"))
-        entries.append(f"  {json.dumps(name)}: {text}")
-    return ",\n".join(entries).join(("{\n", "\n}"))
 
 
 def watch(workspace: Workspace) -> None:
@@ -90,8 +75,8 @@ def watch(workspace: Workspace) -> None:
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                parts = tables.status(status_of(workspace, MOST), signs=_takes_signs(sys.stdout))
-                live.update(Group(*map(_rich, parts)), refresh=True)
+                parts = tables.status(status_of(workspace, MOST), signs=tables.takes_signs(sys.stdout))
+                live.update(Group(*map(rich_part, parts)), refresh=True)
                 time.sleep(1)  # the durations on the screen count seconds
     except KeyboardInterrupt:
         status(status_of(workspace, MOST))
@@ -158,7 +143,7 @@ def checks(found: Sequence[Check]) -> None:
     for check in found:
         sign, plain_sign, style = _LEVELS[check.level]
         what = printable(check.what) + (f"\n→ {printable(check.todo)}" if check.todo else "")
-        table.add_row(Text(sign if _takes_signs(sys.stdout) else plain_sign, style=style), check.name, Text(what))
+        table.add_row(Text(sign if tables.takes_signs(sys.stdout) else plain_sign, style=style), check.name, Text(what))
     console.print(table)
 
 
@@ -269,7 +254,7 @@ class Progress:
         shown = "started" if state == "active" else state.replace("_", " ")
         done = sum(1 for seen in self._seen.values() if seen not in ("active", "queued"))
         done += task.state is TaskState.DONE
-        sign, style = look("running" if state == "active" else state, signs=_takes_signs(sys.stderr))
+        sign, style = look("running" if state == "active" else state, signs=tables.takes_signs(sys.stderr))
         tail = f": {task.reason.text}" if task.reason and task.outcome else ""
         text = Text(f"{clock(time.monotonic() - self._began):>7}  {done:>3}/{self._total}  ")
         text.append(f"{sign} {printable(task.name)} {shown}", style=style)
@@ -287,7 +272,8 @@ def progress(total: int) -> Iterator[Progress]:
         raise
 
 
-def _rich(part: Part) -> RenderableType:
+def rich_part(part: Part) -> RenderableType:
+    """A part of `status` as Rich prints it."""
     from rich.text import Text
 
     if not isinstance(part, Table):
@@ -328,7 +314,7 @@ def _console(file: TextIO | None = None) -> Console:
     stream = file or sys.stdout
     return Console(
         file=stream,
-        width=None if _has_width(stream) else PIPE_WIDTH,
+        width=None if tables.has_width(stream) else PIPE_WIDTH,
         highlight=False,
         markup=False,
         emoji=False,
@@ -343,15 +329,6 @@ def _table(*columns: str) -> RichTable:
     for column in columns:
         table.add_column(column)
     return table
-
-
-def _takes_signs(stream: TextIO) -> bool:
-    return (stream.encoding or "").lower().replace("-", "") == "utf8"
-
-
-def _has_width(stream: TextIO) -> bool:
-    """Whether somebody says how wide what is printed may be."""
-    return stream.isatty() or os.environ.get("COLUMNS", "").isdecimal()
 
 
 def _value_text(value: object) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
 from ..operations.status import GpuStatus, Status, TaskStatus
 
@@ -46,7 +50,36 @@ def status(now: Status, *, signs: bool) -> list[Part]:
     return parts
 
 
-def lines(parts: Iterable[Part]) -> Iterator[str]:
+def show(now: Status) -> None:
+    """Print `status` where nobody says how wide it may be."""
+    for line in _lines(status(now, signs=takes_signs(sys.stdout))):
+        print(line)
+
+
+def as_json(record: Mapping[str, object]) -> str:
+    """The record as JSON with a line for each entry of its lists: many are written faster so, and found with grep."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    entries = []
+    for name, value in record.items():
+        if isinstance(value, list) and value:
+            text = ",\n    ".join(map(encode, value)).join(("[\n    ", "\n  ]"))
+        else:
+            text = encode(value)
+        entries.append(f"  {encode(name)}: {text}")
+    return ",\n".join(entries).join(("{\n", "\n}"))
+
+
+def has_width(stream: TextIO | None = None) -> bool:
+    """Whether somebody says how wide what is printed may be."""
+    return (stream or sys.stdout).isatty() or os.environ.get("COLUMNS", "").isdecimal()
+
+
+def takes_signs(stream: TextIO) -> bool:
+    """Whether more than ASCII may be printed."""
+    return (stream.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def _lines(parts: Iterable[Part]) -> Iterator[str]:
     """The parts as plain text."""
     for part in parts:
         if not isinstance(part, Table):

@@ -11,6 +11,7 @@ with `CUDA_DEVICE_ORDER=PCI_BUS_ID`. They can change over a reboot; UUIDs don't.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -71,6 +72,8 @@ def discover() -> Inventory:
         load); no devices and a problem if NVML fails as a whole; devices with unknown fields and a problem if
         it fails for single devices.
     """
+    if "pynvml" not in sys.modules and not _has_library():
+        return Inventory((), driver=False, problem=None)
     try:
         import pynvml  # type: ignore[import-untyped,unused-ignore]
     except Exception as error:  # absent or broken: tasks that need no GPU run all the same
@@ -82,6 +85,17 @@ def discover() -> Inventory:
         return Inventory((), driver=False, problem=None)
     except Exception as error:  # a foreign library and its binding: whatever they raise is no reason to stop
         return Inventory((), driver=True, problem=f"NVML fails ({_reason(error)})")
+
+
+def _has_library() -> bool:
+    """Whether NVML's library can be loaded, as `pynvml` loads it. Most of its own loading is spared where it can't."""
+    import ctypes
+
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -9,8 +9,6 @@ import hashlib
 import json
 import os
 import pwd
-import secrets
-import socket
 import stat
 import struct
 from dataclasses import dataclass
@@ -273,13 +271,13 @@ def machine_id() -> str:
             text = Path(path).read_text().strip()
             if text:
                 return text
-    return socket.gethostname()
+    return os.uname().nodename
 
 
 def _home(state: StateDir, workspace: Path) -> Home:
     home = read_home(state)
     if home is None:
-        _write_home(state, Home(socket.gethostname(), machine_id(), str(workspace), secrets.token_hex(4)), new=True)
+        _write_home(state, Home(os.uname().nodename, machine_id(), str(workspace), os.urandom(4).hex()), new=True)
         home = read_home(state)  # that of whoever was first
         assert home is not None
     _check_host(state, home)
@@ -324,7 +322,7 @@ def _check_host(state: StateDir, home: Home) -> None:
     if home.machine != machine_id():
         raise WorkspaceError(
             f"{state.path.parent}: this workspace is worked on by the host {home.host}, and this is "
-            f"{socket.gethostname()}",
+            f"{os.uname().nodename}",
             hint=f"use it on {home.host}; if that host is gone for good: rm {state.path / 'home'}",
         )
 

@@ -15,7 +15,7 @@ from ..core.model import Outcome, Reason, ReasonCode, Request, Task, TaskState
 from ..errors import NothingToActOn, TinkschedError, UsageError
 from ..host import processes, wake
 from ..host.processes import Process
-from ..scheduler.starting import STOPPED
+from ..store import STOPPED
 from . import daemon, selection, strays
 from .start import requeue
 from .workspace import OpenWorkspace, actor, user_name
@@ -122,7 +122,7 @@ def retry(opened: OpenWorkspace, names: Sequence[str], *, failed: bool) -> tuple
     Raises:
         NothingToActOn: one of the names is no task, is not finished, or there is no failed one.
     """
-    tasks = _failed(opened.store.done_tasks()) if failed else _tasks(opened, names)
+    tasks = _failed(opened) if failed else _tasks(opened, names)
     if not tasks:
         raise NothingToActOn("no task has failed", hint="tinksched status")
     busy = [f"{task.name} is {task.state.value}" for task in tasks if task.state is not TaskState.DONE]
@@ -149,9 +149,9 @@ def _tasks(opened: OpenWorkspace, names: Iterable[str]) -> list[Task]:
     return found
 
 
-def _failed(tasks: Iterable[Task]) -> list[Task]:
+def _failed(opened: OpenWorkspace) -> list[Task]:
     bad = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
-    return [task for task in tasks if task.outcome in bad]
+    return [*opened.store.named([task.name for task in opened.store.done() if task.outcome in bad]).values()]
 
 
 def _end_scheduler(opened: OpenWorkspace, *, kill: bool) -> bool:

@@ -22,8 +22,7 @@ from ..host import processes, statedir
 from ..host.completion import conclude
 from ..host.leases import Leases
 from ..host.rundir import RunDir
-from ..scheduler.starting import STOPPED
-from ..store import Store, records, salvage
+from ..store import STOPPED, Store, records, salvage
 from . import selection
 from .markers import is_marked
 from .workspace import Workspace, actor

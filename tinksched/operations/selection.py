@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,8 @@ class TaskConfig:
     path: Path
 
 
-def available(settings: Settings) -> list[TaskConfig]:
-    """The configs in `config_dir` that match `config_pattern`, in natural order.
+def available(settings: Settings, known: Callable[[list[str]], Container[str]] | None = None) -> list[TaskConfig]:
+    """The configs in `config_dir` that match `config_pattern`, in natural order; without those of `known` tasks.
 
     Raises:
         UsageError: the folder isn't there or can't be read, or two files stand for one task.
@@ -43,9 +43,18 @@ def available(settings: Settings) -> list[TaskConfig]:
             raise UsageError(f"{folder} holds a file whose name is not UTF-8: {os.fsencode(name)!r}", hint="rename it")
     patterns = [re.compile(fnmatch.translate(pattern)).match for pattern in settings.config_pattern]
     wanted = [name for name in names if name[0] not in "._" and any(matches(name) for matches in patterns)]
-    configs = [TaskConfig(Path(name).stem, folder / name) for name in sorted(wanted, key=natural_key)]
+    stems = {name: _stem(name) for name in wanted}
+    out = known(list(stems.values())) if known is not None else ()
+    wanted = sorted((name for name in wanted if stems[name] not in out), key=natural_key)
+    configs = [TaskConfig(stems[name], folder / name) for name in wanted]
     refuse_namesakes(configs)
     return configs
+
+
+def _stem(name: str) -> str:
+    """As `Path(name).stem`, without making thousands of paths."""
+    stem, _, ending = name.rpartition(".")
+    return stem if stem and ending else name
 
 
 def choose(settings: Settings, wanted: str) -> list[TaskConfig]:

@@ -20,8 +20,8 @@ from ..host import environments, gpus
 from ..host.completion import file_hash
 from ..host.gpus import lease_name
 from ..host.rundir import write_private
-from ..scheduler.starting import STOPPED, run_session
-from ..store import NewTask
+from ..scheduler.starting import run_session
+from ..store import STOPPED, NewTask
 from . import preflight, programs, selection, strays
 from .markers import is_marked, marker_path, old_marker
 from .programs import Commit, Programs

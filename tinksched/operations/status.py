@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,12 +21,8 @@ from ..host.leases import Held, Leases, default_folder, tenant_of
 from ..host.processes import Process, boot_id, identify
 from ..host.rundir import RunDir
 from ..host.statedir import read_home
-from ..host.tmux import Tmux
-from ..scheduler.deciding import Scene, decide
 from ..scheduler.devices import resolve_gpus
-from ..scheduler.starting import STOPPED
-from ..scheduler.turns import Turns
-from ..store import Store
+from ..store import STOPPED, DoneTask, Store
 from . import selection
 from .markers import is_marked
 from .workspace import Workspace
@@ -123,8 +119,8 @@ class _Record:
 
     queue: Sequence[Task] = ()  # all that is queued, if the reasons of some are asked for
     active: Sequence[Task] = ()
-    shown: Sequence[Task] = ()  # those that were asked for
-    runs: Mapping[int, Run] = field(default_factory=dict)  # of the active and the shown ones the newest, by task id
+    shown: Sequence[Task | DoneTask] = ()  # those that were asked for
+    runs: Mapping[int, Run] = field(default_factory=dict)  # of the active and the queued ones the newest, by task id
     stopped: str | None = None  # by whom the scheduler was
     recent: Sequence[Run] = ()  # those that were started last
     fates: Mapping[str, Fate] = field(default_factory=dict)  # of all tasks, if one comes after others
@@ -141,7 +137,7 @@ def status(workspace: Workspace, most: int | None = None) -> Status:
     pid = _scheduler(workspace)
     store = workspace.store()
     if store is None:
-        return _status(workspace, pid, _Record(new=_without_record(workspace.settings, set())), most)
+        return _status(workspace, pid, _Record(new=_without_record(workspace.settings)), most)
     with store, store.snapshot():
         record = _read(workspace.settings, store, most)
     return _status(workspace, pid, record, most)
@@ -159,13 +155,13 @@ def explain(workspace: Workspace, name: str) -> tuple[TaskStatus, list[str]]:
     if store is not None:
         with store, store.snapshot():
             task = store.task(name)
-            if task is None:
-                names = store.names()
-            else:
+            if task is not None:
                 record = _read_one(store, task)
-    if not record.shown:
-        record = replace(record, new=_without_record(workspace.settings, set(names)))
-        names += [task.name for task in record.new]
+            else:
+                record, names = _Record(new=_without_record(workspace.settings, store.known)), store.names()
+    else:
+        record = _Record(new=_without_record(workspace.settings))
+    names += [task.name for task in record.new]
     now = _status(workspace, pid, record, None)
     found = next((task for task in now.tasks if task.name == name), None)
     if found is None:
@@ -175,18 +171,20 @@ def explain(workspace: Workspace, name: str) -> tuple[TaskStatus, list[str]]:
 
 def _read(settings: Settings, store: Store, most: int | None) -> _Record:
     counts = store.counts()
-    new = _without_record(settings, set(store.names()))
+    new = _without_record(settings, store.known)
     share = _share(most, sum(counts.values()) + len(new))
     queue, active = store.queue(), store.active_tasks()
-    shown = sorted([*queue[:share], *active, *store.done_tasks(share)], key=lambda task: task.id)
-    runs = store.last_runs(None if share is None else shown)
-    return _Record(queue, active, shown, runs, counts=counts, new=new, **_circumstances(store, queue))
+    listed: list[Task | DoneTask] = [*queue[:share], *active, *store.done(share)]
+    listed.sort(key=lambda task: task.id)
+    runs = store.last_runs([*active, *(task for task in queue[:share] if task.attempts)])
+    return _Record(queue, active, listed, runs, counts=counts, new=new, **_circumstances(store, queue))
 
 
 def _read_one(store: Store, task: Task) -> _Record:
     queue = store.queue() if task.state is TaskState.QUEUED else []
     active = store.active_tasks()
-    return _Record(queue, active, [task], store.last_runs([*active, task]), **_circumstances(store, queue))
+    shown = [task] if task.state is not TaskState.DONE else store.done(name=task.name)
+    return _Record(queue, active, shown, store.last_runs([*active, task]), **_circumstances(store, queue))
 
 
 def _circumstances(store: Store, queue: Sequence[Task]) -> dict[str, Any]:
@@ -207,7 +205,10 @@ def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | 
     slots, held, gpu_status, note = _gpus(settings, living, record.recent)
     waiting = _reasons(workspace, record, slots, held, [run.task for run in living], pid)
     tasks = {
-        task.id: _task(settings, task, record.runs.get(task.id), waiting.get(task.id), ended) for task in record.shown
+        task.id: _done(task)
+        if isinstance(task, DoneTask)
+        else _task(settings, task, record.runs.get(task.id), waiting.get(task.id), ended)
+        for task in record.shown
     }
     counts = Counter({state: count for state, count in record.counts.items() if state != TaskState.ACTIVE.value})
     counts.update(tasks[task.id].state for task in record.active if task.id in tasks)
@@ -300,6 +301,9 @@ def _reasons(
     queue = record.queue
     waiting: Mapping[int, Reason] = {}
     if slots and queue:
+        from ..scheduler.deciding import Scene, decide
+        from ..scheduler.turns import Turns
+
         settings, home = workspace.settings, read_home(workspace.state)
         turns = Turns(default_folder(), home.workspace_id if home else "", settings.workspace)
         last_start = max((run.created_at for run in record.recent), default=0.0)
@@ -314,23 +318,18 @@ def _reasons(
 def _task(
     settings: Settings, task: Task, run: Run | None, waits: Reason | None, ended: Mapping[str, Run]
 ) -> TaskStatus:
-    if run is not None:
-        run = ended.get(run.id, run)
-    state = task.state.value
-    reason = waits or task.reason
-    if task.state is TaskState.ACTIVE and run is not None:
-        state = run.outcome.value if run.outcome else run.state.value
-        reason = run.reason
-    elif task.outcome is not None:
-        state = task.outcome.value
-    queued = task.state is TaskState.QUEUED
-    ran = None if queued else run
+    """A task that is queued or active, as it is now."""
+    run = ended.get(run.id, run) if run is not None else None
+    ran = run if task.state is TaskState.ACTIVE else None
+    state, reason = task.state.value, waits or task.reason
+    if ran is not None:
+        state, reason = ran.outcome.value if ran.outcome else ran.state.value, ran.reason
     return TaskStatus(
         name=task.name,
         state=state,
         reason=reason,
         config=task.config,
-        config_changed=task.config_hash is not None and file_hash(task.config) not in (None, task.config_hash),
+        config_changed=_has_changed(task),
         gpus=ran.gpus if ran else (),
         wanted_gpus=task.spec.gpus,
         priority=task.priority,
@@ -338,26 +337,41 @@ def _task(
         exit_code=ran.exit_code if ran else None,
         queued_at=task.queued_at,
         started_at=ran.created_at if ran else None,
-        ended_at=ran.ended_at if ran else (task.changed_at if task.outcome else None),
+        ended_at=ran.ended_at if ran else None,
         session=ran.session or None if ran else None,
         log=run.log if run else None,
         pid=ran.pid if ran else None,
-        attach=shlex.join([*Tmux(settings.tmux_socket).arguments(), "attach", "-t", ran.session])
-        if ran and ran.session
-        else "",
+        attach=_attach(settings, ran) if ran and ran.session else "",
     )
 
 
-def _without_record(settings: Settings, known: set[str]) -> list[TaskStatus]:
+def _done(task: DoneTask) -> TaskStatus:
+    return TaskStatus(
+        task.name, task.outcome.value, task.reason, task.config, _has_changed(task), task.gpus, task.wanted_gpus,
+        task.priority, task.attempts, task.exit_code, task.queued_at, task.started_at, task.ended_at, task.session,
+        task.log, task.pid,
+    )  # fmt: skip
+
+
+def _has_changed(task: Task | DoneTask) -> bool:
+    """Whether the config was edited since its last run began."""
+    return task.config_hash is not None and file_hash(task.config) not in (None, task.config_hash)
+
+
+def _attach(settings: Settings, run: Run) -> str:
+    from ..host.tmux import Tmux
+
+    return shlex.join([*Tmux(settings.tmux_socket).arguments(), "attach", "-t", run.session])
+
+
+def _without_record(settings: Settings, known: Callable[[list[str]], Container[str]] | None = None) -> list[TaskStatus]:
     """Configs that were never queued. One with a marker was finished by another program before."""
     try:
-        configs = selection.available(settings)
+        configs = selection.available(settings, known)
     except TinkschedError:
         return []
     shown = []
     for config in configs:
-        if config.name in known:
-            continue
         marker = is_marked(settings, config)
         options = settings.options_for(config.name)
         state = "completed" if marker else "new"

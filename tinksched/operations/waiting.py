@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..core.model import Outcome, Task
 from ..errors import TinkschedError
 from ..host import processes, wake
-from ..scheduler.starting import STOPPED
+from ..store import STOPPED
 from . import daemon
 from .workspace import OpenWorkspace
 

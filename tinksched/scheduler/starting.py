@@ -19,10 +19,10 @@ from ..host.processes import RUN_ID_VARIABLE, boot_id, since_boot
 from ..host.rundir import RunDir, write_private
 from ..host.statedir import Home, StateDir
 from ..host.tmux import session_name
+from ..store import STOPPED as STOPPED
 
 _FORGOTTEN = re.compile(r"TMUX|TMUX_PANE|TINKSCHED_(?:RUN_ID|TASK|GPUS|OUTPUT_DIR|ATTEMPT)|OLDPWD|SHLVL|_")
 SNAPSHOT_BYTES = 1_000_000
-STOPPED = "stopped"  # the fact that a user stopped the scheduler; `start` clears it
 _TERMINAL = "screen-256color"  # what every tmux since 1.9 understands, whatever the queueing terminal was
 
 

@@ -1,7 +1,8 @@
 """What is on disk: tasks, runs, events and a few facts, in one SQLite database of the workspace."""
 
 from .database import REPAIR
+from .packing import DoneTask
 from .records import about
-from .store import Event, NewTask, Store, Transaction
+from .store import STOPPED, Event, NewTask, Store, Transaction
 
-__all__ = ["REPAIR", "Event", "NewTask", "Store", "Transaction", "about"]
+__all__ = ["REPAIR", "STOPPED", "DoneTask", "Event", "NewTask", "Store", "Transaction", "about"]

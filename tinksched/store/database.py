@@ -9,13 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import sqlite3
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 from ..errors import Damaged, StoreError, Unwritable
@@ -88,6 +85,9 @@ def connect_copy(path: Path) -> sqlite3.Connection:
     Raises:
         StoreError: see `connect`, and there may be no room for the copy.
     """
+    import shutil
+    import tempfile
+
     roomy = [folder for folder in ("/dev/shm", tempfile.gettempdir()) if os.access(folder, os.W_OK)]
     try:
         with tempfile.TemporaryDirectory(prefix="tinksched-", dir=roomy[0] if roomy else None) as folder:
@@ -135,9 +135,7 @@ def transaction(connection: sqlite3.Connection, path: Path, *, synced: bool = Tr
 
 def migrations() -> list[str]:
     """The SQL of each version, in order; the first one makes version 1."""
-    folder = resources.files("tinksched.store") / "migrations"
-    files = sorted((item for item in folder.iterdir() if item.name.endswith(".sql")), key=lambda item: item.name)
-    return [item.read_text(encoding="utf-8") for item in files]
+    return [file.read_text(encoding="utf-8") for file in sorted(Path(__file__).with_name("migrations").glob("*.sql"))]
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -12,9 +12,9 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..core.model import Request, Run, RunRecord, RunState, Task, TaskSpec, TaskState
+from ..core.model import Outcome, Reason, Request, Run, RunRecord, RunState, Task, TaskSpec, TaskState
 from . import records
 
 _SPEC = tuple(field.name for field in fields(TaskSpec) if field.name not in ("marker", "old_marker"))
@@ -158,6 +158,44 @@ def run_of(
         deadline=deadline,
         record=RunRecord(**{**columns, "command": command}),
     )
+
+
+class DoneTask(NamedTuple):
+    """What a list says of a task that is done: there may be very many, and a Task and a Run of each take their time."""
+
+    id: int
+    name: str
+    config: str
+    wanted_gpus: int
+    outcome: Outcome
+    reason: Reason | None
+    config_hash: str | None
+    priority: int
+    attempts: int
+    queued_at: float
+    gpus: tuple[int, ...]  # this and what follows are of its last run
+    exit_code: int | None
+    started_at: float | None
+    ended_at: float | None
+    session: str | None
+    log: str | None
+    pid: int | None
+
+
+def done_of(
+    task_id: int, name: str, text: str, outcome: str, reason: str | None, config_hash: str | None, priority: int,
+    attempts: int, queued_at: float, changed_at: float, run: str | None, exit_code: int | None,
+    created_at: float | None, ended_at: float | None, session: str | None, pid: int | None,
+) -> DoneTask:  # fmt: skip
+    """A task that is done from its columns and those of its last run; `text` and `run` are what they share."""
+    config, _, spec = _parsed_task(text)
+    common: dict[str, Any] = _parsed_run(run)[0] if run is not None else {"gpus": (), "log": None}
+    log = common["log"]
+    return DoneTask(
+        task_id, name, _joined(config, name), spec["gpus"], Outcome(outcome), records.reason_of(reason), config_hash,
+        priority, attempts, queued_at, common["gpus"], exit_code, created_at, ended_at if run else changed_at,
+        session or None, None if log is None else _joined(log, name), pid,
+    )  # fmt: skip
 
 
 def number_of(connection: sqlite3.Connection, text: str) -> int:

@@ -23,9 +23,11 @@ from ..core.relations import Fate
 from ..errors import Conflict, Damaged, StoreError, Unwritable
 from . import packing
 from .database import REPAIR, connect, connect_copy, connect_new, transaction, trouble
+from .packing import DoneTask
 from .records import moved
 
 Moved = TypeVar("Moved", TaskSpec, RunRecord)
+STOPPED = "stopped"  # the fact that a user stopped the scheduler; `start` clears it
 _NOTHING: Mapping[str, object] = {}
 _AT_ONCE = 500  # names in one query
 _ELSEWHERE = {"text": "texts.text", "task": "tasks.name"}
@@ -39,6 +41,14 @@ def _select(table: str, columns: Sequence[str]) -> str:
 _TASKS = f"{_select('tasks', packing.TASK_COLUMNS)} JOIN texts ON texts.id = tasks.shared"
 _RUNS = (
     f"{_select('runs', packing.RUN_COLUMNS)} JOIN tasks ON tasks.id = runs.task_id JOIN texts ON texts.id = runs.shared"
+)
+_DONE = (
+    "SELECT tasks.id, name, texts.text, tasks.outcome, tasks.reason, config_hash, priority, attempts, queued_at, "
+    "changed_at, ran.text, exit_code, created_at, ended_at, session, pid "
+    "FROM tasks JOIN texts ON texts.id = tasks.shared "
+    "LEFT JOIN runs ON runs.task_id = tasks.id "
+    "AND runs.attempt = (SELECT max(attempt) FROM runs r WHERE r.task_id = tasks.id) "
+    "LEFT JOIN texts ran ON ran.id = runs.shared WHERE tasks.state = 'done'"
 )
 _EVENTS = "SELECT at, text, task_id, run_id, why FROM events JOIN texts ON texts.id = events.shared"
 
@@ -182,18 +192,30 @@ class Store:
             found += self._tasks(f"{_TASKS} WHERE name IN ({', '.join('?' * len(some))})", *some)
         return {task.name: task for task in found}
 
+    def known(self, names: Sequence[str]) -> set[str]:
+        """Those of these names that are names of tasks."""
+        found = set()
+        for first in range(0, len(names), _AT_ONCE):
+            some = names[first : first + _AT_ONCE]
+            marks = ", ".join("?" * len(some))
+            found |= {row[0] for row in self._read(f"SELECT name FROM tasks WHERE name IN ({marks})", *some)}
+        return found
+
     def names(self, *, done: bool = True) -> list[str]:
         """The names of all tasks, or only of those that are not done; by id."""
         which = "" if done else "WHERE state != 'done'"
         return [row[0] for row in self._read(f"SELECT name FROM tasks {which} ORDER BY id")]
 
-    def done_tasks(self, limit: int | None = None) -> list[Task]:
-        """The tasks that are done, by id: all, or the last `limit` that completed and the last `limit` that did not."""
+    def done(self, limit: int | None = None, *, name: str | None = None) -> list[DoneTask]:
+        """The tasks that are done, by id: all, the one of a name, or the last `limit` that completed and the last
+        `limit` that did not."""
+        if name is not None:
+            return self._done(f"{_DONE} AND name = ?", name)
         if limit is None:
-            return self._tasks(f"{_TASKS} WHERE state = 'done' ORDER BY tasks.id")
+            return self._done(f"{_DONE} ORDER BY tasks.id")
         last = "SELECT id FROM tasks WHERE state = 'done' AND outcome {} 'completed' ORDER BY changed_at DESC LIMIT ?"
         both = f"SELECT * FROM ({last.format('=')}) UNION SELECT * FROM ({last.format('!=')})"
-        return self._tasks(f"{_TASKS} WHERE tasks.id IN ({both}) ORDER BY tasks.id", limit, limit)
+        return self._done(f"{_DONE} AND tasks.id IN ({both}) ORDER BY tasks.id", limit, limit)
 
     def fates(self) -> dict[str, Fate]:
         """What has become of each task so far, by name."""
@@ -280,6 +302,10 @@ class Store:
     def _tasks(self, sql: str, *values: object) -> list[Task]:
         with self._sense():
             return [packing.task_of(*row) for row in self._read(sql, *values)]
+
+    def _done(self, sql: str, *values: object) -> list[DoneTask]:
+        with self._sense():
+            return [packing.done_of(*row) for row in self._read(sql, *values)]
 
     def _runs(self, sql: str, *values: object) -> list[Run]:
         with self._sense():
