@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,7 @@ class RunMaker:
             created_at=now,
             exclusive=task.spec.exclusive,
             deadline=now + task.spec.time_limit if task.spec.time_limit is not None else None,
+            record=RunRecord(since_boot=since_boot() - (time.time() - now)),  # the same instant as `created_at`
         )
 
     def prepare(self, task: Task, run: Run, base: Mapping[str, str], ports: Collection[int | None]) -> Run:
@@ -159,7 +161,7 @@ class RunMaker:
             old_marker=spec.old_marker,
             oom_kills=oom_kills(),
             old_marker_before=marker_identity(spec.old_marker) if spec.old_marker else None,
-            since_boot=since_boot(),
+            since_boot=run.record.since_boot,
         )
         return replace(run, record=record)
 
