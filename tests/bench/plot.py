@@ -11,20 +11,21 @@ from .results import Results, say
 PANELS = ("handover", "makespan", "launch 4", "enqueue 10000", "status 10000", "scale handover", "idle cpu", "cold")
 
 
-def draw(results: Results, path: Path) -> None:
-    """Draw the picture; without matplotlib there is none."""
+def draw(results: Results, path: Path) -> bool:
+    """Draw the picture. False if there is none: without matplotlib, or without anything to show."""
+    path.unlink(missing_ok=True)
     panels = [name for name in PANELS if name in results.samples]
     try:
         import matplotlib
     except ImportError:
         say("no plot: matplotlib is not installed")
-        return
+        return False
     if not panels:
-        return
+        return False
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    pyplot.rcParams["svg.hashsalt"] = "tinksched"  # the same results make the same file
+    pyplot.rcParams |= {"svg.hashsalt": "tinksched", "svg.fonttype": "none"}  # the same results make the same file
     rows = (len(panels) + 1) // 2
     figure, axes = pyplot.subplots(rows, 2, figsize=(12, 2.6 * rows), squeeze=False, layout="constrained")
     for axis in axes.flat[len(panels) :]:
@@ -33,6 +34,7 @@ def draw(results: Results, path: Path) -> None:
         _panel(axis, results, name)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+    return True
 
 
 def _panel(axis, results: Results, name: str) -> None:  # type: ignore[no-untyped-def] # matplotlib is optional
