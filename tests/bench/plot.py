@@ -48,11 +48,17 @@ def _panel(axis, results: Results, name: str) -> None:  # type: ignore[no-untype
         [(row.median - row.low) * metric.scale for row in rows.values()],
         [(row.high - row.median) * metric.scale for row in rows.values()],
     ]
-    colours = ["#c44e52" if system.startswith("tinksched") else "#8c96a3" for system in rows]
-    axis.barh(list(rows), values, xerr=errors, color=colours, ecolor="#444444", capsize=3)
-    axis.invert_yaxis()
+    ours = [not metric.peers or system.startswith("tinksched") for system in rows]
+    for place, (mine, value) in enumerate(zip(ours, values, strict=True)):
+        spread_of_it = [[side[place]] for side in errors]
+        axis.errorbar(value, place, xerr=spread_of_it, fmt="o", color="#c44e52" if mine else "#5f6b7a", capsize=3)
+    axis.set_yticks(range(len(rows)), list(rows))
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.grid(axis="x", color="#dddddd", linewidth=0.6)
     axis.set_title(title, loc="left", fontsize=11)
     axis.set_xlabel(metric.unit)
-    if values and max(values) > 20 * min(values) > 0:
+    if min(values) > 0 and max(values) > 20 * min(values):
         axis.set_xscale("log")
+    else:
+        axis.set_xlim(left=0)
     axis.spines[["top", "right"]].set_visible(False)

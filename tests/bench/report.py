@@ -44,7 +44,7 @@ METRICS = (
            "task-spooler: one call for each.", "tinksched"),
     Metric(r"status (\d+)", "Listing {0} tasks", "ms", 1e3,
            "The command that lists the queue, with its output thrown away.", "tinksched status --json"),
-    Metric("scale handover", "Hand-over with a long queue and a long history", "ms", 1e3,
+    Metric("scale handover", "Hand-over, long queue and history", "ms", 1e3,
            "As above, in workspaces that take turns.", "empty", peers=False),
     Metric("scale start", "`tinksched start` with them", "s", 1,
            "The wall time of the command, which reads all configs and starts the scheduler.", "empty",
