@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -145,6 +147,7 @@ def main() -> int:
 def _measure(suite: Suite, names: Sequence[str]) -> Results:
     """Every benchmark of these names; one that fails is named in the report and stops no other."""
     for name in names:
+        suite.results.setup[f"load before {name}"] = f"{os.getloadavg()[0]:.2f}"
         try:
             BENCHMARKS[name](suite)
         except BenchError as error:
@@ -163,15 +166,15 @@ def _write(results: Results, record: bool) -> None:
     """The report to the output folder and the screen; with `record` also to the files that are committed."""
     OUT.mkdir(exist_ok=True)
     results.save(OUT / "results.json")
-    plot.draw(results, OUT / "results.svg")
+    drawn = plot.draw(results, OUT / "results.svg")
     notes = HERE / "NOTES.md"
-    text = report.markdown(results, notes.read_text() if notes.exists() else "", "results.svg")
+    text = report.markdown(results, notes.read_text() if notes.exists() else "", "results.svg" if drawn else None)
     (OUT / "RESULTS.md").write_text(text)
     print(text)
     if record:
-        (HERE / "RESULTS.md").write_text(text)
-        (HERE / "results.svg").write_bytes((OUT / "results.svg").read_bytes())
-    say(f"written to {OUT if not record else HERE}")
+        for name in ("RESULTS.md", *(["results.svg"] if drawn else [])):
+            shutil.copyfile(OUT / name, HERE / name)
+    say(f"written to {HERE if record else OUT}")
 
 
 def _arguments() -> argparse.Namespace:

@@ -27,7 +27,8 @@ class Verdict:
             return ""
         if self.measured <= self.limit:
             return "reached"
-        return f"missed by {(self.measured / self.limit - 1) * 100:.0f} %"
+        times = self.measured / self.limit
+        return f"missed by {(times - 1) * 100:.0f} %" if times < 2 else f"missed: {times:.1f} times as much"
 
 
 def verdicts(results: Results) -> Iterator[Verdict]:

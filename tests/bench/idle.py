@@ -52,7 +52,7 @@ def _all(corner: Corner) -> float:
     """Proportional bytes of everything that the system keeps, the tasks themselves left out."""
     total = 0
     for pid, line in corner.processes().items():
-        if not line.startswith(corner.place.task[0]):
+        if not corner.place.is_task(line):
             with contextlib.suppress(OSError):
                 total += memory(pid)[1]
     return total

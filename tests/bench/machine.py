@@ -33,7 +33,6 @@ def describe(place: Place) -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "distribution": _distribution(),
         "file system": _file_system(place.folder),
-        "load when it began": " ".join(f"{value:.2f}" for value in os.getloadavg()),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "task": "C" if len(place.task) == 1 else "Python, for want of a C compiler",
     }

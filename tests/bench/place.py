@@ -49,6 +49,10 @@ class Place:
         self._corners += 1
         return Corner(self, f"{self._corners}-{name}", self._id)
 
+    def is_task(self, line: str) -> bool:
+        """Whether this command line is that of a task, and not of something around it."""
+        return line.startswith(" ".join(self.task))
+
     def _compile(self) -> list[str]:
         compiler = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
         if compiler is None:

@@ -23,13 +23,14 @@ class Metric:
     scale: float
     means: str
     beside: str | None = None
+    peers: bool = True  # whether others are measured by it, too
 
 
 METRICS = (
     Metric("handover", "Hand-over", "ms", 1e3,
            "From a task's last instruction to the first one of the task that takes its slot, by the tasks' own clocks. "
-           "A start takes the slot that has been free for longest. The floor is bare `tmux new-session -d`, one after "
-           "another on an idle server.", FLOOR),
+           "A start takes the slot that has been free for longest. Nobody watches the systems meanwhile. The floor is "
+           "bare `tmux new-session -d`, one after another on an idle server.", FLOOR),
     Metric("makespan", "Makespan", "× ideal", 1,
            "First start to last end of the same batches, as a multiple of what it takes if a slot is never free.",
            "task-spooler"),
@@ -43,15 +44,16 @@ METRICS = (
            "task-spooler: one call for each.", "tinksched"),
     Metric(r"status (\d+)", "Listing {0} tasks", "ms", 1e3,
            "The command that lists the queue, with its output thrown away.", "tinksched status --json"),
-    Metric("scale handover", "Hand-over with a long queue and a long history", "ms", 1e3,
-           "As above, in workspaces that take turns.", "empty"),
+    Metric("scale handover", "Hand-over, long queue and history", "ms", 1e3,
+           "As above, in workspaces that take turns.", "empty", peers=False),
     Metric("scale start", "`tinksched start` with them", "s", 1,
-           "The wall time of the command, which reads all configs and starts the scheduler.", "empty"),
+           "The wall time of the command, which reads all configs and starts the scheduler.", "empty",
+           peers=False),
     Metric("scale first", "From `start` to the first task", "s", 1,
            "From the moment at which the command is given to the first task's first instruction: with the scheduler's "
-           "own start.", "empty"),
-    Metric("scale memory", "Memory of the scheduler with them", "MB", 1e-6, "Resident set.", "empty"),
-    Metric("scale database", "Database per finished task", "bytes", 1, "By what the file grew."),
+           "own start.", "empty", peers=False),
+    Metric("scale memory", "Memory of the scheduler with them", "MB", 1e-6, "Resident set.", "empty", peers=False),
+    Metric("scale database", "Database per finished task", "bytes", 1, "By what the file grew.", peers=False),
     Metric("idle cpu", "Idle: processor time", "% of a core", 1e2,
            "User and system time of the scheduler (daemon, server) with its children, while four long tasks run and a "
            "hundred wait and nothing changes."),
@@ -61,7 +63,8 @@ METRICS = (
            "Pages that it shares with others count by their share."),
     Metric("idle all", "Idle: proportional memory of all that it needs", "MB", 1e-6,
            "With tmux, wrappers, shells and waiting clients; without the tasks themselves."),
-    Metric("cold", "Cold start", "ms", 1e3, "Commands in alternation, on a workspace with ten tasks.", PYTHON),
+    Metric("cold", "Cold start", "ms", 1e3, "Commands in alternation, on a workspace with ten tasks.", PYTHON,
+           peers=False),
 )  # fmt: skip
 
 
@@ -106,12 +109,16 @@ def described(name: str) -> tuple[Metric, str] | None:
 def _table(results: Results, name: str, metric: Metric) -> str:
     rows = {system: spread(rounds) for system, rounds in results.samples[name].items() if any(rounds)}
     reference = rows.get(metric.beside or "")
-    head = ["", f"median, {metric.unit}", "5–95 %", "rounds", "samples", *([f"× {metric.beside}"] if reference else [])]
+    many = any(row.count > 1 for row in rows.values())
+    head = ["", *([f"median, {metric.unit}", "5–95 %", "rounds", "samples"] if many else [metric.unit])]
+    head += [f"× {metric.beside}"] if reference else []
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for system, row in rows.items():
-        ratio = [number(row.median / reference.median)] if reference and reference.median else []
-        lines.append([system, *_cells(row, metric.scale), *(ratio or [""] * bool(reference))])
-    lines += [[system, why, *[""] * (len(head) - 2)] for system, why in results.missing.items()]
+        cells = list(_cells(row, metric.scale))
+        ratio = [number(row.median / reference.median) if reference.median else ""] if reference else []
+        lines.append([system, *(cells if many else cells[:1]), *ratio])
+    missing = results.missing if metric.peers else {}
+    lines += [[system, why, *[""] * (len(head) - 2)] for system, why in missing.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -35,7 +35,7 @@ def scale(place: Place, results: Results, queued: int, finished: int, batch: Bat
                 _round(other, fresh, pipe, batch, results, EMPTY)
             _round(corner, folder, record, batch, results, full)
             corner.call("tinksched", "stop", "--workspace", folder)
-            while any(line.startswith(place.task[0]) for line in corner.processes().values()):
+            while any(place.is_task(line) for line in corner.processes().values()):
                 time.sleep(0.05)  # the last ones end by themselves
             record.drain()
 

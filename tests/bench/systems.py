@@ -23,7 +23,7 @@ from .results import Results, say
 
 LONG = "3600"  # seconds; nobody waits for these tasks
 LAUNCH = 2.5  # seconds, more than gflow's longest launch
-PORTION = 2500  # jobs in one array of gflow's; 10,000 are more than its daemon takes
+PORTION = 1000  # jobs in one array: gflow takes no more
 STARTING = 20.0  # seconds that a daemon may take to begin
 
 
