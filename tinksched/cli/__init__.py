@@ -12,13 +12,16 @@ from typing import NoReturn
 from ..errors import TinkschedError, UsageError
 from .legacy import translate
 
+_SCHEDULERS = {"serve-workspace", "--foreground"}  # words of commands that may run for weeks
 FEW_COLLECTIONS = 50_000  # new objects until the garbage collector looks at them
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 done, 1 the work failed, 2 wrong use, 3 nothing to act on."""
-    gc.set_threshold(FEW_COLLECTIONS)  # most commands have ended before there is any garbage
-    code = _run(sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    if not _SCHEDULERS & set(words):
+        gc.set_threshold(FEW_COLLECTIONS)  # a command has ended before there is any garbage
+    code = _run(words)
     with contextlib.suppress(OSError):  # what could not be written was said
         sys.stdout.flush()
         sys.stderr.flush()
