@@ -222,6 +222,8 @@ class WrapperRuns:
         for process in living:
             self.watch(process)
         if status is not None:
+            if not living and handle.wrapper is not None:
+                self._forget(handle.wrapper)  # that it ends soon is no news
             return Exited(status.code, status.at, tuple(living))
         if living:
             return Running()

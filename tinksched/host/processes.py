@@ -40,7 +40,7 @@ class Process:
     @property
     def is_ending(self) -> bool:
         """Whether it has given up its memory already: it has ended, or is about to."""
-        return not _read(self.pid, "cmdline")
+        return not _read(f"{self.pid}/cmdline")
 
     @property
     def name(self) -> str:
@@ -105,8 +105,8 @@ class Moment:
     def now(cls) -> Moment | None:
         """This moment; None where the kernel doesn't tell. See proc(5), `/proc/loadavg` and `/proc/stat`."""
         with contextlib.suppress(OSError, ValueError, IndexError):
-            *_, entities, last_pid = Path("/proc/loadavg").read_bytes().split()
-            forks = Path("/proc/stat").read_bytes().partition(b"\nprocesses ")[2].split(maxsplit=1)[0]
+            *_, entities, last_pid = _read("loadavg").split()
+            forks = _read("stat").partition(b"\nprocesses ")[2].split(maxsplit=1)[0]
             return cls(int(last_pid), int(forks), int(entities.partition(b"/")[2]))
         return None
 
@@ -223,7 +223,7 @@ def _poll_until_dead(process: Process, deadline: float) -> None:
 
 def _pid_max() -> int:
     with contextlib.suppress(OSError, ValueError):
-        return int(Path("/proc/sys/kernel/pid_max").read_bytes())
+        return int(_read("sys/kernel/pid_max"))
     return 0
 
 
@@ -244,7 +244,7 @@ def _own_processes(since: Moment | None = None) -> dict[int, _Stat]:
 
 
 def _stat(pid: int) -> _Stat | None:
-    text = _read(pid, "stat")
+    text = _read(f"{pid}/stat")
     if not text:
         return None
     # The command name is in parentheses and may hold spaces and parentheses itself.
@@ -254,7 +254,7 @@ def _stat(pid: int) -> _Stat | None:
 
 def _named_run(pid: int) -> str | None:
     """The run whose id stands in the environment of the process."""
-    environment = b"\0" + _read(pid, "environ")
+    environment = b"\0" + _read(f"{pid}/environ")
     at = environment.find(_NAMED)
     if at < 0:
         return None
@@ -269,7 +269,7 @@ def _leased_run(pid: int) -> str | None:
     """
     try:
         target = os.readlink(f"/proc/{pid}/fd/{LEASE_DESCRIPTOR}")
-        flags = re.search(rb"flags:\s*([0-7]+)", _read(pid, f"fdinfo/{LEASE_DESCRIPTOR}"))
+        flags = re.search(rb"flags:\s*([0-7]+)", _read(f"{pid}/fdinfo/{LEASE_DESCRIPTOR}"))
     except OSError as error:
         _raise_unless_gone(error)
         return None
@@ -281,22 +281,23 @@ def _leased_run(pid: int) -> str | None:
 
 def _wrapped(pid: int) -> bytes | None:
     """The run's folder, if the process is a shell of a wrapper."""
-    words = _read(pid, "cmdline").split(b"\0", 8)
+    words = _read(f"{pid}/cmdline").split(b"\0", 8)
     for word, following in itertools.pairwise(words):  # /bin/sh before it, or env -i PATH=... /bin/sh
         if word.endswith(b"/executors/wrapper.sh"):
             return following
     return None
 
 
-def _read(pid: int, name: str) -> bytes:
-    """A file of a process; empty if it is gone. Plain system calls: this is done for every process of the machine."""
+def _read(name: str) -> bytes:
+    """A file of `/proc`; empty if it, or its process, is gone. Plain system calls: this is done for every process of the machine."""
     try:
-        descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(f"/proc/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            parts = []
-            while part := os.read(descriptor, _PART):
-                parts.append(part)
-            return b"".join(parts)
+            content = part = os.read(descriptor, _PART)
+            while len(part) == _PART:  # the kernel gives all that is there, so less is the end
+                part = os.read(descriptor, _PART)
+                content += part
+            return content
         finally:
             os.close(descriptor)
     except OSError as error:

@@ -269,9 +269,9 @@ class Scheduler:
         self._began |= bool(new)
         if self._ledger.dropped:
             self._wake_up()  # others may have waited for what was given up
-        if new:  # nothing is in the way of their launch; its answer brings about the next tick
+        if new:
             self._launches[asyncio.create_task(self._launch(new))] = new
-        else:
+        if not self._launches:  # nothing may be in the way of a launch, and its answer brings about another tick
             await self._afterwards()
 
     async def _afterwards(self) -> None:
