@@ -289,7 +289,7 @@ def _wrapped(pid: int) -> bytes | None:
 
 
 def _read(name: str) -> bytes:
-    """A file of `/proc`; empty if it, or its process, is gone. Plain system calls: this is done for every process of the machine."""
+    """A file of `/proc`; empty if it, or its process, is gone. Plain system calls: it is done for every process."""
     try:
         descriptor = os.open(f"/proc/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:

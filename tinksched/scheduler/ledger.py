@@ -343,7 +343,7 @@ class Ledger:
             return
         lines = {"task": run.task, "run": run.id, "exit_code": 0, "start": run.created_at, "end": ending.at}
         text = "".join(f"{name}: {value}\n" for name, value in lines.items())
-        with contextlib.suppress(OSError), open(run.marker, "w") as marker:
+        with contextlib.suppress(OSError), Path(run.marker).open("w") as marker:
             marker.write(text + "written by tinksched: the script wrote no marker\n")
 
     # -- letting go
