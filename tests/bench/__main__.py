@@ -19,6 +19,7 @@ from .queueing import queueing
 from .results import Results, say
 from .running import handover, launch
 from .scale import scale
+from .steps import steps
 from .systems import QUEUING, RUNNING, Batch, System
 
 OUT = HERE / "out"
@@ -38,6 +39,7 @@ class Sizes:
     scale_queued: int = 10_000
     scale_finished: int = 100_000
     scale_tasks: int = 60
+    step_tasks: int = 60
     idle_seconds: float = 60.0  # two check intervals
     idle_waiting: int = 100
     cold_rounds: int = 30
@@ -45,7 +47,7 @@ class Sizes:
 
 QUICK = Sizes(
     rounds=1, tasks=40, launched=20, queued=(100,), scale_queued=100, scale_finished=1_000, scale_tasks=20,
-    idle_seconds=5.0, cold_rounds=5,
+    step_tasks=10, idle_seconds=5.0, cold_rounds=5,
 )  # fmt: skip
 
 
@@ -65,6 +67,11 @@ class Suite:
         handover(self._place, self.results, there, batch, sizes.rounds)
         fewer = {one.name: one.most for one in there if one.most}
         self._setup("hand-over", f"{sizes.tasks} tasks of {sizes.seconds:g} s on {sizes.slots} slots", fewer)
+
+    def steps(self) -> None:
+        """One hand-over, step by step."""
+        steps(self._place, self.results, self._sizes.step_tasks, self._sizes.rounds)
+        self.results.setup["steps"] = f"{self._sizes.step_tasks} tasks of 0.1 s, {self._sizes.rounds} rounds"
 
     def launch(self) -> None:
         """Launch rate."""
@@ -115,6 +122,7 @@ class Suite:
 
 BENCHMARKS = {
     "handover": Suite.handover,
+    "steps": Suite.steps,
     "launch": Suite.launch,
     "queueing": Suite.queueing,
     "scale": Suite.scale,

@@ -31,6 +31,9 @@ METRICS = (
            "From a task's last instruction to the first one of the task that takes its slot, by the tasks' own clocks. "
            "A start takes the slot that has been free for longest. Nobody watches the systems meanwhile. The floor is "
            "bare `tmux new-session -d`, one after another on an idle server.", FLOOR),
+    Metric("steps", "One hand-over, step by step", "µs", 1e6,
+           "What was done since the step before, medians over tasks that follow each other on one slot, in tmux. The "
+           "scheduler writes down when it reaches each step, which costs it some microseconds.", peers=False),
     Metric("makespan", "Makespan", "× ideal", 1,
            "First start to last end of the same batches, as a multiple of what it takes if a slot is never free.",
            "task-spooler"),

@@ -131,7 +131,8 @@ def of_events(
     """Each event begins where the one before it ended, and the last one leads to what is on record."""
     at: dict[object, str | None] = {}
     sql = """
-        SELECT events.id, task_id, run_id, text ->> 1 AS what, text ->> 2 AS from_state, text ->> 3 AS to_state
+        SELECT events.id, task_id, run_id, json_extract(text, '$[1]') AS what,
+               json_extract(text, '$[2]') AS from_state, json_extract(text, '$[3]') AS to_state
         FROM events JOIN texts ON texts.id = events.shared ORDER BY events.id
     """
     for event in rows(database, sql):

@@ -483,6 +483,24 @@ def test_every_task_is_either_placed_once_or_has_a_reason(
 
 
 @relaxed
+@given(queues(size=30), machines(), policies, delays)
+def test_a_brief_walk_starts_the_same_and_gives_the_same_reasons(
+    tasks: list[Task], gpus: list[GpuSlots], policy: Policy, delay: float
+) -> None:
+    whole = decide(tasks, gpus, NOW, policy=policy, startup_delay=delay)
+    brief = decide(tasks, gpus, NOW, policy=policy, startup_delay=delay, brief=True)
+    assert brief.placements == whole.placements and brief.wake_at == whole.wake_at
+    assert brief.looked_at == len(brief.placements) + len(brief.waiting) <= len(tasks)
+    assert dict(whole.waiting) == {**whole.waiting, **brief.waiting}
+
+
+def test_a_brief_walk_does_not_go_through_ten_thousand_tasks_that_can_not_start() -> None:
+    queue = [task(number) for number in range(10_000)]
+    decision = decide(queue, [gpu(0, 4, own=3), gpu(1, 4, own=4)], NOW, policy=SPREAD, brief=True)
+    assert len(decision.placements) == 1 and decision.looked_at <= 9
+
+
+@relaxed
 @given(queues(), machines(), policies, delays)
 def test_a_placement_gives_exactly_what_was_asked_for(
     tasks: list[Task], gpus: list[GpuSlots], policy: Policy, delay: float

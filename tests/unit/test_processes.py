@@ -29,6 +29,7 @@ from tinksched.host import processes
 from tinksched.host.leases import Claim, Leases
 from tinksched.host.processes import (
     RUN_ID_VARIABLE,
+    Moment,
     Process,
     boot_id,
     end,
@@ -680,3 +681,51 @@ def test_the_wrapper_is_no_process_of_the_run(run_id: str, tmp_path: Path) -> No
 
 def test_this_module_says_which_variable_it_is() -> None:
     assert processes.RUN_ID_VARIABLE == "TINKSCHED_RUN_ID"
+
+
+# ---------------------------------------------------------------- who is younger than a moment
+
+
+def moment_at(monkeypatch: pytest.MonkeyPatch, last: int, forks: int, threads: int = 100, most: int = 32768) -> None:
+    """From here on, the kernel says this."""
+    texts = {
+        "loadavg": f"0.1 0.2 0.3 2/{threads} {last}\n",
+        "stat": f"cpu 1\nctxt 5\nbtime 3\nprocesses {forks}\nprocs_running 1\n",
+        "sys/kernel/pid_max": f"{most}\n",
+    }
+    monkeypatch.setattr(processes, "_read", lambda name: texts[name].encode())
+
+
+@pytest.mark.parametrize(
+    ("last", "forks", "younger", "older"),
+    [
+        (1200, 300, [1001, 1200], [1, 999, 1000, 1201, 32767]),
+        (1000, 0, [], [1, 1000, 1001]),
+        (40, 2000, [1001, 32767, 1, 40], [41, 1000]),  # the numbers came round
+        (1200, 9000, [1, 1000, 1001, 1200, 32767], []),  # so many that they may have come round unseen
+    ],
+)
+def test_pids_tell_who_is_younger(
+    monkeypatch: pytest.MonkeyPatch, last: int, forks: int, younger: list[int], older: list[int]
+) -> None:
+    moment_at(monkeypatch, last, forks)
+    test = Moment(1000, 0, 100).younger()
+    assert [pid for pid in younger if not test(pid)] == [] and [pid for pid in older if test(pid)] == []
+
+
+def test_where_the_kernel_does_not_tell_everybody_may_be_younger(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = Moment(1000, 0, 100)
+    monkeypatch.setattr(processes, "_read", lambda name: b"")
+    assert Moment.now() is None and moment.younger()(1)
+
+
+def test_a_process_of_a_run_that_began_after_the_moment_is_found() -> None:
+    before = Moment.now()
+    assert before is not None
+    run_id = uuid.uuid4().hex
+    child = Started(["cat"], {RUN_ID_VARIABLE: run_id})
+    try:
+        assert of_runs([run_id], before)[run_id] == of_runs([run_id])[run_id] == [child.identity]
+        assert os.getpid() not in processes._own_processes(before)
+    finally:
+        child.process.communicate()

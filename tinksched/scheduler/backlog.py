@@ -64,9 +64,10 @@ class Backlog:
             at = bisect.bisect_left(self._queue, before.rank, key=_rank)
             del self._queue[at]
             self._bound.pop(task.id, None)
+            self._count(before, -1)
         if task.state is TaskState.QUEUED:
             bisect.insort(self._queue, task, key=_rank)
-            self._impossible = None
+            self._count(task, 1)
             if _is_bound(task):
                 self._bound[task.id] = task
         if task.state is TaskState.DONE:
@@ -130,6 +131,10 @@ class Backlog:
         if self._impossible is None:
             self._impossible = sum(not can_ever_start(task, self._gpus) for task in self._queue)
         return self._impossible
+
+    def _count(self, task: Task, change: int) -> None:
+        if self._impossible is not None and not can_ever_start(task, self._gpus):
+            self._impossible += change
 
 
 def _is_bound(task: Task) -> bool:

@@ -1,0 +1,160 @@
+"""What the scheduler keeps in memory of its queue is what stands in the database, whoever wrote it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tinksched.core.lifecycle import Began, Dropped, Finished, GaveBack, Requeued, Retried, TaskEvent
+from tinksched.core.model import Outcome, Reason, ReasonCode, Request, Task, TaskSpec, TaskState
+from tinksched.errors import Conflict, Damaged
+from tinksched.scheduler.backlog import Backlog
+from tinksched.store import STOPPED, NewTask, Store
+
+NOW = 1_700_000_000.0
+WHY = Reason(ReasonCode.EXIT_CODE, {"code": 1})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    with Store(path, create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def other(store: Store, path: Path) -> Iterator[Store]:
+    with Store(path) as opened:
+        yield opened
+
+
+def spec(name: str, after: tuple[str, ...] = (), gpus: int = 1) -> TaskSpec:
+    return TaskSpec(("true",), "/", f"/out/{name}", "/out", after=after, gpus=gpus)
+
+
+def add(store: Store, *names: str, after: tuple[str, ...] = (), priority: int = 0, gpus: int = 1) -> list[Task]:
+    new = [NewTask(name, f"/c/{name}.yml", spec(name, after, gpus), priority) for name in names]
+    with store.transaction("test", NOW) as tx:
+        return tx.add_tasks(new)
+
+
+def backlog_of(store: Store) -> Backlog:
+    backlog = Backlog(store)
+    backlog.use((0, 1))
+    backlog.refresh()
+    return backlog
+
+
+def assert_same(backlog: Backlog, store: Store) -> None:
+    fresh = backlog_of(store)
+    assert list(backlog.queue) == list(fresh.queue)
+    assert {task.id for task in backlog.bound} == {task.id for task in fresh.bound}
+    assert backlog.requests == fresh.requests
+    assert backlog.impossible == fresh.impossible
+    for task in store.active_tasks():
+        assert backlog.task(task.id) == task
+
+
+def test_only_what_others_write_is_read_again(store: Store, other: Store) -> None:
+    add(store, "a")
+    backlog = backlog_of(store)
+    assert not backlog.refresh()
+    add(store, "mine")
+    assert not backlog.refresh(), "what this connection wrote is put there by whoever wrote it"
+    add(other, "theirs")
+    assert backlog.refresh() and backlog.has_news
+    assert [task.name for task in backlog.queue] == ["a", "mine", "theirs"]
+
+
+def test_a_stop_and_a_request_of_others_are_seen(store: Store, other: Store) -> None:
+    (task,) = add(store, "a")
+    backlog = backlog_of(store)
+    with store.transaction("test", NOW) as tx:
+        backlog.put(tx.apply(task, Began(None)))
+    with other.transaction("test", NOW) as tx:
+        tx.request(other.tasks()[0], Request.CANCEL)
+        tx.set_fact(STOPPED, "somebody")
+    backlog.refresh()
+    assert backlog.requests == {task.id: Request.CANCEL} and backlog.stopped == "somebody"
+
+
+def test_what_was_not_committed_is_forgotten(store: Store) -> None:
+    (task,) = add(store, "a")
+    backlog = backlog_of(store)
+    with pytest.raises(RuntimeError), store.transaction("test", NOW) as tx:
+        backlog.put(tx.apply(task, Began(None)))
+        raise RuntimeError
+    backlog.forget()
+    backlog.refresh()
+    assert_same(backlog, store)
+
+
+def test_inside_of_a_transaction_what_others_did_just_before_is_seen(store: Store, other: Store) -> None:
+    add(store, "a")
+    backlog = backlog_of(store)
+    add(other, "b")
+    with store.transaction("test", NOW):
+        assert backlog.refresh()
+        assert [task.name for task in backlog.queue] == ["a", "b"]
+
+
+def test_relations_of_a_task_that_comes_back_to_the_queue_are_known(store: Store) -> None:
+    add(store, "first")
+    (later,) = add(store, "later", after=("first",))
+    with store.transaction("test", NOW) as tx:
+        active = tx.apply(later, Began(None))
+    backlog = backlog_of(store)
+    assert backlog.relations.of(later) is None, "nobody in the queue comes after anybody"
+    with store.transaction("test", NOW) as tx:
+        backlog.put(tx.apply(active, Retried(WHY, NOW + 1)))
+    assert backlog.relations.of(later) is not None
+
+
+def test_a_task_that_is_done_is_not_there(store: Store) -> None:
+    with pytest.raises(Damaged, match="task 7 is done"):
+        backlog_of(store).task(7)
+
+
+def test_after_many_changes_of_both_sides_it_is_what_the_database_says(store: Store, other: Store) -> None:
+    chance = random.Random(5)
+    backlog = backlog_of(store)
+    for number in range(300):
+        if chance.random() < 0.1:
+            after = ("t*",) if chance.random() < 0.3 else ()
+            add(other, f"t{number}", after=after, priority=chance.randint(-1, 1), gpus=chance.choice((1, 1, 9)))
+        tasks = store.tasks()
+        if not tasks:
+            continue
+        task = chance.choice(tasks)
+        events: dict[TaskState, list[TaskEvent]] = {
+            TaskState.QUEUED: [Began(None), Dropped(Outcome.CANCELLED, WHY)],
+            TaskState.ACTIVE: [GaveBack(WHY), Retried(WHY, NOW + 9), Finished(Outcome.COMPLETED, None)],
+            TaskState.DONE: [Requeued(number + 1000, chance.randint(-1, 1), task.spec)],
+        }
+        mine = task.state is not TaskState.DONE  # finished tasks are queued again by commands only
+        with (store if mine else other).transaction("test", NOW) as tx:
+            if mine:
+                backlog.refresh()
+            moved = tx.apply(task, chance.choice(events[task.state]))
+            if mine:
+                backlog.put(moved)
+        backlog.refresh()
+        assert_same(backlog, store)
+
+
+def test_two_that_move_a_task_at_once(store: Store, other: Store) -> None:
+    (task,) = add(store, "a")
+    backlog = backlog_of(store)
+    with other.transaction("test", NOW) as tx:
+        tx.apply(task, Dropped(Outcome.CANCELLED, WHY))
+    with pytest.raises(Conflict), store.transaction("test", NOW) as tx:
+        tx.apply(backlog.task(task.id), Began(None))
+    backlog.refresh()
+    assert not backlog.queue
