@@ -268,7 +268,7 @@ def test_a_run_that_ends_the_tmux_server_leaves_nothing_in_doubt(lab: Lab) -> No
     begin(bench)
     bench.wait_for_scheduler_end()
     gate.open()
-    bench.run("start", "--wait", code=1)
+    bench.run("start", "--wait", code=None)  # 1 if the first scheduler had not yet recorded who failed when it ended
     states = bench.states()
     assert states["evil"] == "failed" and states["next"] == "completed", states
     assert states["good"] in ("failed", "completed")
