@@ -1,6 +1,6 @@
 """`python -m tinksched`."""
 
-from tinksched.cli import main
+from tinksched.cli import program
 
 if __name__ == "__main__":
-    main()
+    program()

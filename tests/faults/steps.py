@@ -9,7 +9,7 @@ _EXECUTORS = ("executors.tmux:TmuxExecutor", "executors.local:LocalExecutor")
 
 # Each name with the places that it stands for: when, module and name.
 SCHEDULER: dict[str, tuple[tuple[str, str], ...]] = {
-    "queueing: tasks added, not committed": (("after", "store.store:Transaction.add_tasks"),),
+    "queueing: tasks added, not committed": (("after", "store.transaction:Transaction.add_tasks"),),
     "queueing: committed": (("after", "operations.start:queue"),),
     "a tick: before it persists": (("before", "scheduler.ledger:Ledger.commit"),),
     "a tick: ends and starts written, not committed": (("after", "scheduler.ledger:Ledger._start_what_fits"),),
@@ -20,9 +20,9 @@ SCHEDULER: dict[str, tuple[tuple[str, str], ...]] = {
         ("after", "executors.local:_spawn"),
     ),
     "after record": (("after", "scheduler.ledger:Ledger.record_launches"),),
-    "a run: its row added, not committed": (("after", "store.store:Transaction.add_run"),),
-    "a run: its state changed, not committed": (("after", "store.store:Transaction.apply_run"),),
-    "a task: its state changed, not committed": (("after", "store.store:Transaction.apply"),),
+    "a run: its row added, not committed": (("after", "store.transaction:Transaction.add_run"),),
+    "a run: its state changed, not committed": (("after", "store.transaction:Transaction.apply_run"),),
+    "a task: its state changed, not committed": (("after", "store.transaction:Transaction.apply"),),
     "an end: before it is written": (("before", "scheduler.ledger:Ledger._record"),),
     "an end: written, not committed": (("after", "scheduler.ledger:Ledger._record"),),
     "an end: committed, not yet forgotten": (("before", "scheduler.ledger:Ledger._forget"),),

@@ -18,14 +18,19 @@ FEW_COLLECTIONS = 50_000  # new objects until the garbage collector looks at the
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 done, 1 the work failed, 2 wrong use, 3 nothing to act on."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if not _SCHEDULERS & set(words):
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def program() -> NoReturn:
+    """The same for a process that does nothing else: without taking the interpreter apart, which takes longer than
+    many a command."""
+    if not _SCHEDULERS & set(sys.argv[1:]):
         gc.set_threshold(FEW_COLLECTIONS)  # a command has ended before there is any garbage
-    code = _run(words)
+    code = _run(sys.argv[1:])
     with contextlib.suppress(OSError):  # what could not be written was said
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(code)  # everything is written: to take the interpreter apart takes longer than many a command
+    os._exit(code)
 
 
 def _run(arguments: list[str]) -> int:

@@ -3,6 +3,7 @@
 from .database import REPAIR
 from .packing import DoneTask
 from .records import about
-from .store import STOPPED, Event, NewTask, Store, Transaction
+from .store import STOPPED, Event, Store
+from .transaction import NewTask, Transaction
 
 __all__ = ["REPAIR", "STOPPED", "DoneTask", "Event", "NewTask", "Store", "Transaction", "about"]

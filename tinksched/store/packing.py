@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -33,6 +33,17 @@ TASK_COLUMNS = ("id", "name", "text", "old_marker", "state", "outcome", "reason"
 RUN_COLUMNS = ("id", "task_id", "task", "attempt", "text", "state", "outcome", "reason", "exit_code", "session",
                "marker_before", "pid", "pid_started", "created_at", "started_at", "ended_at", "deadline",
                "record")  # fmt: skip
+
+_ELSEWHERE = {"text": "texts.text", "task": "tasks.name"}
+
+
+def _select(table: str, columns: Sequence[str]) -> str:
+    """A query for these columns of a table and of those that it refers to."""
+    return f"SELECT {', '.join(_ELSEWHERE.get(name, f'{table}.{name}') for name in columns)} FROM {table}"
+
+
+TASKS = f"{_select('tasks', TASK_COLUMNS)} JOIN texts ON texts.id = tasks.shared"
+RUNS = f"{_select('runs', RUN_COLUMNS)} JOIN tasks ON tasks.id = runs.task_id JOIN texts ON texts.id = runs.shared"
 
 
 def task_text(task: Task) -> str:

@@ -1,47 +1,25 @@
-"""The store: reads at any time, writes only inside of a transaction, and logs every transition.
-
-Each change of a state goes through `core.lifecycle` and is guarded once more by SQL: an UPDATE that names the states
-from which the event is allowed, and must hit exactly one row.
-"""
+"""The store: reads at any time, writes only inside of a transaction (see `transaction`)."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from ..core import lifecycle
-from ..core.lifecycle import RunEvent, TaskEvent
-from ..core.model import Outcome, Request, Run, RunRecord, Task, TaskSpec, TaskState
+from ..core.model import Outcome, Run, Task, TaskState
 from ..core.relations import Fate
-from ..errors import Conflict, Damaged, StoreError, Unwritable
+from ..errors import Damaged, StoreError, Unwritable
 from . import packing
 from .database import REPAIR, connect, connect_copy, connect_new, transaction, trouble
-from .packing import DoneTask
-from .records import moved
+from .packing import RUNS, TASKS, DoneTask
+from .transaction import Transaction
 
-Moved = TypeVar("Moved", TaskSpec, RunRecord)
 STOPPED = "stopped"  # the fact that a user stopped the scheduler; `start` clears it
-_NOTHING: Mapping[str, object] = {}
 _AT_ONCE = 500  # names in one query
-_ELSEWHERE = {"text": "texts.text", "task": "tasks.name"}
-
-
-def _select(table: str, columns: Sequence[str]) -> str:
-    """A query for these columns of a table and of those that it refers to."""
-    return f"SELECT {', '.join(_ELSEWHERE.get(name, f'{table}.{name}') for name in columns)} FROM {table}"
-
-
-_TASKS = f"{_select('tasks', packing.TASK_COLUMNS)} JOIN texts ON texts.id = tasks.shared"
-_RUNS = (
-    f"{_select('runs', packing.RUN_COLUMNS)} JOIN tasks ON tasks.id = runs.task_id JOIN texts ON texts.id = runs.shared"
-)
 _DONE = (
     "SELECT tasks.id, name, texts.text, tasks.outcome, tasks.reason, config_hash, priority, attempts, queued_at, "
     "changed_at, ran.text, exit_code, created_at, ended_at, session, pid "
@@ -51,16 +29,6 @@ _DONE = (
     "LEFT JOIN texts ran ON ran.id = runs.shared WHERE tasks.state = 'done'"
 )
 _EVENTS = "SELECT at, text, task_id, run_id, why FROM events JOIN texts ON texts.id = events.shared"
-
-
-@dataclass(frozen=True, slots=True)
-class NewTask:
-    """A task that is not in the store yet."""
-
-    name: str
-    config: str
-    spec: TaskSpec
-    priority: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,23 +141,23 @@ class Store:
 
     def tasks(self) -> list[Task]:
         """All tasks, by id."""
-        return self._tasks(f"{_TASKS} ORDER BY tasks.id")
+        return self._tasks(f"{TASKS} ORDER BY tasks.id")
 
     def task(self, name: str) -> Task | None:
         """The task of this name."""
-        found = self._tasks(f"{_TASKS} WHERE name = ?", name)
+        found = self._tasks(f"{TASKS} WHERE name = ?", name)
         return found[0] if found else None
 
     def queue(self) -> list[Task]:
         """The queued tasks, in the order in which they are considered."""
-        return self._tasks(f"{_TASKS} WHERE state = 'queued' ORDER BY priority DESC, queue_number")
+        return self._tasks(f"{TASKS} WHERE state = 'queued' ORDER BY priority DESC, queue_number")
 
     def named(self, names: Sequence[str]) -> dict[str, Task]:
         """Those of these names that are tasks."""
         found: list[Task] = []
         for first in range(0, len(names), _AT_ONCE):
             some = names[first : first + _AT_ONCE]
-            found += self._tasks(f"{_TASKS} WHERE name IN ({', '.join('?' * len(some))})", *some)
+            found += self._tasks(f"{TASKS} WHERE name IN ({', '.join('?' * len(some))})", *some)
         return {task.name: task for task in found}
 
     def known(self, names: Sequence[str]) -> set[str]:
@@ -233,21 +201,21 @@ class Store:
 
     def active_tasks(self) -> list[Task]:
         """The tasks that have a run which has not ended."""
-        return self._tasks(f"{_TASKS} WHERE state = 'active' ORDER BY tasks.id")
+        return self._tasks(f"{TASKS} WHERE state = 'active' ORDER BY tasks.id")
 
     def active_runs(self) -> list[Run]:
         """The runs that have not ended, oldest first."""
-        sql = f"{_RUNS} WHERE runs.state IN ('starting', 'running') ORDER BY runs.created_at, runs.id"
+        sql = f"{RUNS} WHERE runs.state IN ('starting', 'running') ORDER BY runs.created_at, runs.id"
         return self._runs(sql)
 
     def runs_of(self, task: Task) -> list[Run]:
         """Every run of a task, by attempt."""
-        sql = f"{_RUNS} WHERE runs.task_id = ? ORDER BY runs.attempt"
+        sql = f"{RUNS} WHERE runs.task_id = ? ORDER BY runs.attempt"
         return self._runs(sql, task.id)
 
     def last_runs(self, tasks: Iterable[Task] | None = None) -> dict[int, Run]:
         """The newest run of each task, or of each of these, by task id."""
-        newest = f"{_RUNS} WHERE runs.attempt = (SELECT max(attempt) FROM runs r WHERE r.task_id = runs.task_id)"
+        newest = f"{RUNS} WHERE runs.attempt = (SELECT max(attempt) FROM runs r WHERE r.task_id = runs.task_id)"
         if tasks is None:
             return {run.task_id: run for run in self._runs(newest)}
         found = (self._runs(f"{newest} AND runs.task_id = ?", task.id) for task in tasks)
@@ -255,7 +223,7 @@ class Store:
 
     def last_started(self, limit: int) -> list[Run]:
         """The last `limit` runs that were made, newest first."""
-        return self._runs(f"{_RUNS} ORDER BY runs.rowid DESC LIMIT ?", limit)
+        return self._runs(f"{RUNS} ORDER BY runs.rowid DESC LIMIT ?", limit)
 
     def run_ids(self) -> set[str]:
         """The ids of all runs."""
@@ -275,7 +243,7 @@ class Store:
 
     def recently_ended(self, limit: int) -> list[Run]:
         """The last `limit` runs that ended, newest first."""
-        sql = f"{_RUNS} WHERE runs.state = 'ended' ORDER BY runs.ended_at DESC, runs.id LIMIT ?"
+        sql = f"{RUNS} WHERE runs.state = 'ended' ORDER BY runs.ended_at DESC, runs.id LIMIT ?"
         return self._runs(sql, limit)
 
     def counts(self) -> Mapping[str, int]:
@@ -326,180 +294,6 @@ class Store:
             raise trouble(self.path, "read", error) from error
 
 
-class Transaction:
-    """The writes. They exist only here, so that none can happen outside of a transaction."""
-
-    def __init__(self, connection: sqlite3.Connection, who: str, now: float) -> None:
-        self._connection = connection
-        self._who = who
-        self._now = now
-
-    def queue_numbers(self, count: int) -> range:
-        """`count` fresh queue numbers, after all that were ever given."""
-        row = self._connection.execute("SELECT coalesce(max(queue_number), 0) + 1 FROM tasks").fetchone()
-        return range(row[0], row[0] + count)
-
-    def add_tasks(self, new: Sequence[NewTask]) -> list[Task]:
-        """Queue tasks, in the order given.
-
-        Raises:
-            Conflict: one of these names is in the store already.
-        """
-        last = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'tasks'").fetchone()
-        ids, numbers = itertools.count(last[0] + 1 if last else 1), self.queue_numbers(len(new))
-        tasks = [
-            Task(next(ids), item.name, item.config, item.spec, TaskState.QUEUED, item.priority, number, self._now,
-                 self._now)
-            for number, item in zip(numbers, new, strict=True)
-        ]  # fmt: skip
-        known: dict[str, int] = {}
-        rows = []
-        for task in tasks:
-            task.config.encode()  # like a name that is not UTF-8, which the database itself refuses
-            text = packing.task_text(task)
-            shared = known.get(text) or known.setdefault(text, self._text(text))
-            rows.append({"id": task.id, "name": task.name, "shared": shared, **packing.task_columns(task)})
-        try:
-            self._insert("tasks", *rows)
-        except sqlite3.IntegrityError:
-            taken = next((task.name for task in tasks if self._is_known(task)), "one of them")
-            raise Conflict(f"{taken} was queued by somebody else at this moment; nothing was queued") from None
-        self._log([task.id for task in tasks], None, "Queued", None, TaskState.QUEUED.value, None)
-        return tasks
-
-    def apply(self, task: Task, event: TaskEvent) -> Task:
-        """Move a task. The row must still be in a state from which the event is allowed.
-
-        Raises:
-            Conflict: somebody moved it first.
-        """
-        moved = lifecycle.apply_task(task, event, self._now)
-        sources = [state.value for state in lifecycle.task_sources(event)]
-        # What tells this stay in the state from an earlier one: a view may be older than a whole run.
-        same = {"attempts": task.attempts, "queue_number": task.queue_number}
-        columns = packing.task_columns(moved)
-        if moved.spec is not task.spec:
-            columns["shared"] = self._text(packing.task_text(moved))
-        self._update("tasks", columns, task.id, sources, task.name, same)
-        # What was asked for meanwhile outlives a run that never began: the scheduler sees it on the queued task.
-        if not isinstance(event, lifecycle.Began | lifecycle.GaveBack):
-            self._connection.execute("UPDATE tasks SET request = NULL, requested_by = NULL WHERE id = ?", (task.id,))
-        why = moved.reason.text if moved.reason else None
-        self._log([task.id], None, type(event).__name__, task.state.value, moved.state.value, why)
-        return moved
-
-    def add_run(self, run: Run) -> None:
-        """Record the intent of a run."""
-        keys = {"id": run.id, "task_id": run.task_id, "attempt": run.attempt}
-        self._insert("runs", {**keys, "shared": self._text(packing.run_text(run)), **packing.run_columns(run)})
-        self._log([run.task_id], run.id, "Intended", None, run.state.value, f"GPU {', '.join(map(str, run.gpus))}")
-
-    def apply_run(self, run: Run, event: RunEvent) -> Run:
-        """Move a run, under the same guard.
-
-        Raises:
-            Conflict: somebody moved it first.
-        """
-        moved = lifecycle.apply_run(run, event, self._now)
-        sources = [state.value for state in lifecycle.run_sources(event)]
-        self._update("runs", packing.run_columns(moved), run.id, sources, f"run {run.id} of {run.task}")
-        why = moved.reason.text if moved.reason else None
-        self._log([run.task_id], run.id, type(event).__name__, run.state.value, moved.state.value, why)
-        return moved
-
-    def remove_run(self, run: Run, why: str) -> None:
-        """Take back a run that never began; the event log keeps that it was intended."""
-        gone = self._connection.execute("DELETE FROM runs WHERE id = ? AND state != 'ended'", (run.id,)).rowcount
-        if gone != 1:
-            raise Conflict(f"run {run.id} of {run.task} has ended")
-        self._log([run.task_id], run.id, "NeverBegan", run.state.value, None, why)
-
-    def request(self, task: Task, request: Request, by: str | None = None) -> None:
-        """Ask the scheduler for something about an active task; `by` is the user's name.
-
-        Raises:
-            Conflict: the task is not active any more.
-        """
-        hit = self._connection.execute(
-            "UPDATE tasks SET request = ?, requested_by = ? WHERE id = ? AND state = 'active'",
-            (request.value, by or self._who, task.id),
-        ).rowcount
-        if hit != 1:
-            raise Conflict(f"{task.name} is not active any more")
-        self._log([task.id], None, f"Asked to {request.value}", task.state.value, task.state.value, None)
-
-    def relocate(self, old: str, new: str) -> None:
-        """The workspace was moved: each path on record that lay in the old place now lies in the new one."""
-        for row in self._connection.execute(_TASKS).fetchall():
-            task = packing.task_of(*row)
-            there = replace(task, config=moved(task.config, old, new), spec=_moved(task.spec, old, new))
-            if there != task:
-                shared = self._text(packing.task_text(there))
-                where = (there.spec.old_marker or None, task.id)
-                self._connection.execute("UPDATE tasks SET shared = ?, old_marker = ? WHERE id = ?", (shared, *where))
-        for row in self._connection.execute(_RUNS).fetchall():
-            run = packing.run_of(*row)
-            paths = {name: moved(getattr(run, name), old, new) for name in ("directory", "work_dir", "log", "marker")}
-            after = replace(run, **paths, record=_moved(run.record, old, new))
-            if after != run:
-                shared, record = self._text(packing.run_text(after)), packing.run_columns(after)["record"]
-                self._connection.execute(
-                    "UPDATE runs SET shared = ?, record = ? WHERE id = ?", (shared, record, run.id)
-                )
-
-    def set_fact(self, key: str, value: str | None) -> None:
-        """Record a fact of the workspace, or with None forget it."""
-        if value is None:
-            self._connection.execute("DELETE FROM facts WHERE key = ?", (key,))
-        else:
-            sql = "INSERT INTO facts VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-            self._connection.execute(sql, (key, value))
-
-    def _insert(self, table: str, *rows: Mapping[str, object]) -> None:
-        """Insert rows with the same columns."""
-        for row in rows[:1]:
-            marks = ", ".join("?" * len(row))
-            sql = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})"
-            self._connection.executemany(sql, (tuple(row.values()) for row in rows))
-
-    def _is_known(self, task: Task) -> bool:
-        sql = "SELECT 1 FROM tasks WHERE name = ? AND id != ?"
-        return self._connection.execute(sql, (task.name, task.id)).fetchone() is not None
-
-    def _update(
-        self,
-        table: str,
-        row: Mapping[str, object],
-        key: object,
-        states: list[str],
-        what: str,
-        same: Mapping[str, object] = _NOTHING,
-    ) -> None:
-        columns = ", ".join(f"{name} = ?" for name in row)
-        marks = ", ".join("?" * len(states))
-        guards = "".join(f" AND {name} = ?" for name in same)
-        sql = f"UPDATE {table} SET {columns} WHERE id = ? AND state IN ({marks}){guards}"
-        hit = self._connection.execute(sql, (*row.values(), key, *states, *same.values())).rowcount
-        if hit != 1:
-            raise Conflict(f"{what} was changed by somebody else at this moment; nothing was written")
-
-    def _text(self, text: str) -> int:
-        """The number of a text that rows share."""
-        return packing.number_of(self._connection, text)
-
-    def _log(
-        self, tasks: Sequence[int], run: str | None, what: str, old: str | None, new: str | None, why: str | None
-    ) -> None:
-        shared = self._text(packing.event_text(self._who, what, old, new))
-        sql = "INSERT INTO events (at, task_id, run_id, shared, why) VALUES (?, ?, ?, ?, ?)"
-        self._connection.executemany(sql, [(self._now, task, run, shared, why) for task in tasks])
-
-
 def _event_of(at: float, text: str, task_id: int, run_id: str | None, why: str | None) -> Event:
     who, what, from_state, to_state = packing.event_of(text)
     return Event(at, who, task_id, run_id, what, from_state, to_state, why)
-
-
-def _moved(record: Moved, old: str, new: str) -> Moved:
-    """The record with its paths where they are after a move."""
-    return replace(record, **{field.name: moved(getattr(record, field.name), old, new) for field in fields(record)})

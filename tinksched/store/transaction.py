@@ -1,0 +1,208 @@
+"""Writing to the store: every change of a state, each with a line in the log of events.
+
+Each goes through `core.lifecycle` and is guarded once more by SQL: an UPDATE that names the states from which the
+event is allowed, and must hit exactly one row.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+from ..core import lifecycle
+from ..core.lifecycle import RunEvent, TaskEvent
+from ..core.model import Request, Run, RunRecord, Task, TaskSpec, TaskState
+from ..errors import Conflict
+from . import packing
+from .packing import RUNS, TASKS
+from .records import moved
+
+Moved = TypeVar("Moved", TaskSpec, RunRecord)
+_NOTHING: Mapping[str, object] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task that is not in the store yet."""
+
+    name: str
+    config: str
+    spec: TaskSpec
+    priority: int
+
+
+class Transaction:
+    """The writes. They exist only here, so that none can happen outside of a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, who: str, now: float) -> None:
+        self._connection = connection
+        self._who = who
+        self._now = now
+
+    def queue_numbers(self, count: int) -> range:
+        """`count` fresh queue numbers, after all that were ever given."""
+        row = self._connection.execute("SELECT coalesce(max(queue_number), 0) + 1 FROM tasks").fetchone()
+        return range(row[0], row[0] + count)
+
+    def add_tasks(self, new: Sequence[NewTask]) -> list[Task]:
+        """Queue tasks, in the order given.
+
+        Raises:
+            Conflict: one of these names is in the store already.
+        """
+        last = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'tasks'").fetchone()
+        ids, numbers = itertools.count(last[0] + 1 if last else 1), self.queue_numbers(len(new))
+        tasks = [
+            Task(next(ids), item.name, item.config, item.spec, TaskState.QUEUED, item.priority, number, self._now,
+                 self._now)
+            for number, item in zip(numbers, new, strict=True)
+        ]  # fmt: skip
+        known: dict[str, int] = {}
+        rows = []
+        for task in tasks:
+            task.config.encode()  # like a name that is not UTF-8, which the database itself refuses
+            text = packing.task_text(task)
+            shared = known.get(text) or known.setdefault(text, self._text(text))
+            rows.append({"id": task.id, "name": task.name, "shared": shared, **packing.task_columns(task)})
+        try:
+            self._insert("tasks", *rows)
+        except sqlite3.IntegrityError:
+            taken = next((task.name for task in tasks if self._is_known(task)), "one of them")
+            raise Conflict(f"{taken} was queued by somebody else at this moment; nothing was queued") from None
+        self._log([task.id for task in tasks], None, "Queued", None, TaskState.QUEUED.value, None)
+        return tasks
+
+    def apply(self, task: Task, event: TaskEvent) -> Task:
+        """Move a task. The row must still be in a state from which the event is allowed.
+
+        Raises:
+            Conflict: somebody moved it first.
+        """
+        moved = lifecycle.apply_task(task, event, self._now)
+        sources = [state.value for state in lifecycle.task_sources(event)]
+        # What tells this stay in the state from an earlier one: a view may be older than a whole run.
+        same = {"attempts": task.attempts, "queue_number": task.queue_number}
+        columns = packing.task_columns(moved)
+        if moved.spec is not task.spec:
+            columns["shared"] = self._text(packing.task_text(moved))
+        self._update("tasks", columns, task.id, sources, task.name, same)
+        # What was asked for meanwhile outlives a run that never began: the scheduler sees it on the queued task.
+        if not isinstance(event, lifecycle.Began | lifecycle.GaveBack):
+            self._connection.execute("UPDATE tasks SET request = NULL, requested_by = NULL WHERE id = ?", (task.id,))
+        why = moved.reason.text if moved.reason else None
+        self._log([task.id], None, type(event).__name__, task.state.value, moved.state.value, why)
+        return moved
+
+    def add_run(self, run: Run) -> None:
+        """Record the intent of a run."""
+        keys = {"id": run.id, "task_id": run.task_id, "attempt": run.attempt}
+        self._insert("runs", {**keys, "shared": self._text(packing.run_text(run)), **packing.run_columns(run)})
+        self._log([run.task_id], run.id, "Intended", None, run.state.value, f"GPU {', '.join(map(str, run.gpus))}")
+
+    def apply_run(self, run: Run, event: RunEvent) -> Run:
+        """Move a run, under the same guard.
+
+        Raises:
+            Conflict: somebody moved it first.
+        """
+        moved = lifecycle.apply_run(run, event, self._now)
+        sources = [state.value for state in lifecycle.run_sources(event)]
+        self._update("runs", packing.run_columns(moved), run.id, sources, f"run {run.id} of {run.task}")
+        why = moved.reason.text if moved.reason else None
+        self._log([run.task_id], run.id, type(event).__name__, run.state.value, moved.state.value, why)
+        return moved
+
+    def remove_run(self, run: Run, why: str) -> None:
+        """Take back a run that never began; the event log keeps that it was intended."""
+        gone = self._connection.execute("DELETE FROM runs WHERE id = ? AND state != 'ended'", (run.id,)).rowcount
+        if gone != 1:
+            raise Conflict(f"run {run.id} of {run.task} has ended")
+        self._log([run.task_id], run.id, "NeverBegan", run.state.value, None, why)
+
+    def request(self, task: Task, request: Request, by: str | None = None) -> None:
+        """Ask the scheduler for something about an active task; `by` is the user's name.
+
+        Raises:
+            Conflict: the task is not active any more.
+        """
+        hit = self._connection.execute(
+            "UPDATE tasks SET request = ?, requested_by = ? WHERE id = ? AND state = 'active'",
+            (request.value, by or self._who, task.id),
+        ).rowcount
+        if hit != 1:
+            raise Conflict(f"{task.name} is not active any more")
+        self._log([task.id], None, f"Asked to {request.value}", task.state.value, task.state.value, None)
+
+    def relocate(self, old: str, new: str) -> None:
+        """The workspace was moved: each path on record that lay in the old place now lies in the new one."""
+        for row in self._connection.execute(TASKS).fetchall():
+            task = packing.task_of(*row)
+            there = replace(task, config=moved(task.config, old, new), spec=_moved(task.spec, old, new))
+            if there != task:
+                shared = self._text(packing.task_text(there))
+                where = (there.spec.old_marker or None, task.id)
+                self._connection.execute("UPDATE tasks SET shared = ?, old_marker = ? WHERE id = ?", (shared, *where))
+        for row in self._connection.execute(RUNS).fetchall():
+            run = packing.run_of(*row)
+            paths = {name: moved(getattr(run, name), old, new) for name in ("directory", "work_dir", "log", "marker")}
+            after = replace(run, **paths, record=_moved(run.record, old, new))
+            if after != run:
+                shared, record = self._text(packing.run_text(after)), packing.run_columns(after)["record"]
+                self._connection.execute(
+                    "UPDATE runs SET shared = ?, record = ? WHERE id = ?", (shared, record, run.id)
+                )
+
+    def set_fact(self, key: str, value: str | None) -> None:
+        """Record a fact of the workspace, or with None forget it."""
+        if value is None:
+            self._connection.execute("DELETE FROM facts WHERE key = ?", (key,))
+        else:
+            sql = "INSERT INTO facts VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+            self._connection.execute(sql, (key, value))
+
+    def _insert(self, table: str, *rows: Mapping[str, object]) -> None:
+        """Insert rows with the same columns."""
+        for row in rows[:1]:
+            marks = ", ".join("?" * len(row))
+            sql = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})"
+            self._connection.executemany(sql, (tuple(row.values()) for row in rows))
+
+    def _is_known(self, task: Task) -> bool:
+        sql = "SELECT 1 FROM tasks WHERE name = ? AND id != ?"
+        return self._connection.execute(sql, (task.name, task.id)).fetchone() is not None
+
+    def _update(
+        self,
+        table: str,
+        row: Mapping[str, object],
+        key: object,
+        states: list[str],
+        what: str,
+        same: Mapping[str, object] = _NOTHING,
+    ) -> None:
+        columns = ", ".join(f"{name} = ?" for name in row)
+        marks = ", ".join("?" * len(states))
+        guards = "".join(f" AND {name} = ?" for name in same)
+        sql = f"UPDATE {table} SET {columns} WHERE id = ? AND state IN ({marks}){guards}"
+        hit = self._connection.execute(sql, (*row.values(), key, *states, *same.values())).rowcount
+        if hit != 1:
+            raise Conflict(f"{what} was changed by somebody else at this moment; nothing was written")
+
+    def _text(self, text: str) -> int:
+        """The number of a text that rows share."""
+        return packing.number_of(self._connection, text)
+
+    def _log(
+        self, tasks: Sequence[int], run: str | None, what: str, old: str | None, new: str | None, why: str | None
+    ) -> None:
+        shared = self._text(packing.event_text(self._who, what, old, new))
+        sql = "INSERT INTO events (at, task_id, run_id, shared, why) VALUES (?, ?, ?, ?, ?)"
+        self._connection.executemany(sql, [(self._now, task, run, shared, why) for task in tasks])
+
+
+def _moved(record: Moved, old: str, new: str) -> Moved:
+    """The record with its paths where they are after a move."""
+    return replace(record, **{field.name: moved(getattr(record, field.name), old, new) for field in fields(record)})
