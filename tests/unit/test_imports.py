@@ -146,7 +146,7 @@ def test_the_reader_sees_what_is_there() -> None:
     seen = {(one.module, one.target) for one in imports() if one.ours}
     assert ("core.lifecycle", "errors") in seen
     assert ("core.lifecycle", "core.model") in seen
-    assert ("store.store", "store.records") in seen, "from . import records"
+    assert ("store.store", "store.packing") in seen, "from . import records"
     assert ("scheduler.loop", "executors.base") in seen
     assert ("__main__", "cli") in seen
     assert ("cli.app", "") in seen, "from .. import __version__"

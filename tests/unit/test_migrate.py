@@ -16,6 +16,7 @@ from tinksched.config.document import MappingNode, compose
 from tinksched.errors import ConfigError, MissingProgram, UsageError
 from tinksched.host import tmux
 from tinksched.host.gpus import Device, Inventory, resolve
+from tinksched.operations import meanings
 from tinksched.operations import migrate as migration
 from tinksched.operations.migrate import TITLE, Migrated, migrate
 from tinksched.operations.setup import setup_workspace
@@ -60,7 +61,7 @@ def no_conda(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> dict[str, str]:
         raise MissingProgram(f"conda_env is {name!r}, but there is no conda on this machine")
 
-    monkeypatch.setattr(migration, "conda_environment", missing)
+    monkeypatch.setattr(meanings, "conda_environment", missing)
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_values_that_need_no_word(workspace: Path, line: str) -> None:
 
 
 def test_with_conda_its_environment_stays(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migration, "conda_environment", lambda name: {})
+    monkeypatch.setattr(meanings, "conda_environment", lambda name: {})
     done = migrate(FOUNDING, workspace)
     assert 'conda_env: "base"              # the usual one' in done.text.splitlines()
     assert "conda_env" not in notes(done)
@@ -199,7 +200,7 @@ def test_a_conda_that_lacks_the_environment_is_said_and_nothing_changed(
     def lacking(name: str) -> dict[str, str]:
         raise UsageError(f"conda_env: conda has no environment {name!r}")
 
-    monkeypatch.setattr(migration, "conda_environment", lacking)
+    monkeypatch.setattr(meanings, "conda_environment", lacking)
     done = migrate(FOUNDING, workspace)
     assert 'conda_env: "base"              # the usual one' in done.text.splitlines()
     assert notes(done)["conda_env"] == "conda has no environment 'base'; `start` refuses that now"
@@ -211,7 +212,7 @@ def test_more_gpus_than_there_are(workspace: Path, monkeypatch: pytest.MonkeyPat
     def one(found: object) -> object:
         return resolve(there, gpu_count=2, use_gpus=None, visible=None)
 
-    monkeypatch.setattr(migration, "resolve_gpus", one)
+    monkeypatch.setattr(meanings, "resolve_gpus", one)
     assert notes(migrate(FOUNDING, workspace))["gpu_count"].startswith("2, but this machine has 1: GPU 0")
 
 
