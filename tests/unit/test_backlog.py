@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,23 +14,6 @@ from tinksched.store import STOPPED, NewTask, Store
 
 NOW = 1_700_000_000.0
 WHY = Reason(ReasonCode.EXIT_CODE, {"code": 1})
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with Store(path, create=True) as opened:
-        yield opened
-
-
-@pytest.fixture
-def other(store: Store, path: Path) -> Iterator[Store]:
-    with Store(path) as opened:
-        yield opened
 
 
 def spec(name: str, after: tuple[str, ...] = (), gpus: int = 1) -> TaskSpec:

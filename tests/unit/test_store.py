@@ -53,24 +53,6 @@ FULL_SPEC = TaskSpec(
 )
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with Store(path, create=True) as opened:
-        yield opened
-
-
-@pytest.fixture
-def other(store: Store, path: Path) -> Iterator[Store]:
-    """A second connection to the same file, as another process has one."""
-    with Store(path) as opened:
-        yield opened
-
-
 def add(store: Store, *names: str, spec: TaskSpec = SPEC, priority: int = 0, now: float = NOW) -> list[Task]:
     with store.transaction("start by ann", now) as tx:
         return tx.add_tasks([NewTask(name, f"/w/configs/{name}.yml", spec, priority) for name in names])

@@ -156,13 +156,16 @@ def decide(
 
 def can_ever_start(task: Task, gpus: Iterable[int]) -> bool:
     """Whether these GPUs (indices) could run the task if nobody else were there."""
-    return sum(not task.spec.pinned or index in task.spec.pinned for index in gpus) >= task.spec.gpus
+    return sum(_may_use(task, index) for index in gpus) >= task.spec.gpus
+
+
+def _may_use(task: Task, gpu: int) -> bool:
+    return not task.spec.pinned or gpu in task.spec.pinned
 
 
 def _candidates(task: Task, desks: list[_Desk]) -> list[_Desk] | None:
     """The GPUs that the task may ever get; None if it can never have enough of them."""
-    pinned = task.spec.pinned
-    allowed = [desk for desk in desks if not pinned or desk.gpu.index in pinned]
+    allowed = [desk for desk in desks if _may_use(task, desk.gpu.index)]
     return allowed if len(allowed) >= task.spec.gpus else None
 
 

@@ -26,7 +26,7 @@ class TmuxExecutor(WrapperRuns):
         self._workspace_id = workspace_id
 
     async def launch(self, runs: Sequence[Run]) -> Mapping[str, Handle | Refused]:
-        """See the protocol. One client call for all of them."""
+        """See the protocol. One client call for as many of them as it holds."""
         self.begin(runs)
         created = await asyncio.to_thread(self._create_all, runs)
         launched: dict[str, Handle | Refused] = {}

@@ -282,7 +282,7 @@ def _leased_run(pid: int) -> str | None:
 def _wrapped(pid: int) -> bytes | None:
     """The run's folder, if the process is a shell of a wrapper."""
     words = _read(f"{pid}/cmdline").split(b"\0", 8)
-    for word, following in itertools.pairwise(words):  # /bin/sh before it, or env -i PATH=... /bin/sh
+    for word, following in itertools.pairwise(words):  # /bin/sh stands before it, or env -i /bin/sh
         if word.endswith(b"/executors/wrapper.sh"):
             return following
     return None

@@ -31,8 +31,9 @@ def find(settings: Settings, state: StateDir, store: Store | None) -> list[Stray
     # In this order: a scheduler leases first and commits afterwards, so what it leases now may not be on record yet.
     if not living or SchedulerLock(state).is_held():
         return []
-    known = store.run_ids() if store is not None else set()
-    strays = [Stray(claim.run_id, claim.task) for claim in living if claim.run_id not in known]
+    ids = [claim.run_id for claim in living]
+    unknown = store.unknown_runs(ids) if store is not None else ids
+    strays = [Stray(claim.run_id, claim.task) for claim in living if claim.run_id in unknown]
     return sorted(strays, key=lambda stray: stray.task)
 
 

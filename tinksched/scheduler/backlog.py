@@ -14,8 +14,7 @@ from ..core.model import Request, Task, TaskState
 from ..core.placement import can_ever_start
 from ..core.relations import Fate, Relations
 from ..errors import Damaged
-from ..store import REPAIR, Store
-from .starting import STOPPED
+from ..store import REPAIR, STOPPED, Store
 
 
 class Backlog:

@@ -32,7 +32,7 @@ from ..host.gpus import Device, lease_name
 from ..host.processes import Process
 from ..host.rundir import RunDir
 from ..host.statedir import Home, SchedulerLock, StateDir
-from ..store import Store
+from ..store import STOPPED, Store
 from . import clock
 from .devices import resolve_gpus
 from .disk import shorten
@@ -40,7 +40,6 @@ from .endings import Ending, ending_of
 from .guard import Guard
 from .journal import Journal
 from .ledger import Ledger
-from .starting import STOPPED
 
 BLIND_SECONDS = 0.5  # how often to look at runs that the kernel can't report
 TIDY_SECONDS = 1.0  # after an end, until tmux has surely passed on the last output
@@ -345,8 +344,11 @@ class Scheduler:
 
     def _is_settled(self, run: Run) -> bool:
         """Whether something is done about a run already, so that there is nothing to do about it now."""
-        begins = any(run.id == other.id for new in self._launches.values() for other in new)
-        return begins or run.id in self._stopping or run.id in self._dead
+        return run.id in self._stopping or run.id in self._dead or run.id in self._being_launched()
+
+    def _being_launched(self) -> set[str]:
+        """The runs, by id, of whose launch nothing is known yet."""
+        return {run.id for new in self._launches.values() for run in new}
 
     def _hold_launches(self) -> None:
         """The machine can't launch anything now: try again after a second, then ever later. All else goes on."""
@@ -375,8 +377,8 @@ class Scheduler:
         return True
 
     async def _endings(self) -> list[Ending]:
-        begins = {run.id for new in self._launches.values() for run in new}
-        handles = {self._ledger.handle(run): run for run in self._ledger.runs.values() if run.id not in begins}
+        begin = self._being_launched()
+        handles = {self._ledger.handle(run): run for run in self._ledger.runs.values() if run.id not in begin}
         seen = await self._executor.observe(list(handles))
         endings = []
         for handle, observation in seen.items():

@@ -8,11 +8,11 @@ import contextlib
 from ..config import Settings
 from ..host import wake
 from ..host.statedir import Home, SchedulerLock, StateDir
-from ..store import Store
+from ..store import STOPPED, Store
 from .devices import resolve_gpus
 from .journal import Journal
 from .loop import Result, Scheduler
-from .starting import STOPPED, Logs
+from .starting import Logs
 
 
 def serve(settings: Settings, state: StateDir, home: Home) -> Result | None:

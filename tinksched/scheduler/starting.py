@@ -20,7 +20,6 @@ from ..host.processes import RUN_ID_VARIABLE, boot_id, since_boot
 from ..host.rundir import RunDir, write_private
 from ..host.statedir import Home, StateDir
 from ..host.tmux import session_name
-from ..store import STOPPED as STOPPED
 
 _FORGOTTEN = re.compile(r"TMUX|TMUX_PANE|TINKSCHED_(?:RUN_ID|TASK|GPUS|OUTPUT_DIR|ATTEMPT)|OLDPWD|SHLVL|_")
 SNAPSHOT_BYTES = 1_000_000
