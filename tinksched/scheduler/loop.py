@@ -99,7 +99,7 @@ class Scheduler:
         self._dead: dict[str, bool] = {}  # ended on request until that is on record; whether they had ended before
         self._threads = ThreadPoolExecutor(max_workers=64)  # runs that are being ended wait there
         self._back_off = False  # after a failure that looking again at once would only repeat
-        self._launch_at = 0.0  # monotonic; before, the machine is too short of something to launch
+        self._launch_at = 0.0  # monotonic, or 0; before, the machine is too short of something to launch
         self._held_for = 0.0
         self._trouble = ""  # why nothing could be written at the last try
         self._stuck: dict[str, float] = {}  # could not be ended, and when to try again (monotonic)
@@ -201,11 +201,11 @@ class Scheduler:
         for run in self._ledger.runs.values():
             if run.deadline is not None and not self._is_settled(run):
                 seconds.append(run.deadline - self._ledger.now_of(run))
-        if self._tidy_at is not None:
+        if self._tidy_at is not None and not self._launches:  # while there are some, nothing is done afterwards
             seconds.append(self._tidy_at - time.monotonic())
-        if self._launch_at > time.monotonic():
+        if self._launch_at:
             seconds.append(self._launch_at - time.monotonic())
-        if self._ledger.runs and self._flooded:
+        if self._ledger.runs and self._flooded and not self._launches:
             seconds.append(self._look_at_logs - time.monotonic())
         if self._executor.blind:
             seconds.append(BLIND_SECONDS)
@@ -259,8 +259,11 @@ class Scheduler:
         self._serve_requests()
         self._end_overdue()
         endings = await self._endings()
-        new = self._commit(endings, launching=self._should_launch()) if look or endings else []
-        if new is None and endings:  # what can't be started keeps no end from being recorded
+        if look and time.monotonic() >= self._launch_at:
+            self._launch_at = 0.0
+        launching = self._should_launch()
+        new = self._commit(endings, launching=launching) if look or endings else []
+        if new is None and launching and endings:  # what can't be started keeps no end from being recorded
             new = self._commit(endings, launching=False)
         if new is None:
             return
