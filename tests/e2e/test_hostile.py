@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.machine import Machine, needs_machine
 from tests.support import SCRIPT, Bench, Gate, Lab
+from tinksched.host.statedir import SchedulerLock
 
 
 def hostile(lab: Lab, evil: str, **settings: object) -> tuple[Bench, Gate]:
@@ -298,9 +301,15 @@ def test_a_tmux_server_that_hangs_loses_nothing(lab: Lab) -> None:
         bench.run("start", "evil.yml,next.yml")
         said = "tmux gave no answer"
         log = bench.folder / "logs" / "T_scheduler.log"
-        bench.wait_until(lambda: log.read_text().count(said) >= 8, "four launches of each without an answer")
         gate.open()
-        bench.wait_for_states(good="completed")
+        bench.wait_for_states(good="completed")  # whose session is to be closed a second later
+        holder = SchedulerLock(bench.state).holder()
+        assert holder is not None
+        scheduler, began = psutil.Process(holder.pid), time.monotonic()
+        before = sum(scheduler.cpu_times()[:2])
+        bench.wait_until(lambda: log.read_text().count(said) >= 8, "four launches of each without an answer")
+        used, took = sum(scheduler.cpu_times()[:2]) - before, time.monotonic() - began
+        assert used < took / 5, f"it spun while it waited for an answer: {used:.1f} s of {took:.1f}"
         assert "cancelled: stay" in bench.run("cancel", "stay").out
         assert {"evil": "queued", "next": "queued"}.items() <= bench.states().items()
         assert "Traceback" not in log.read_text()
