@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_store import FULL_SPEC, NOW, SPEC, add, begin, finish, new_run, specs, texts
-from tinksched.core.lifecycle import Requeued
-from tinksched.core.model import Run, RunRecord, Task, TaskState
+from tinksched.core.lifecycle import Requeued, Retried
+from tinksched.core.model import Reason, ReasonCode, Run, RunRecord, Task, TaskState
 from tinksched.store import NewTask, Store, packing, records
 
 DATABASES = Path(__file__).parent / "databases"
@@ -108,6 +108,33 @@ def test_a_database_of_version_2_is_migrated_exactly(tmp_path: Path) -> None:
     assert (len(tasks), len(runs), len(events)) == (4, 3, 18)
 
 
+def test_a_database_of_version_3_says_the_same_and_learns_needs_and_usage(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    connection = sqlite3.connect(path)
+    connection.executescript((DATABASES / "version3.sql").read_text())
+    connection.close()
+    (tmp_path / "before.db").write_bytes(b"")
+    older = sqlite3.connect(tmp_path / "before.db")
+    older.executescript((DATABASES / "version2.sql").read_text())  # of which version 3 was made
+    older.close()
+    with Store(path) as store, Store(tmp_path / "before.db") as before:
+        assert store.tasks() == before.tasks()
+        assert store.last_runs() == before.last_runs()
+        assert store.events() == before.events()
+        assert {task.need for task in store.tasks()} == {None}
+        assert {task.spec.retry_on for task in store.tasks()} == {("failed", "timed_out", "lost")}
+        assert store.usage_of(store.run_ids()) == {}
+        assert store.problems() == []
+        waiting = next(task for task in store.tasks() if task.name == "waiting")
+        active, _ = begin(store, waiting)
+        with store.transaction("scheduler", NOW) as tx:
+            tx.apply(active, Retried(Reason(ReasonCode.RETRY_DELAY), NOW + 1, 5 << 30))
+        assert store.task("waiting") == replace(
+            active, state=TaskState.QUEUED, need=5 << 30, failures=1, not_before=NOW + 1, changed_at=NOW,
+            reason=Reason(ReasonCode.RETRY_DELAY),
+        )  # fmt: skip
+
+
 def test_a_spec_that_was_changed_gets_a_text_of_its_own(tmp_path: Path) -> None:
     with Store(tmp_path / "state.db", create=True) as store:
         a, b = add(store, "a", "b")
@@ -172,6 +199,7 @@ def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
             "queue": (), "active_tasks": (), "active_runs": (), "task": ("t3",), "recently_ended": (5,),
             "runs_of": (tasks[0],), "last_runs": ([tasks[0]],), "has_queue": (), "queue_length": (),
             "events": (tasks[0],), "last_started": (9,), "named": (["t1", "t2"],), "fact": ("x",),
+            "usage_of": (["a", "b"],), "peaks": (9,), "durations": (9,),
         }  # fmt: skip
         for name, values in reads.items():
             asked.clear()
@@ -190,6 +218,11 @@ def test_no_query_of_the_hot_path_looks_at_all_that_has_finished(plans: dict[str
         scans = [step for step in plan.split("; ") if step.startswith("SCAN")]
         if name == "last_started":  # the newest rows of the table itself
             assert scans == ["SCAN runs"] and "TEMP B-TREE" not in plan, plan
+        elif name in ("usage_of", "peaks"):  # the ids that were asked for; the newest rows, and those of them
+            assert {step.split()[1] for step in scans} <= {"json_each", "usage", "last"}, plan
+        elif name == "durations":
+            assert {step.split()[1] for step in scans} <= {"runs", "last"}, plan
+            assert "SCAN runs USING INDEX runs_ended" in plan and "TEMP B-TREE" not in plan, plan
         elif name in walks:
             assert all(f"INDEX {walks[name]}" in step for step in scans), (name, plan)
             assert f"INDEX {walks[name]}" in plan, (name, plan)

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinksched.core.diagnosis import Diagnosis, Kind
 from tinksched.core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, Requeued
 from tinksched.core.model import (
     Outcome,
@@ -35,6 +36,7 @@ from tinksched.core.model import (
     TaskSpec,
     TaskState,
 )
+from tinksched.core.usage import Sample, Usage
 from tinksched.errors import Conflict, StoreError, TinkschedError
 from tinksched.store import NewTask, Store, database, records
 
@@ -125,7 +127,7 @@ def test_a_finished_task_comes_back_with_every_field(store: Store, other: Store)
     assert (found.attempts, found.config_hash, found.changed_at) == (1, "hash", NOW + 5)
     defaults = Task(0, "", "", SPEC, TaskState.QUEUED, 0, 0, 0, 0)
     same = {field.name for field in fields(Task) if getattr(found, field.name) == getattr(defaults, field.name)}
-    assert same <= {"priority", "request", "spec", "failures", "not_before"}, (
+    assert same <= {"priority", "request", "spec", "failures", "not_before", "need"}, (
         "this test has a value of its own for nearly every field"
     )
 
@@ -520,6 +522,74 @@ def test_a_run_that_has_ended_can_not_be_taken_back(store: Store) -> None:
     with pytest.raises(Conflict), store.transaction("scheduler", NOW) as tx:
         tx.remove_run(run, "why")
     assert len(store.runs_of(task)) == 1
+
+
+# ---------------------------------------------------------------- what runs use
+
+
+def test_what_runs_use_is_kept_one_row_a_run(store: Store, other: Store) -> None:
+    a, b = add(store, "a", "b")
+    active, run = begin(store, a)
+    begin(store, b)
+    first = Usage().with_sample(Sample(NOW, [5 << 30, 3 << 30], 50.0, 12.5, 2**40, ("never touched its GPU",)))
+    second = first.with_sample(Sample(NOW + 30, [1 << 30], 100.0, 20.0, 7))
+    for usage in (first, second):
+        with store.transaction("scheduler", NOW, synced=False) as tx:
+            tx.record_usage({"a-1": usage, "b-1": Usage(at=NOW, samples=1), "nobody": usage})
+    finish(store, active, run)
+    assert other.usage_of(["a-1", "b-1", "nobody", "x"]) == {"a-1": second, "b-1": Usage(at=NOW, samples=1)}
+    assert other.usage_of([]) == {}
+    assert [event.what for event in other.events(a)].count("Ended") == 1, "no event for a sample"
+
+
+def test_the_peaks_are_those_of_completed_runs_newest_first(store: Store) -> None:
+    for number, (task, outcome) in enumerate(
+        zip(add(store, *"abcd"), [*Outcome][:3] + [Outcome.COMPLETED], strict=True)
+    ):
+        active, run = begin(store, task)
+        with store.transaction("scheduler", NOW) as tx:
+            tx.record_usage({run.id: Usage(NOW, 1, gpu_memory_peak=number << 30 if task.name != "b" else None)})
+        finish(store, active, run, outcome)
+    assert store.peaks(9) == [("d", 3 << 30), ("a", 0)]
+    assert store.peaks(1) == [("d", 3 << 30)]
+    assert store.peaks(0) == []
+
+
+def test_the_durations_are_those_of_completed_runs_newest_first(store: Store) -> None:
+    tasks = add(store, *"abcd")
+    for number, (task, outcome) in enumerate(zip(tasks, [Outcome.COMPLETED] * 3 + [Outcome.FAILED], strict=True)):
+        active, run = begin(store, task)
+        finish(store, active, run, outcome, at=NOW + 100 - number)
+    assert store.durations(9) == [("a", 99.0), ("b", 98.0), ("c", 97.0)]
+    assert store.durations(2) == [("a", 99.0), ("b", 98.0)]
+
+
+def test_the_usage_of_a_run_that_never_began_goes_with_it(store: Store) -> None:
+    (a,) = add(store, "a")
+    _, run = begin(store, a)
+    with store.transaction("scheduler", NOW) as tx:
+        tx.record_usage({run.id: Usage(NOW, 1)})
+        tx.remove_run(run, "")
+    assert store.usage_of([run.id]) == {}
+
+
+def test_the_end_of_a_run_can_be_explained_later_and_nothing_else_changes(store: Store, other: Store) -> None:
+    a, b = add(store, "a", "b")
+    found = Reason(ReasonCode.EXIT_CODE, {"code": 1}, Diagnosis(Kind.CUDA_MEMORY, "CUDA out of memory"))
+    active, run = begin(store, a)
+    _, going = begin(store, b)
+    done = finish(store, active, run, Outcome.FAILED)
+    with store.transaction("scheduler", NOW, synced=False) as tx:
+        tx.explain_end(run, found)
+        tx.explain_end(going, found)  # has not ended
+    assert other.task("a") == replace(done, reason=found)
+    assert other.last_runs()[a.id].reason == found
+    assert other.done()[0].reason == found
+    assert other.active_runs() == [going]
+    with store.transaction("retry", NOW) as tx:
+        tx.apply(replace(done, reason=found), Requeued(9, 0, SPEC))
+        tx.explain_end(run, Reason(ReasonCode.NO_MARKER))
+    assert other.queue()[0].reason is None, "it is queued again"
 
 
 def test_facts_are_kept_replaced_and_forgotten(store: Store, other: Store) -> None:

@@ -20,7 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..errors import Conflict
-from .model import Outcome, Reason, ReasonCode, Run, RunState, Task, TaskSpec, TaskState
+from .diagnosis import OUT_OF_MEMORY, Kind
+from .model import ALONE, OOM, RETRIED, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskSpec, TaskState
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Retried:
 
     reason: Reason
     not_before: float
+    need: int | None = None  # see `Task.need`
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +133,14 @@ def apply_task(task: Task, event: TaskEvent, now: float) -> Task:
             return replace(moved, attempts=task.attempts + 1, reason=None, config_hash=config_hash, not_before=None)
         case GaveBack(reason):
             return replace(moved, attempts=task.attempts - 1, reason=reason, request=None)
-        case Retried(reason, not_before):
-            return replace(moved, failures=task.failures + 1, reason=reason, not_before=not_before, request=None)
+        case Retried(reason, not_before, need):
+            again = replace(moved, failures=task.failures + 1, reason=reason, not_before=not_before, need=need)
+            return replace(again, request=None)
         case Finished(outcome, reason) | Dropped(outcome, reason):
             return replace(moved, outcome=outcome, reason=reason, request=None)
         case Requeued(number, priority, spec):
             fresh = replace(moved, queue_number=number, priority=priority, spec=spec, queued_at=now)
-            return replace(fresh, outcome=None, reason=None, request=None, failures=0, not_before=None)
+            return replace(fresh, outcome=None, reason=None, request=None, failures=0, not_before=None, need=None)
 
 
 def apply_run(run: Run, event: RunEvent, now: float) -> Run:
@@ -157,21 +160,56 @@ def apply_run(run: Run, event: RunEvent, now: float) -> Run:
             return replace(moved, outcome=outcome, reason=reason, exit_code=exit_code, ended_at=at)
 
 
-RETRIED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
 LONGEST_DELAY = 1800.0  # seconds
+MARGIN = 10  # percent that a task needs beyond what its run had when it ran out of memory
 
 
-def after_run(task: Task, outcome: Outcome, reason: Reason | None, now: float) -> Finished | Retried:
-    """What becomes of a task whose run has ended: it is done, or it may try again after a delay that doubles."""
+def after_run(
+    task: Task, outcome: Outcome, reason: Reason | None, now: float, *, exit_code: int | None = None,
+    peak: int | None = None,
+) -> Finished | Retried:  # fmt: skip
+    """What becomes of a task whose run has ended: it is done, or it may try again after a delay that doubles.
+
+    `peak` is the most memory (bytes) that the run was seen to have on a GPU.
+    """
     spec = task.spec
-    if outcome not in RETRIED or task.failures >= spec.max_retries:
+    if task.failures >= spec.max_retries or not is_retried(spec.retry_on, outcome, reason, exit_code):
         return Finished(outcome, reason)
     until = now + min(spec.retry_delay * 2.0 ** min(task.failures, 60), LONGEST_DELAY)
+    need = need_after(task.need, reason, peak)
     how = outcome.value.replace("_", " ") if outcome is not Outcome.LOST else "was lost"
     detail: dict[str, str | int | float] = {
-        "how": f"{how} ({reason.text})" if reason else how,
+        "how": how if reason is None else f"{how}: {reason.text}" if reason.found else f"{how} ({reason.text})",
         "until": until,
         "retry": task.failures + 1,
         "retries": spec.max_retries,
+        "need": "" if need is None else f", {_need_text(need)}",
     }
-    return Retried(Reason(ReasonCode.RETRY_DELAY, detail), until)
+    return Retried(Reason(ReasonCode.RETRY_DELAY, detail), until, need)
+
+
+def is_retried(retry_on: tuple[str | int, ...], outcome: Outcome, reason: Reason | None, exit_code: int | None) -> bool:
+    """Whether a run that ended so is one of those that are tried again. What a user ended never is."""
+    if outcome.value not in RETRIED:
+        return False
+    diagnosis = reason.diagnosis if reason else None
+    is_oom = diagnosis is not None and diagnosis.kind in OUT_OF_MEMORY
+    by_code = outcome is Outcome.FAILED and exit_code in retry_on
+    return outcome.value in retry_on or by_code or (is_oom and OOM in retry_on)
+
+
+def need_after(before: int | None, reason: Reason | None, peak: int | None) -> int | None:
+    """What the next run needs on each of its GPUs, after one that ended so.
+
+    After it ran out of CUDA memory: more than it had, or where that is not known, or no more than what was free for it
+    this time, a GPU for itself.
+    """
+    diagnosis = reason.diagnosis if reason else None
+    if diagnosis is None or diagnosis.kind is not Kind.CUDA_MEMORY:
+        return before
+    need = ALONE if peak is None else peak + peak * MARGIN // 100
+    return ALONE if before is not None and (before == ALONE or need <= before) else need
+
+
+def _need_text(need: int) -> str:
+    return "with a GPU for itself" if need == ALONE else f"where {need / 2**30:.1f} GiB of GPU memory are free"

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from .diagnosis import Diagnosis, Kind
+
 Detail = Mapping[str, "str | int | float"]
 
 
@@ -44,6 +46,11 @@ class Request(str, enum.Enum):
 
     CANCEL = "cancel"
     KILL_ALL = "kill_all"
+
+
+RETRIED = (Outcome.FAILED.value, Outcome.TIMED_OUT.value, Outcome.LOST.value)  # unless somebody says otherwise
+OOM = "oom"  # among what is retried: out of memory, on the GPU or on the host
+ALONE = -1  # as what a task needs: a GPU for itself
 
 
 class ReasonCode(str, enum.Enum):
@@ -100,7 +107,7 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.NO_SUCH_GPU: "asks for {wanted}, and the scheduler uses {exists}",
     ReasonCode.NEVER_BEGAN: "its last launch never began ({why}), so it is queued again",
     ReasonCode.NO_SCHEDULER: "no scheduler runs",
-    ReasonCode.RETRY_DELAY: "its last run {how}; it is tried again at {until} (retry {retry} of {retries})",
+    ReasonCode.RETRY_DELAY: "its last run {how}; it is tried again at {until} (retry {retry} of {retries}{need})",
     ReasonCode.WAITS_FOR: "comes after {tasks}",
     ReasonCode.MAX_RUNNING: "at most {limit} of {pattern} run at once (max_running)",
     ReasonCode.LOW_DISK: "only {free} are free on the disk of {folder} (min_free_disk is {wanted})",
@@ -126,13 +133,19 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.DEPENDENCY: "{task}, which it comes after, {how}",
 }
 
+_DIAGNOSED = {ReasonCode.TIME_LIMIT: Kind.TIME_LIMIT, ReasonCode.OUT_OF_MEMORY: Kind.HOST_MEMORY}
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why something waits or ended: a code that programs compare, with the details that its text needs."""
+    """Why something waits or ended: a code that programs compare, with the details that its text needs.
+
+    `found` is what the run's log says of it, where that is clear.
+    """
 
     code: ReasonCode
     detail: Detail = field(default_factory=dict)
+    found: Diagnosis | None = None
 
     @property
     def text(self) -> str:
@@ -140,7 +153,16 @@ class Reason:
         words = dict(self.detail)
         if "until" in words:
             words["until"] = datetime.fromtimestamp(float(words["until"])).strftime("%H:%M:%S")
-        return _TEXTS[self.code].format_map(_Blank(words))
+        text = _TEXTS[self.code].format_map(_Blank(words))
+        if self.found is None:
+            return text
+        return f"{self.found.text}; {text}" if "(" in text else f"{self.found.text} ({text})"
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """What it was, from the log or from the code."""
+        kind = _DIAGNOSED.get(self.code)
+        return Diagnosis(kind, self.text) if kind is not None else self.found
 
 
 class _Blank(dict[str, "str | int | float"]):
@@ -171,6 +193,7 @@ class TaskSpec:
     after: tuple[str, ...] = ()  # globs of the tasks that must have completed
     time_limit: float | None = None  # seconds
     max_retries: int = 0
+    retry_on: tuple[str | int, ...] = RETRIED  # outcomes, `oom`, and exit codes
     retry_delay: float = 10.0  # seconds before the first retry; doubles with each
     retry_args: tuple[str, ...] = ()  # added to the command of a retried run
     pre_run: tuple[str, ...] = ()
@@ -203,6 +226,7 @@ class Task:
     config_hash: str | None = None
     failures: int = 0  # failed, timed-out and lost runs since it was last queued by hand
     not_before: float | None = None
+    need: int | None = None  # bytes that must be free on each of its GPUs, or ALONE: what its last run has taught
 
     @property
     def rank(self) -> tuple[int, int]:

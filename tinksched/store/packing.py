@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..core.model import Outcome, Reason, Request, Run, RunRecord, RunState, Task, TaskSpec, TaskState
+from ..core.usage import Usage
 from . import records
 
 _SPEC = tuple(field.name for field in fields(TaskSpec) if field.name not in ("marker", "old_marker"))
@@ -29,7 +30,7 @@ Row = Mapping[str, Any]
 
 # The order in which `task_of` and `run_of` take the columns.
 TASK_COLUMNS = ("id", "name", "text", "old_marker", "state", "outcome", "reason", "request", "priority", "queue_number",
-                "queued_at", "changed_at", "attempts", "failures", "not_before", "config_hash")  # fmt: skip
+                "queued_at", "changed_at", "attempts", "failures", "not_before", "config_hash", "need")  # fmt: skip
 RUN_COLUMNS = ("id", "task_id", "task", "attempt", "text", "state", "outcome", "reason", "exit_code", "session",
                "marker_before", "pid", "pid_started", "created_at", "started_at", "ended_at", "deadline",
                "record")  # fmt: skip
@@ -64,6 +65,7 @@ def task_columns(task: Task) -> dict[str, object]:
         "attempts": task.attempts,
         "failures": task.failures,
         "not_before": task.not_before,
+        "need": task.need,
         "config_hash": task.config_hash,
         "old_marker": task.spec.old_marker or None,
         "queued_at": task.queued_at,
@@ -74,7 +76,7 @@ def task_columns(task: Task) -> dict[str, object]:
 def task_of(
     task_id: int, name: str, text: str, old_marker: str | None, state: str, outcome: str | None, reason: str | None,
     request: str | None, priority: int, queue_number: int, queued_at: float, changed_at: float, attempts: int,
-    failures: int, not_before: float | None, config_hash: str | None,
+    failures: int, not_before: float | None, config_hash: str | None, need: int | None,
 ) -> Task:  # fmt: skip
     """A task from its columns, in the order of `TASK_COLUMNS`; `text` is the one that it shares."""
     config, marker, common = _parsed_task(text)
@@ -95,6 +97,7 @@ def task_of(
         config_hash,
         failures,
         not_before,
+        need,
     )
 
 
@@ -207,6 +210,28 @@ def done_of(
         priority, attempts, queued_at, common["gpus"], exit_code, created_at, ended_at if run else changed_at,
         session or None, None if log is None else _joined(log, name), pid,
     )  # fmt: skip
+
+
+USAGE_COLUMNS = tuple(field.name for field in fields(Usage))  # after `run_id`
+
+
+def usage_of(*columns: Any) -> Usage:
+    """A usage from its columns, in the order of `USAGE_COLUMNS`.
+
+    Raises:
+        ValueError: they are not what this program has written.
+    """
+    *numbers, text = columns
+    flags = json.loads(text) if text else []
+    if not all(isinstance(flag, str) for flag in flags) or any(isinstance(number, str | bytes) for number in numbers):
+        raise ValueError(columns)
+    return Usage(*[*numbers, tuple(flags)])
+
+
+def usage_columns(usage: Usage) -> tuple[object, ...]:
+    """The columns of a usage, in that order."""
+    *numbers, flags = (getattr(usage, name) for name in USAGE_COLUMNS)
+    return (*numbers, _text(flags) if flags else None)
 
 
 def number_of(connection: sqlite3.Connection, text: str) -> int:

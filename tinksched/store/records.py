@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ..core.diagnosis import Diagnosis, Kind
 from ..core.model import Outcome, Reason, ReasonCode, Request, Run, RunRecord, RunState, Task, TaskSpec, TaskState
 
 Row = Mapping[str, Any]
@@ -34,6 +35,7 @@ def task_of(row: Row) -> Task:
         config_hash=row["config_hash"],
         failures=row["failures"],
         not_before=row["not_before"],
+        need=row.get("need"),  # what stands beside a run of an older version has none
     )
 
 
@@ -53,6 +55,7 @@ def task_row(task: Task) -> dict[str, object]:
         "config_hash": task.config_hash,
         "failures": task.failures,
         "not_before": task.not_before,
+        "need": task.need,
     }
 
 
@@ -98,14 +101,19 @@ def reason_of(text: str | None) -> Reason | None:
     if text is None:
         return None
     record = json.loads(text)
-    return Reason(ReasonCode(record["code"]), record.get("detail", {}))
+    found = record.get("found")
+    diagnosis = Diagnosis(Kind(found["kind"]), found["text"]) if found else None
+    return Reason(ReasonCode(record["code"]), record.get("detail", {}), diagnosis)
 
 
 def reason_text(reason: Reason | None) -> str | None:
     """A reason as JSON."""
     if reason is None:
         return None
-    return json.dumps({"code": reason.code.value, "detail": dict(reason.detail)}, ensure_ascii=False)
+    record: dict[str, object] = {"code": reason.code.value, "detail": dict(reason.detail)}
+    if reason.found is not None:
+        record["found"] = {"kind": reason.found.kind.value, "text": reason.found.text}
+    return json.dumps(record, ensure_ascii=False)
 
 
 def outcome_of(text: str | None) -> Outcome | None:

@@ -18,10 +18,10 @@ from . import packing, records
 from .database import connect
 
 Row = dict[str, Any]
-TABLES = ("tasks", "runs", "events", "facts")
+TABLES = ("tasks", "runs", "events", "facts", "usage")
 _PROBES = 200_000  # rows that are asked for one by one between two damaged places
 _ADDED_LATER: Mapping[str, Row] = {  # missing in older versions
-    "tasks": {"failures": 0, "not_before": None},
+    "tasks": {"failures": 0, "not_before": None, "need": None},
     "runs": {"deadline": None, "record": None},
 }
 
@@ -45,6 +45,7 @@ def salvage(path: Path) -> dict[str, list[Row]]:
     runs = [{**row, "task": names.get(row.get("task_id"))} for row in found["runs"]]
     found["runs"] = [row for packed in runs if (row := _unpacked(packed, _run)) is not None]
     found["events"] = [row for packed in found["events"] if (row := _unpacked(packed, _event)) is not None]
+    found["usage"] = [row for packed in found["usage"] if (row := _unpacked(packed, _usage)) is not None]
     return found
 
 
@@ -114,8 +115,9 @@ def _texts(connection: sqlite3.Connection) -> dict[int, str]:
 
 
 def _with_text(row: Row, table: str, texts: Mapping[int, str]) -> Row:
-    """A row of version 3 with its text; an older one with the columns that it does not have."""
-    return {**row, "text": texts.get(row["shared"])} if "shared" in row else {**_ADDED_LATER.get(table, {}), **row}
+    """A row with the columns that it does not have if it is an older one; since version 3 with its text."""
+    text = {"text": texts.get(row["shared"])} if "shared" in row else {}
+    return {**_ADDED_LATER.get(table, {}), **row, **text}
 
 
 def _unpacked(row: Row, unpack: Callable[[Row], Row]) -> Row | None:
@@ -141,6 +143,11 @@ def _run(row: Row) -> Row:
     if run.task is None:
         raise ValueError(run)
     return {"id": run.id, "task_id": run.task_id, "task": run.task, **records.run_row(run)}
+
+
+def _usage(row: Row) -> Row:
+    packing.usage_of(*(row[name] for name in packing.USAGE_COLUMNS))
+    return row
 
 
 def _event(row: Row) -> Row:
@@ -171,10 +178,11 @@ def _packed_event(row: Row) -> tuple[str | None, Row]:
     return text, {name: row[name] for name in ("id", "at", "task_id", "run_id", "why") if name in row}
 
 
-def _packed_fact(row: Row) -> tuple[str | None, Row]:
+def _as_it_is(row: Row) -> tuple[str | None, Row]:
     return None, dict(row)
 
 
 _PACK: Mapping[str, Callable[[Row], tuple[str | None, Row]]] = {
-    "tasks": _packed_task, "runs": _packed_run, "events": _packed_event, "facts": _packed_fact,
+    "tasks": _packed_task, "runs": _packed_run, "events": _packed_event, "facts": _as_it_is,
+    "usage": _as_it_is,
 }  # fmt: skip

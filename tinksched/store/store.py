@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..core.model import Outcome, Run, Task, TaskState
 from ..core.relations import Fate
+from ..core.usage import Usage
 from ..errors import Damaged, StoreError, Unwritable
 from . import packing
 from .database import REPAIR, connect, connect_copy, connect_new, transaction, trouble
@@ -256,6 +257,36 @@ class Store:
         where, values = ("", ()) if task is None else ("WHERE task_id = ?", (task.id,))
         with self._sense():
             return [_event_of(*row) for row in self._read(f"{_EVENTS} {where} ORDER BY events.id", *values)]
+
+    def usage_of(self, run_ids: Collection[str]) -> dict[str, Usage]:
+        """What these runs were seen to use, by id, as far as anybody looked."""
+        columns = ", ".join(packing.USAGE_COLUMNS)
+        sql = f"SELECT run_id, {columns} FROM usage WHERE run_id IN (SELECT value FROM json_each(?))"
+        with self._sense():
+            return {row[0]: packing.usage_of(*row[1:]) for row in self._read(sql, json.dumps(list(run_ids)))}
+
+    def peaks(self, limit: int) -> list[tuple[str, int]]:
+        """Of the last `limit` runs that were looked at those that completed: their tasks' names, and the most memory
+        (bytes) that they had on a GPU. The newest first."""
+        rows = self._read(
+            "SELECT name, gpu_memory_peak "
+            "FROM (SELECT rowid AS number, run_id, gpu_memory_peak FROM usage ORDER BY rowid DESC LIMIT ?) AS last "
+            "CROSS JOIN runs ON runs.id = last.run_id CROSS JOIN tasks ON tasks.id = runs.task_id "
+            "WHERE runs.outcome = 'completed' AND gpu_memory_peak IS NOT NULL ORDER BY number DESC",
+            limit,
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    def durations(self, limit: int) -> list[tuple[str, float]]:
+        """Of the last `limit` runs that ended those that completed: their tasks' names, and how long they took in
+        seconds. The newest first."""
+        rows = self._read(
+            "SELECT name, ended_at - created_at FROM (SELECT task_id, outcome, created_at, ended_at FROM runs "
+            "WHERE state = 'ended' ORDER BY ended_at DESC LIMIT ?) AS last "
+            "CROSS JOIN tasks ON tasks.id = last.task_id WHERE last.outcome = 'completed'",
+            limit,
+        )
+        return [(row[0], max(0.0, row[1])) for row in rows]
 
     def fact(self, key: str) -> str | None:
         """A fact of the workspace; None if it was never recorded."""

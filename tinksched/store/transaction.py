@@ -14,9 +14,10 @@ from typing import TypeVar
 
 from ..core import lifecycle
 from ..core.lifecycle import RunEvent, TaskEvent
-from ..core.model import Request, Run, RunRecord, Task, TaskSpec, TaskState
+from ..core.model import Reason, Request, Run, RunRecord, Task, TaskSpec, TaskState
+from ..core.usage import Usage
 from ..errors import Conflict
-from . import packing
+from . import packing, records
 from .packing import RUNS, TASKS
 from .records import moved
 
@@ -135,6 +136,24 @@ class Transaction:
         if hit != 1:
             raise Conflict(f"{task.name} is not active any more")
         self._log([task.id], None, f"Asked to {request.value}", task.state.value, task.state.value, None)
+
+    def record_usage(self, usages: Mapping[str, Usage]) -> None:
+        """What runs use, by run id, in place of what was on record of each. Runs that were taken back are passed by."""
+        columns = ("run_id", *packing.USAGE_COLUMNS)
+        into, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        known = "EXISTS (SELECT 1 FROM runs WHERE id = ?)"
+        sql = f"INSERT OR REPLACE INTO usage ({into}) SELECT {marks} WHERE {known}"
+        rows = [(run_id, *packing.usage_columns(usage), run_id) for run_id, usage in usages.items()]
+        self._connection.executemany(sql, rows)
+
+    def explain_end(self, run: Run, reason: Reason) -> None:
+        """The reason of a run that has ended, and of its task if that is done, is known better by now."""
+        text = records.reason_text(reason)
+        self._connection.execute("UPDATE runs SET reason = ? WHERE id = ? AND state = 'ended'", (text, run.id))
+        self._connection.execute(
+            "UPDATE tasks SET reason = ? WHERE id = ? AND state = 'done' AND attempts = ? AND outcome = 'failed'",
+            (text, run.task_id, run.attempt),
+        )
 
     def relocate(self, old: str, new: str) -> None:
         """The workspace was moved: each path on record that lay in the old place now lies in the new one."""
