@@ -58,6 +58,8 @@ def test_every_key_has_its_default(tmp_path: Path) -> None:
         "keep_children": False,
         "stop_grace": 10.0,
         "time_limit": None,
+        "stall_after": None,
+        "kill_stalled": False,
         "auto_restart_failed": False,
         "max_retries": 3,
         "retry_delay": 10.0,

@@ -135,6 +135,8 @@ KEYS: Mapping[str, Key] = _table(
     Key("keep_children", values.boolean, False, "true: processes that outlive their run are left alone, on its slot"),
     Key("stop_grace", values.seconds, 10.0, "time that a run has to end when asked to, before it is killed"),
     Key("time_limit", values.limit_in_seconds(_NO_LIMIT), None, "longest time that a run may take"),
+    Key("stall_after", values.limit_in_seconds(_NO_LIMIT), None, "without output and use of its GPU a run is stalled"),
+    Key("kill_stalled", values.boolean, False, "true: a stalled run is ended, as one that takes too long"),
     Key("auto_restart_failed", values.boolean, False, "true: retry runs that failed, took too long, or were lost"),
     Key("max_retries", values.integer(0, 1000), 3, "how many times a task is retried"),
     Key("retry_delay", values.positive_seconds, 10.0, "time before the first retry; it doubles with each, up to 30m"),

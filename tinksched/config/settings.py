@@ -129,6 +129,8 @@ class Settings:
     keep_children: bool
     stop_grace: float
     time_limit: float | None
+    stall_after: float | None
+    kill_stalled: bool
     auto_restart_failed: bool
     max_retries: int
     retry_delay: float

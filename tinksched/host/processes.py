@@ -76,6 +76,14 @@ def identify(pid: int) -> Process | None:
     return None if stat is None or stat.zombie else stat.process
 
 
+def usage(process: Process) -> tuple[int, int] | None:
+    """Clock ticks of processor time and resident pages; None if the process has ended. See proc(5), `stat`."""
+    fields = _fields(process.pid)
+    if fields is None or int(fields[19]) != process.started:
+        return None
+    return sum(map(int, fields[11:15])), int(fields[21])
+
+
 def open_pidfd(process: Process) -> int | None:
     """A descriptor that becomes readable when the process ends; None if it has ended or the kernel has no pidfds.
 
@@ -243,12 +251,17 @@ def _own_processes(since: Moment | None = None) -> dict[int, _Stat]:
     return stats
 
 
-def _stat(pid: int) -> _Stat | None:
+def _fields(pid: int) -> list[bytes] | None:
+    """The fields of `/proc/PID/stat` from the third on."""
     text = _read(f"{pid}/stat")
-    if not text:
-        return None
     # The command name is in parentheses and may hold spaces and parentheses itself.
-    fields = text[text.rindex(b")") + 2 :].split(None, 20)
+    return text[text.rindex(b")") + 2 :].split(None, 22) if text else None
+
+
+def _stat(pid: int) -> _Stat | None:
+    fields = _fields(pid)
+    if fields is None:
+        return None
     return _Stat(Process(pid, int(fields[19])), parent=int(fields[1]), zombie=fields[0] in (b"Z", b"X"))
 
 

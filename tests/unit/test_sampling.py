@@ -1,0 +1,142 @@
+"""Rounds over real processes and logs: what they use is on record, and a stall is told once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.unit.test_watching import RUN
+from tinksched.core.gpu import GpuProcess, GpuState
+from tinksched.core.model import Run
+from tinksched.host import processes
+from tinksched.host.consumption import consumption
+from tinksched.host.processes import RUN_ID_VARIABLE
+from tinksched.scheduler.sampling import Sampler
+
+HOLDS = 64 * 2**20
+PROGRAM = f"""
+import sys, time
+held = bytearray({HOLDS})
+until = time.process_time() + float(sys.argv[1])
+while time.process_time() < until:
+    pass
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+class Journal(list[str]):
+    """What was said."""
+
+    def say(self, text: str) -> None:
+        self.append(text)
+
+
+class Kept:
+    """A store that keeps what is recorded in it."""
+
+    def __init__(self) -> None:
+        self.usages: dict[str, Any] = {}
+
+    def transaction(self, *_: object, **__: object) -> Any:
+        return self
+
+    def __enter__(self) -> Any:
+        return SimpleNamespace(record_usage=self.usages.update)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def program() -> Iterator[subprocess.Popen[str]]:
+    """A process of the run, which has used 0.2 s of processor time and waits."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "0.2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, RUN_ID_VARIABLE: RUN.id},
+    )  # fmt: skip
+    with child:
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        yield child
+
+
+def a_run(tmp_path: Path, *, written: float) -> Run:
+    log = tmp_path / "log"
+    log.touch()
+    os.utime(log, (written, written))
+    return replace(RUN, log=str(log), created_at=time.time() - 1000)
+
+
+def settings(stall_after: float | None = None) -> Any:
+    return SimpleNamespace(stall_after=stall_after)
+
+
+def test_processor_time_and_memory_of_a_process(program: subprocess.Popen[str]) -> None:
+    found = processes.identify(program.pid)
+    assert found is not None
+    used = consumption([found])
+    assert used is not None and used.memory >= HOLDS and 0.15 <= used.cpu_seconds <= 5
+    gone = replace(found, started=found.started + 1)
+    assert consumption([gone]) is None and consumption([gone, found, found]).cpu_seconds >= 0.3  # type: ignore[union-attr]
+
+
+def test_a_round_puts_on_record_what_the_processes_of_a_run_use(tmp_path: Path, program: subprocess.Popen[str]) -> None:
+    kept, journal = Kept(), Journal()
+    sampler = Sampler(kept, journal)  # type: ignore[arg-type]
+    run = a_run(tmp_path, written=time.time())
+    asyncio.run(sampler.look([run], settings()))
+    usage = kept.usages[run.id]
+    assert usage.memory >= HOLDS and usage.cpu_seconds >= 0.15 and usage.gpu_memory is None and usage.flags == ()
+    assert sampler.usage_of(run.id) == usage and not journal
+
+
+def test_what_nvml_says_between_the_rounds_counts_and_the_end_keeps_it(tmp_path: Path) -> None:
+    kept, journal = Kept(), Journal()
+    sampler = Sampler(kept, journal)  # type: ignore[arg-type]
+    run = a_run(tmp_path, written=time.time())
+    for memory in (5, 9, 3):
+        states = {
+            name: GpuState(name, index, 0.0, processes=(GpuProcess(7, memory, run=run.id),))
+            for index, name in enumerate(run.devices)
+        }
+        sampler.see([run], states, settings(), time.time())
+    sampler.record([run.id])
+    assert (kept.usages[run.id].gpu_memory, kept.usages[run.id].gpu_memory_peak) == (3, 9)
+    sampler.forget(run.id)
+    assert sampler.usage_of(run.id) is None
+
+
+def test_a_run_that_is_silent_and_idle_is_stalled_until_it_prints(
+    tmp_path: Path, program: subprocess.Popen[str]
+) -> None:
+    kept, journal = Kept(), Journal()
+    sampler = Sampler(kept, journal)  # type: ignore[arg-type]
+    run = a_run(tmp_path, written=time.time() - 500)
+    states = {
+        name: GpuState(name, index, 0.0, processes=(GpuProcess(7, 1, run=run.id),), utilization=0)
+        for index, name in enumerate(run.devices)
+    }
+    sampler.see([run], states, settings(0.001), time.time())
+    for _ in range(2):
+        asyncio.run(sampler.look([run], settings(0.001)))
+    assert sampler.is_stalled(run.id) and len(journal) == 1 and "exp1: stalled since " in journal[0]
+    log = run.log
+    assert log is not None
+    os.utime(log, (time.time() + 60, time.time() + 60))
+    asyncio.run(sampler.look([run], settings(0.001)))
+    assert not sampler.is_stalled(run.id), "it has printed something"
+    busy = {name: replace(state, utilization=99) for name, state in states.items()}
+    os.utime(log, (time.time() - 500, time.time() - 500))
+    sampler.see([run], busy, settings(0.001), time.time())
+    asyncio.run(sampler.look([run], settings(0.001)))
+    assert not sampler.is_stalled(run.id), "its GPU works"

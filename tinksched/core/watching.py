@@ -1,0 +1,84 @@
+"""What is odd about a run, as its GPUs, its processes and its log show it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from .gpu import GpuState
+from .model import Run
+
+IDLE_UTILIZATION = 5  # percent; a GPU that shows no more is idle
+IDLE_CPU = 0.02  # of a core; what a program uses that only waits
+SETTLING = 60.0  # seconds from a run's start until it is expected to use its GPU
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A run on the GPUs of its machine, at one moment."""
+
+    memory: tuple[int, ...] | None  # bytes, on each of its GPUs; None where that can't be told
+    utilization: float | None  # percent, mean over its GPUs
+    untouched: tuple[int, ...]  # its own GPUs, by index, on which it is surely not
+    elsewhere: tuple[int, ...]  # GPUs, by index, on which it is and which it was not given
+
+
+def sight_of(run: Run, states: Mapping[str, GpuState]) -> Sight:
+    """Where the run is seen. Processes that can't be listed, and memory that can't be told, are unknown, never 0."""
+    own = [states[device] for device in run.devices if device in states]
+    held = [_held(run, state) for state in own]
+    rates = [state.utilization for state in own if state.utilization is not None]
+    return Sight(
+        memory=tuple(size for size in held if size is not None) if held and None not in held else None,
+        utilization=sum(rates) / len(rates) if rates and len(rates) == len(run.devices) else None,
+        untouched=tuple(state.index for state in own if state.processes is not None and not _is_on(run, state)),
+        elsewhere=tuple(
+            state.index for state in states.values() if state.device not in run.devices and _is_on(run, state)
+        ),
+    )
+
+
+def flags_of(run: Run, sight: Sight, now: float, quiet_since: float | None, stall_after: float | None) -> list[str]:
+    """What a person should know, as sentences without a full stop; they stay the same while nothing changes.
+
+    `quiet_since` is since when it has done nothing that can be seen; None while it does.
+    """
+    flags = []
+    if sight.elsewhere:
+        flags.append(f"it is on {_gpus(sight.elsewhere)}, which it was not given")
+    if run.gpus and sight.untouched and now - run.created_at >= SETTLING:
+        some = len(sight.untouched) < len(run.gpus)
+        flags.append(f"it does not use {_gpus(sight.untouched)}" + (", which it was given" if some else ""))
+    if stall_after is not None and quiet_since is not None and now - quiet_since >= stall_after:
+        since = datetime.fromtimestamp(quiet_since).strftime("%m-%d %H:%M")
+        flags.append(f"stalled since {since}: no output, and {'its GPU' if run.gpus else 'it'} is idle")
+    return flags
+
+
+def is_idle(sight: Sight, cpu: float | None) -> bool:
+    """Whether the run does nothing: its GPUs say so, or where they don't tell, its share of a core (`cpu`) does."""
+    if sight.utilization is not None:
+        return sight.utilization <= IDLE_UTILIZATION
+    return cpu is not None and cpu <= IDLE_CPU
+
+
+def is_stalled(flags: Iterable[str]) -> bool:
+    """Whether one of these says that the run is stalled."""
+    return any(flag.startswith("stalled ") for flag in flags)
+
+
+def _is_on(run: Run, state: GpuState) -> bool:
+    return any(process.run == run.id for process in state.processes or ())
+
+
+def _held(run: Run, state: GpuState) -> int | None:
+    if state.processes is None:
+        return None
+    sizes = [process.memory for process in state.processes if process.run == run.id]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
+
+
+def _gpus(indices: Sequence[int]) -> str:
+    return f"GPU{'s' if len(indices) > 1 else ''} {', '.join(map(str, indices))}"

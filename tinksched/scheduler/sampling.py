@@ -1,0 +1,129 @@
+"""What the runs of a workspace use, and what is odd about them: looked at, remembered, and put on record.
+
+What NVML says is taken at every sample that it gives. The processes are looked at once every `check_interval`, in a
+thread, so that no hand-over waits for it. Nothing here is worth a synced write: what is lost is seen again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from ..config import Settings
+from ..core.gpu import GpuState
+from ..core.model import Run
+from ..core.usage import Sample, Usage
+from ..core.watching import Sight, flags_of, is_idle, is_stalled, sight_of
+from ..errors import StoreError
+from ..host import processes
+from ..host.consumption import Consumption, consumption
+from ..store import Store
+from .journal import Journal
+
+WHO = "scheduler"
+
+
+class Sampler:
+    """Looks at the runs of one workspace."""
+
+    def __init__(self, store: Store, journal: Journal) -> None:
+        self._store = store
+        self._journal = journal
+        self._usage: dict[str, Usage] = {}  # by run id, as all of these
+        self._sights: dict[str, Sight] = {}
+        self._used: dict[str, tuple[float, Consumption]] = {}  # at the last round, with its time
+        self._idle_since: dict[str, float] = {}
+        self._devices: Mapping[str, GpuState] = {}
+
+    def adopt(self, run_ids: Collection[str]) -> None:
+        """Go on where another scheduler ended."""
+        self._usage.update(self._store.usage_of(run_ids))
+
+    def usage_of(self, run_id: str) -> Usage | None:
+        """What a run was seen to use, if anybody looked."""
+        return self._usage.get(run_id)
+
+    def is_stalled(self, run_id: str) -> bool:
+        """Whether a run has done nothing for `stall_after`."""
+        usage = self._usage.get(run_id)
+        return usage is not None and is_stalled(usage.flags)
+
+    def forget(self, run_id: str) -> None:
+        """A run has ended, and what it used is on record."""
+        for kept in (self._usage, self._sights, self._used, self._idle_since):
+            kept.pop(run_id, None)
+
+    def see(self, runs: Sequence[Run], states: Mapping[str, GpuState], settings: Settings, now: float) -> None:
+        """NVML has said something new."""
+        self._devices = states
+        for run in runs:
+            self._take(run, settings, now)
+
+    async def look(self, runs: Sequence[Run], settings: Settings) -> None:
+        """One round: the processes of all runs and their logs, and everything on record."""
+        found, written = await asyncio.to_thread(_measure, runs)
+        now = time.time()
+        for run in runs:
+            used = found[run.id]
+            self._judge_idleness(run, used, written[run.id], now)
+            if used is not None:
+                self._used[run.id] = (now, used)
+            self._take(run, settings, now)
+        self.record([run.id for run in runs])
+
+    def record(self, run_ids: Collection[str]) -> None:
+        """Put on record what these runs use."""
+        usages = {run_id: self._usage[run_id] for run_id in run_ids if run_id in self._usage}
+        if usages:
+            with contextlib.suppress(StoreError), self._store.transaction(WHO, time.time(), synced=False) as tx:
+                tx.record_usage(usages)
+
+    def _take(self, run: Run, settings: Settings, now: float) -> None:
+        sight = self._sights[run.id] = sight_of(run, self._devices)
+        used = self._used[run.id][1] if run.id in self._used else None
+        before = self._usage.get(run.id, Usage())
+        flags = flags_of(run, sight, now, self._idle_since.get(run.id), settings.stall_after)
+        for flag in flags:
+            if flag not in before.flags:
+                self._journal.say(f"{run.task}: {flag}")
+        self._usage[run.id] = before.with_sample(
+            Sample(
+                now,
+                sight.memory,
+                sight.utilization,
+                used.cpu_seconds if used else None,
+                used.memory if used else None,
+                tuple(flags),
+            )
+        )
+
+    def _judge_idleness(self, run: Run, used: Consumption | None, written: float | None, now: float) -> None:
+        """Since when it has done nothing that can be seen: neither computed nor printed."""
+        before_at, before = self._used.get(run.id, (now, None))
+        cpu = None
+        if used is not None and before is not None and now > before_at:
+            cpu = max(0.0, used.cpu_seconds - before.cpu_seconds) / (now - before_at)
+        sight = self._sights.get(run.id) or sight_of(run, self._devices)
+        if written is None or not is_idle(sight, cpu):
+            self._idle_since.pop(run.id, None)
+            return
+        since = self._idle_since.setdefault(run.id, before_at if before is not None else now)
+        self._idle_since[run.id] = max(since, written)
+
+
+def _measure(runs: Sequence[Run]) -> tuple[dict[str, Consumption | None], dict[str, float | None]]:
+    """What the processes of each run use, and when its log was last written to; one pass over `/proc`."""
+    living: Mapping[str, list[processes.Process]] = {}
+    with contextlib.suppress(OSError):  # out of descriptors: the next round may know
+        living = processes.of_runs([run.id for run in runs])
+    found = {run.id: consumption(living.get(run.id, ())) for run in runs}
+    return found, {run.id: _written(run.log) for run in runs}
+
+
+def _written(log: str | None) -> float | None:
+    with contextlib.suppress(OSError):
+        return os.stat(log).st_mtime if log is not None else None
+    return None
