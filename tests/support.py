@@ -240,7 +240,7 @@ class Bench:
             timeout=TIMEOUT,
         )
         answer = Answer(done.returncode, done.stdout, done.stderr)
-        assert "Traceback" not in answer.text, answer.text
+        assert "Traceback" not in answer.err, answer.text  # on stdout may be that of a task
         if code is not None:
             assert answer.code == code, f"{arguments}: exit code {answer.code}\n{answer.text}"
         return answer

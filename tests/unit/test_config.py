@@ -61,6 +61,7 @@ def test_every_key_has_its_default(tmp_path: Path) -> None:
         "stall_after": None,
         "kill_stalled": False,
         "auto_restart_failed": False,
+        "retry_on": None,
         "max_retries": 3,
         "retry_delay": 10.0,
         "retry_args": (),
@@ -144,6 +145,11 @@ def test_every_key_has_its_default(tmp_path: Path) -> None:
         ("interactive: true", True),
         # limits and retries
         ("auto_restart_failed: true", True),
+        ("retry_on: [oom, lost, timed_out, failed, 75, '1', oom]", ("oom", "lost", "timed_out", "failed", 75, 1)),
+        ("retry_on: oom", ("oom",)),
+        ("retry_on: 75", (75,)),
+        ("retry_on: []", ()),
+        ("retry_on:", None),
         ("max_retries: 0", 0),
         ("max_retries: 1000", 1000),
         ("retry_delay: 1m", 60.0),
@@ -322,8 +328,9 @@ MORE_RULES = """\
 time_limit: 2h
 command: [run, "{config}"]
 max_retries: 5
+retry_on: [oom]
 tasks:
-  "train_*": {time_limit: 1h, max_retries: 0, after: prepare, max_running: 3}
+  "train_*": {time_limit: 1h, max_retries: 0, after: prepare, max_running: 3, retry_on: [lost, 3]}
   "train_x*": {time_limit: , command: , after: [a*, 'b?'], max_running: 1}
   "train_xy": {time_limit: 30, command: [other, "{task}"], after: [], max_running: }
 """
@@ -332,10 +339,18 @@ tasks:
 @pytest.mark.parametrize(
     ("task", "options"),
     [
-        ("small", TaskOptions(time_limit=7200.0, command=("run", "{config}"), max_retries=5)),
-        ("train_", TaskOptions(time_limit=3600.0, command=("run", "{config}"), max_retries=0, after=("prepare",))),
-        ("train_x", TaskOptions(time_limit=None, command=None, max_retries=0, after=("a*", "b?"))),
-        ("train_xy", TaskOptions(time_limit=30.0, command=("other", "{task}"), max_retries=0)),
+        ("small", TaskOptions(time_limit=7200.0, command=("run", "{config}"), max_retries=5, retry_on=("oom",))),
+        (
+            "train_",
+            TaskOptions(
+                time_limit=3600.0, command=("run", "{config}"), max_retries=0, after=("prepare",), retry_on=("lost", 3)
+            ),
+        ),
+        (
+            "train_x",
+            TaskOptions(time_limit=None, command=None, max_retries=0, after=("a*", "b?"), retry_on=("lost", 3)),
+        ),
+        ("train_xy", TaskOptions(time_limit=30.0, command=("other", "{task}"), max_retries=0, retry_on=("lost", 3))),
     ],
 )
 def test_an_option_without_a_value_is_none_and_not_the_one_of_the_workspace(

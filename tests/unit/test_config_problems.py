@@ -159,7 +159,7 @@ NO_SLASH = "must not hold '/'; it becomes part of file names"
             "tasks: {a: 2}",
             12,
             "tasks['a'] must be a map of options (gpus, exclusive, priority, args, environment, after, time_limit, "
-            "command, max_retries, max_running), not the number 2",
+            "command, max_retries, retry_on, max_running), not the number 2",
         ),
         ("tasks: {a: {gpus: 0}}", 19, f"tasks['a'].gpus {AT_LEAST_1}not the number 0"),
         ("tasks: {a: {priority: high}}", 23, "tasks['a'].priority must be a whole number, not the text 'high'"),
@@ -197,6 +197,23 @@ NO_SLASH = "must not hold '/'; it becomes part of file names"
         ("max_retries: 1001", 14, "max_retries must be at most 1000, not the number 1001"),
         ("max_retries:", 1, "max_retries must be a whole number of at least 0, and has no value"),
         ("auto_restart_failed: on", 22, "auto_restart_failed must be true or false, not the text 'on'; write true"),
+        (
+            "retry_on: [oomm]",
+            12,
+            "retry_on[0] must be oom, failed, timed_out, lost or an exit code from 1 to 255, not the text 'oomm'; "
+            "did you mean 'oom'?",
+        ),
+        (
+            "retry_on: [0, lost]",
+            12,
+            "retry_on[0] must be oom, failed, timed_out, lost or an exit code from 1 to 255, not the number 0",
+        ),
+        (
+            "retry_on: true",
+            11,
+            "retry_on must be oom, failed, timed_out, lost or an exit code from 1 to 255, not true",
+        ),
+        ("retry_on: {oom: 1}", 11, "retry_on must be a list, such as [oom, lost, 75], not a map"),
         ("retry_delay: 0s", 14, "retry_delay must be longer than 0 seconds, not the text '0s'"),
         ("time_limit: 0", 13, "time_limit must be more than 0; leave it out for no limit"),
         ("time_limit: 0h", 13, "time_limit must be more than 0; leave it out for no limit"),

@@ -19,6 +19,8 @@ from .options import ConfigOption, JsonOption, WorkspaceOption
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="The task: its config's name without .yml.")]
 
+AttemptOption = Annotated[int | None, typer.Option("--attempt", metavar="N", help="An earlier run of the task.")]
+
 
 def gpus(as_json: JsonOption = False) -> None:
     """Show who holds which slots of this machine's GPUs since when, and who waits for one: all users, all workspaces.
@@ -47,7 +49,8 @@ def explain(
     if as_json:
         record = {"version": looking.JSON_VERSION, "task": found.name, "state": found.state, "text": sentences}
         reason = {"code": found.reason.code.value, "detail": dict(found.reason.detail)} if found.reason else None
-        print(json.dumps({**record, "reason": reason}, indent=2, ensure_ascii=False))
+        more = {"reason": reason, "diagnosis": looking.diagnosis_json(found.reason)}
+        print(json.dumps({**record, **more}, indent=2, ensure_ascii=False))
         return
     render.explanation(found, sentences)
 
@@ -57,13 +60,14 @@ def show(
     task: TaskArgument,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
+    attempt: AttemptOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print everything on record about a task: every run, what exactly it ran, and what its config changed.
 
-    Example:  tinksched show exp1
+    Examples:  tinksched show exp1   |   tinksched show exp1 --attempt 1
     """
-    found = history.show(find(context, workspace, config), _name(task))
+    found = history.show(find(context, workspace, config), _name(task), attempt)
     if as_json:
         print(json.dumps(found.json(), indent=2, ensure_ascii=False))
     else:
@@ -74,7 +78,7 @@ def logs(
     context: typer.Context,
     task: TaskArgument,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
-    attempt: Annotated[int | None, typer.Option("--attempt", metavar="N", help="An earlier run of the task.")] = None,
+    attempt: AttemptOption = None,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
 ) -> None:

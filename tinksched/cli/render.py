@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ..config import Settings, plain
 from ..core.model import Task, TaskState
+from ..core.usage import Usage
 from ..host.completion import signal_name
 from ..operations.doctor import Check, Level
 from ..operations.history import History, RunHistory
@@ -196,11 +197,26 @@ def _print_run(item: RunHistory) -> None:
         "commit": record.commit + (" (with uncommitted changes)" if record.dirty else ""),
         "config": f"sha256 {record.config_hash}" if record.config_hash else "",
         "session": run.session,
+        "used": _usage_text(item.usage) if item.usage else "",
         "log": run.log or "",
     }
     _print_facts(facts, 2)
     for line in item.config_changes:
         print(f"    {printable(line)}")
+    for line in item.last_lines:
+        print(f"  | {printable(line)}")
+
+
+def _usage_text(usage: Usage) -> str:
+    """What a run was seen to use, as far as that is known."""
+    known = [
+        ("GPU memory up to {:.1f} GiB", usage.gpu_memory_peak, 2**30),
+        ("GPU {:.0f} % busy", usage.gpu_utilization, 1),
+        ("{:.0f} s of CPU time", usage.cpu_seconds, 1),
+        ("memory up to {:.1f} GiB", usage.memory_peak, 2**30),
+    ]
+    said = [text.format(value / unit) for text, value, unit in known if value is not None]
+    return ", ".join([*said, *usage.flags])
 
 
 def _print_facts(facts: Mapping[str, str], indent: int) -> None:

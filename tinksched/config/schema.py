@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from . import values
+from . import retries, values
 from .broken import quoted
 from .document import ScalarNode
 from .settings import NO_VARIABLES, TaskRule, in_file, plain
@@ -99,6 +99,7 @@ TASK_OPTIONS: Mapping[str, Key] = _table(
     Key("time_limit", values.limit_in_seconds(_NO_LIMIT_HERE), None, "longest time that a run may take; empty: none"),
     Key("command", values.command, None, "argument list, in place of the `command` of the workspace; empty: none"),
     Key("max_retries", values.integer(0, 1000), 3, "retries of a failed run, in place of those of the workspace"),
+    Key("retry_on", retries.conditions, None, "what is retried, in place of the `retry_on` of the workspace"),
     Key("max_running", values.integer(1), None, "how many tasks of this glob run at once"),
 )
 
@@ -138,6 +139,13 @@ KEYS: Mapping[str, Key] = _table(
     Key("stall_after", values.limit_in_seconds(_NO_LIMIT), None, "without output and use of its GPU a run is stalled"),
     Key("kill_stalled", values.boolean, False, "true: a stalled run is ended, as one that takes too long"),
     Key("auto_restart_failed", values.boolean, False, "true: retry runs that failed, took too long, or were lost"),
+    Key(
+        "retry_on",
+        retries.conditions,
+        None,
+        "what is retried: list of oom (out of memory), failed (with any exit code), timed_out, lost, and exit codes; "
+        "wins over auto_restart_failed",
+    ),
     Key("max_retries", values.integer(0, 1000), 3, "how many times a task is retried"),
     Key("retry_delay", values.positive_seconds, 10.0, "time before the first retry; it doubles with each, up to 30m"),
     Key("retry_args", values.arguments, (), "more arguments for a retried run, such as [--resume]"),

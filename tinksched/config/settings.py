@@ -39,7 +39,8 @@ class TaskOptions:
     """What one task asks for. `args` follow the config path; `environment` is added to that of the command.
 
     `after` are globs of tasks that must be completed first. `time_limit` is in seconds, None for no limit. `command` is
-    what runs in place of python and script. `args`, `command` and the values of `environment` may hold placeholders.
+    what runs in place of python and script. `retry_on` None is what `auto_restart_failed` says. `args`, `command` and
+    the values of `environment` may hold placeholders.
     """
 
     gpus: int = 1
@@ -51,6 +52,7 @@ class TaskOptions:
     time_limit: float | None = None
     command: tuple[str, ...] | None = None
     max_retries: int = 3
+    retry_on: tuple[str | int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ class Settings:
     stall_after: float | None
     kill_stalled: bool
     auto_restart_failed: bool
+    retry_on: tuple[str | int, ...] | None
     max_retries: int
     retry_delay: float
     retry_args: tuple[str, ...]
@@ -167,6 +170,7 @@ class Settings:
             time_limit=self.time_limit,
             command=self.command,
             max_retries=self.max_retries,
+            retry_on=self.retry_on,
         )
         for rule in self.tasks:
             if rule.matches(task):

@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
-from ..core.model import Outcome, Reason, ReasonCode
+from ..core.diagnosis import TAIL_BYTES, diagnose
+from ..core.model import Outcome, Reason, ReasonCode, Run
+from .logfile import tail
+
+_BY_ITSELF = (ReasonCode.EXIT_CODE, ReasonCode.KILLED_BY_SIGNAL, ReasonCode.PRE_RUN_FAILED)  # nobody ended it
 
 
 def marker_identity(path: Path | str) -> str | None:
@@ -54,6 +59,13 @@ def conclude(
     if name:
         return Outcome.FAILED, Reason(ReasonCode.KILLED_BY_SIGNAL, {"code": code, "signal": name})
     return Outcome.FAILED, Reason(ReasonCode.EXIT_CODE, {"code": code})
+
+
+def with_diagnosis(run: Run, outcome: Outcome | None, reason: Reason | None, exit_code: int | None) -> Reason | None:
+    """The reason of an ended run, with what its log says of it where that is clear."""
+    if outcome is not Outcome.FAILED or reason is None or reason.code not in _BY_ITSELF or run.log is None:
+        return reason
+    return replace(reason, found=diagnose(tail(run.log, TAIL_BYTES).decode(errors="replace"), exit_code))
 
 
 def signal_name(code: int) -> str | None:

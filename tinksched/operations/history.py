@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from ..core.model import Run, Task
+from ..core.model import ALONE, Outcome, Run, Task
+from ..core.usage import Usage
 from ..errors import NothingToActOn
 from ..host.completion import signal_name
 from ..store import Event, Store
 from . import selection
+from .logs import last_lines
+from .status import diagnosis_json
 from .workspace import Workspace
 
 JSON_VERSION = 1
 _DIFF_LINES = 60
+_LAST_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class RunHistory:
-    """A run, and how its config differs from that of the run before (lines of a unified diff; empty if it doesn't)."""
+    """A run, and how its config differs from that of the run before (lines of a unified diff; empty if it doesn't).
+
+    `last_lines` are those of the log of a run that did not end well. `usage` is None if nobody looked.
+    """
 
     run: Run
     config_changes: tuple[str, ...]
+    last_lines: tuple[str, ...]
+    usage: Usage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +50,15 @@ class History:
             "config": task.config,
             "state": task.outcome.value if task.outcome else task.state.value,
             "reason": task.reason.text if task.reason else None,
+            "diagnosis": diagnosis_json(task.reason),
             "priority": task.priority,
             "gpus": task.spec.gpus,
             "exclusive": task.spec.exclusive,
             "after": list(task.spec.after),
             "time_limit": task.spec.time_limit,
             "max_retries": task.spec.max_retries,
+            "retry_on": list(task.spec.retry_on),
+            "need": _need_json(task.need),
             "failures": task.failures,
             "queued_at": task.queued_at,
             "runs": [_run_json(item) for item in self.runs],
@@ -58,11 +70,11 @@ class History:
         }  # fmt: skip
 
 
-def show(workspace: Workspace, name: str) -> History:
-    """Everything about a task.
+def show(workspace: Workspace, name: str, attempt: int | None = None) -> History:
+    """Everything about a task: of all its runs, or of the attempt that is named.
 
     Raises:
-        NothingToActOn: there is no such task, or it was never queued.
+        NothingToActOn: there is no such task or attempt, or it was never queued.
     """
     store = workspace.store()
     if store is None:
@@ -72,16 +84,27 @@ def show(workspace: Workspace, name: str) -> History:
         if task is None:
             names = store.names()
             raise NothingToActOn(f"there is no task {name!r} on record", hint=selection.near(name, names))
-        return _history(workspace, store, task)
+        return _history(workspace, store, task, attempt)
 
 
-def _history(workspace: Workspace, store: Store, task: Task) -> History:
-    runs = []
-    before: Run | None = None
-    for run in store.runs_of(task):
-        runs.append(RunHistory(run, _changes(workspace, before, run)))
-        before = run
-    return History(task, tuple(runs), tuple(store.events(task)))
+def _history(workspace: Workspace, store: Store, task: Task, attempt: int | None) -> History:
+    runs = store.runs_of(task)
+    shown = [run for run in runs if attempt in (None, run.attempt)]
+    if attempt is not None and not shown:
+        there = f"it has {', '.join(str(run.attempt) for run in runs)}" if runs else "it has not run yet"
+        raise NothingToActOn(f"{task.name} has no attempt {attempt}; {there}")
+    before = {run.attempt: earlier for earlier, run in zip([None, *runs], runs, strict=False)}
+    usage = store.usage_of([run.id for run in shown])
+    histories = (
+        RunHistory(run, _changes(workspace, before[run.attempt], run), _last_words(run), usage.get(run.id))
+        for run in shown
+    )
+    return History(task, tuple(histories), tuple(store.events(task)))
+
+
+def _last_words(run: Run) -> tuple[str, ...]:
+    ended_well = run.outcome in (None, Outcome.COMPLETED)
+    return () if ended_well or run.log is None else tuple(last_lines(run.log, _LAST_LINES))
 
 
 def _changes(workspace: Workspace, before: Run | None, run: Run) -> tuple[str, ...]:
@@ -100,6 +123,11 @@ def _snapshot(workspace: Workspace, run: Run) -> list[str]:
         return ["(this config was not kept)"]
 
 
+def _need_json(need: int | None) -> dict[str, object] | None:
+    """What the task needs on each of its GPUs since it ran out of memory."""
+    return None if need is None else {"alone": need == ALONE, "bytes": need if need != ALONE else None}
+
+
 def _run_json(item: RunHistory) -> dict[str, object]:
     run, record = item.run, item.run.record
     return {
@@ -107,6 +135,7 @@ def _run_json(item: RunHistory) -> dict[str, object]:
         "run": run.id,
         "state": run.outcome.value if run.outcome else run.state.value,
         "reason": run.reason.text if run.reason else None,
+        "diagnosis": diagnosis_json(run.reason),
         "exit_code": run.exit_code,
         "signal": signal_name(run.exit_code) if run.exit_code is not None else None,
         "node": record.node,
@@ -124,5 +153,8 @@ def _run_json(item: RunHistory) -> dict[str, object]:
         "config_changes": list(item.config_changes),
         "started_at": run.created_at,
         "ended_at": run.ended_at,
+        "seconds": run.ended_at - run.created_at if run.ended_at is not None else None,
         "log": run.log,
+        "last_lines": list(item.last_lines),
+        "usage": asdict(item.usage) if item.usage else None,
     }

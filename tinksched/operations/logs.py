@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import select
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from ..core.model import Run, RunState
 from ..errors import NothingToActOn, TinkschedError
 from ..host import inotify, wake
+from ..host.logfile import tail
 from ..host.rundir import RunDir
 from ..host.tmux import Tmux
 from ..store import Store
@@ -121,13 +121,7 @@ def _shown(line: str) -> str:
 
 def last_lines(path: Path | str, count: int) -> list[str]:
     """The last lines of a log that say anything, cleaned. Empty if there is no log."""
-    try:
-        with Path(path).open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - LAST_LINES_BYTES))
-            text = clean(file.read())
-    except OSError:
-        return []
+    text = clean(tail(path, LAST_LINES_BYTES))
     return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
 
 

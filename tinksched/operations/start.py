@@ -13,7 +13,7 @@ from typing import Any
 from ..config import Settings, TaskOptions
 from ..core import placement
 from ..core.lifecycle import Requeued
-from ..core.model import GpuSlots, Outcome, ReasonCode, Task, TaskSpec, TaskState
+from ..core.model import RETRIED, GpuSlots, Outcome, ReasonCode, Task, TaskSpec, TaskState
 from ..core.relations import find_cycle, matches
 from ..errors import UsageError
 from ..host import environments, gpus
@@ -190,7 +190,8 @@ class SpecMaker:
             environment=tuple(options.environment.items()),
             after=options.after,
             time_limit=options.time_limit,
-            max_retries=options.max_retries if self._retries else 0,
+            max_retries=options.max_retries if self._retries or options.retry_on is not None else 0,
+            retry_on=RETRIED if options.retry_on is None else options.retry_on,
             old_marker=old_marker,
             **self._common,
         )

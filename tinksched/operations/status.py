@@ -15,7 +15,7 @@ from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, T
 from ..core.relations import Fate, Relations
 from ..errors import NothingToActOn, TinkschedError
 from ..host import processes
-from ..host.completion import conclude, file_hash, is_fresh
+from ..host.completion import conclude, file_hash, is_fresh, with_diagnosis
 from ..host.gpus import lease_name
 from ..host.leases import Held, Leases, default_folder, tenant_of
 from ..host.processes import Process, boot_id, identify
@@ -249,6 +249,7 @@ def _ended_unseen(settings: Settings, active: Sequence[Run]) -> dict[str, Run]:
                 require_marker=settings.require_marker,
                 strict_exit=settings.strict_exit,
             )
+            reason = with_diagnosis(run, outcome, reason, status.code)
             ended[run.id] = replace(
                 run, outcome=outcome, reason=reason, exit_code=status.code, ended_at=max(status.at, run.created_at)
             )
@@ -423,12 +424,19 @@ def _gpu_json(gpu: GpuStatus) -> dict[str, object]:
     }
 
 
+def diagnosis_json(reason: Reason | None) -> dict[str, str] | None:
+    """What it was, for programs; None where that is not clear."""
+    found = reason.diagnosis if reason else None
+    return {"kind": found.kind.value, "text": found.text} if found else None
+
+
 def _task_json(task: TaskStatus) -> dict[str, object]:
     reason = task.reason
     return {
         "name": task.name,
         "state": task.state,
         "reason": {"code": reason.code.value, "text": reason.text, "detail": dict(reason.detail)} if reason else None,
+        "diagnosis": diagnosis_json(reason),
         "config": task.config,
         "config_changed": task.config_changed,
         "gpus": list(task.gpus),

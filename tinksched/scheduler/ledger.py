@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..config import Settings
+from ..core.diagnosis import Kind
 from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, TaskEvent, after_run, apply_run
 from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskState
 from ..errors import Damaged, StoreError, TinkschedError
@@ -220,7 +221,15 @@ class Ledger:
                 self._give_back(tx, task, ending)
             else:
                 tx.apply_run(ending.run, Ended(ending.outcome, ending.reason, ending.exit_code, ending.at))
-                self._move(tx, task, after_run(task, ending.outcome, ending.reason, time.time()))
+                self._move(tx, task, self._after(task, ending.outcome, ending))
+
+    def _after(self, task: Task, outcome: Outcome, ending: Ending) -> TaskEvent:
+        """What becomes of the task. How much memory the run had is asked for only where that matters."""
+        diagnosis = ending.reason.diagnosis if ending.reason else None
+        is_known = diagnosis is not None and diagnosis.kind is Kind.CUDA_MEMORY
+        usage = self._store.usage_of([ending.run.id]).get(ending.run.id) if is_known else None
+        peak = usage.gpu_memory_peak if usage else None
+        return after_run(task, outcome, ending.reason, time.time(), exit_code=ending.exit_code, peak=peak)
 
     def _move(self, tx: Transaction, task: Task, event: TaskEvent) -> Task:
         """Each change of a task goes to the database and to the backlog, which forgets it if it is not committed."""

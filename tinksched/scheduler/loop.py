@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..config import Settings, load
 from ..core.model import Outcome, Reason, ReasonCode, Request, Run
@@ -35,18 +34,19 @@ from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import STOPPED, Store
 from . import clock
 from .devices import resolve_gpus
-from .disk import shorten
+from .diagnosing import Diagnosing
 from .endings import Ending, ending_of
 from .guard import Guard
 from .journal import Journal
 from .ledger import Ledger
+from .logs import Logs
 
 BLIND_SECONDS = 0.5  # how often to look at runs that the kernel can't report
 TIDY_SECONDS = 1.0  # after an end, until tmux has surely passed on the last output
 BACK_OFF_SECONDS = 1.0
 ECHO_SECONDS = 0.05
+BRIEF_SECONDS = 0.01  # the shortest wait for a log
 HOLD_SECONDS = 10.0  # the longest time between two attempts to launch on a machine that is short of something
-FLOOD_SECONDS = 1.0  # how often to look at the logs while one of them grows too fast
 STUCK_SECONDS = 30.0  # until ending a run is tried again whose processes would not die
 _LEASE_EVENTS = inotify.CLOSE_WRITE | inotify.DELETE | inotify.DELETE_SELF | inotify.MOVE_SELF
 
@@ -105,9 +105,8 @@ class Scheduler:
         self._stuck: dict[str, float] = {}  # could not be ended, and when to try again (monotonic)
         self._reaped: dict[str, tuple[str, ...]] = {}  # processes that outlived them and were killed
         self._tidy_at: float | None = None  # monotonic
-        self._look_at_logs = 0.0  # monotonic
-        self._flooded = False  # whether a log was too long at the last look
-        self._logs_of_ended: list[tuple[str, str | None]] = []  # by task, to be looked at once more
+        self._logs = Logs(journal)
+        self._diagnosing = Diagnosing(self._store, journal)
         self._interrupted = False
         self._terminated = False
 
@@ -205,8 +204,10 @@ class Scheduler:
             seconds.append(self._tidy_at - time.monotonic())
         if self._launch_at:
             seconds.append(self._launch_at - time.monotonic())
-        if self._ledger.runs and self._flooded and not self._launches:
-            seconds.append(self._look_at_logs - time.monotonic())
+        if self._ledger.runs and self._logs.flooded and not self._launches:
+            seconds.append(self._logs.look_at - time.monotonic())
+        if self._diagnosing.wake_at is not None:
+            seconds.append(max(BRIEF_SECONDS, self._diagnosing.wake_at - time.monotonic()))
         if self._executor.blind:
             seconds.append(BLIND_SECONDS)
         try:
@@ -283,7 +284,7 @@ class Scheduler:
         if self._untold or self._began or self._ledger.dropped:
             wake.announce(self._state.path)
         self._untold, self._began = [], False
-        self._shorten_logs()
+        self._logs.shorten(self._ledger.runs.values(), self._settings)
         if self._tidy_at is not None and time.monotonic() >= self._tidy_at:
             await self._tidy()
 
@@ -395,32 +396,19 @@ class Scheduler:
             now = self._ledger.now_of(run)
             ending = ending_of(run, clock.corrected(observation, run, now), circumstances, self._settings, now)
             if ending is not None:
+                ending = self._diagnosing.of(ending, self._backlog.task(run.task_id))
+            if ending is not None:
                 endings.append(ending)
         return endings
 
     def _forget(self, endings: Sequence[Ending]) -> None:
+        self._diagnosing.recorded(endings)
         for ending in endings:
-            self._logs_of_ended.append((ending.run.task, ending.run.log))
+            self._logs.ended(ending.run)
             self._reaped.pop(ending.run.id, None)
             self._stuck.pop(ending.run.id, None)
             self._dead.pop(ending.run.id, None)
             self._tidy_soon()
-
-    def _shorten_logs(self) -> None:
-        """Once every check_interval, and soon again after one that was: logs that are too long lose their middle."""
-        now = time.monotonic()
-        if now < self._look_at_logs:
-            return
-        cut = [self._shorten(run.task, run.log) for run in self._ledger.runs.values()]
-        self._flooded = True in cut
-        interval = self._settings.check_interval
-        self._look_at_logs = now + (min(FLOOD_SECONDS, interval) if self._flooded else interval)
-
-    def _shorten(self, task: str, log: str | None) -> bool:
-        cut = log is not None and shorten(Path(log), self._settings.log_max_size)
-        if cut:
-            self._journal.say(f"{task}: its log was longer than log_max_size, so its middle was cut out")
-        return cut
 
     # -- ending runs
 
@@ -489,8 +477,8 @@ class Scheduler:
         Not before TIDY_SECONDS after an end: closing a session drops what tmux has not yet passed on to the log.
         """
         self._tidy_at = None
-        while self._logs_of_ended:
-            self._shorten(*self._logs_of_ended.pop())
+        self._logs.shorten_ended(self._settings)
+        self._diagnosing.look_again()
         with contextlib.suppress(TinkschedError, OSError):
             kept = self._store.recently_ended(self._settings.keep_sessions)
             if self._settings.cleanup_on_complete:
