@@ -159,9 +159,28 @@ NO_SLASH = "must not hold '/'; it becomes part of file names"
             "tasks: {a: 2}",
             12,
             "tasks['a'] must be a map of options (gpus, exclusive, priority, args, environment, after, time_limit, "
-            "command, max_retries, retry_on, max_running), not the number 2",
+            "command, max_retries, retry_on, min_free_memory, max_running), not the number 2",
         ),
-        ("tasks: {a: {gpus: 0}}", 19, f"tasks['a'].gpus {AT_LEAST_1}not the number 0"),
+        ("tasks: {a: {gpus: -1}}", 19, "tasks['a'].gpus must be a whole number of at least 0, not the number -1"),
+        ("max_utilization: 0", 18, f"max_utilization {AT_LEAST_1}not the number 0"),
+        ("max_utilization: 101", 18, "max_utilization must be at most 100, not the number 101"),
+        (
+            "min_free_memory: 20",
+            18,
+            "min_free_memory must be a size such as 200MB or 8GiB, or auto, not the number 20; "
+            "a size needs a unit, such as 200MB",
+        ),
+        (
+            "min_free_memory: Auto",
+            18,
+            "min_free_memory must be a size such as 200MB or 8GiB, or auto, not the text 'Auto'",
+        ),
+        ("cpu_slots: all", 12, "cpu_slots must be auto or a whole number of at least 0, not the text 'all'"),
+        (
+            "ignore_processes: {}",
+            19,
+            "ignore_processes must be a glob of users or commands such as 'Xorg', or a list of globs, not a map",
+        ),
         ("tasks: {a: {priority: high}}", 23, "tasks['a'].priority must be a whole number, not the text 'high'"),
         (
             "tasks: {a: {priority: -1000001}}",

@@ -7,8 +7,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinksched.core.fairness import Ask, Rival, Turns, turns
+from tinksched.core import fairness
+from tinksched.core.fairness import Ask, Rival, Turns
 from tinksched.core.model import GpuSlots, Tenant
+from tinksched.core.sharing import Terms, desks_of
 
 A, B, C = "GPU-a", "GPU-b", "GPU-c"
 
@@ -27,6 +29,10 @@ def rival(
 
 def me(last: float = 0.0, count: int = 100, user: str = "me") -> Rival:
     return rival("mine", last, count, user=user)
+
+
+def turns(me: Rival, others: list[Rival], gpus: list[GpuSlots], held: dict[tuple[str, str], int]) -> Turns:
+    return fairness.turns(me, others, desks_of(gpus, Terms(), 0.0), held)
 
 
 def left(turn: Turns) -> dict[str, int]:

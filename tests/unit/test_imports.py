@@ -41,6 +41,7 @@ LATE = {
     ("cli", "cli.quick"),
     ("cli.queue", "scheduler.main"),  # asyncio, for those commands that are a scheduler
     ("cli.queue", "host.wake"),
+    ("operations.status", "scheduler.scene"),  # as `scheduler.deciding`: only where something waits
     ("operations.control", "scheduler.main"),  # asyncio, where no scheduler is there to do what was asked for
     ("cli", "traceback"),  # for crashes alone
     ("cli.tables", "unicodedata"),  # for names that are not ASCII

@@ -5,8 +5,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import string
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Literal
 
 import pytest
 from hypothesis import assume, event, given, settings
@@ -25,6 +27,7 @@ from tinksched.core.model import (
     Tenant,
 )
 from tinksched.core.placement import Decision, Policy, decide, explain, place
+from tinksched.core.sharing import Demand, kind_of
 
 NOW = 1_700_000_000.0
 SPREAD, PACK = Policy.SPREAD, Policy.PACK
@@ -32,10 +35,13 @@ relaxed = settings(deadline=None)  # the machine that runs the tests may be busy
 
 
 def task(
-    number: int, *, gpus: int = 1, pinned: tuple[int, ...] = (), exclusive: bool = False, priority: int = 0
-) -> Task:
+    number: int, *, gpus: int = 1, pinned: tuple[int, ...] = (), exclusive: bool = False, priority: int = 0,
+    memory: int | Literal["auto"] | None = None, limit: float | None = None,
+) -> Task:  # fmt: skip
     """The task that is `number` in the queue and has that id; its name is `t{number}`."""
-    spec = TaskSpec((), "/", "", "", gpus=gpus, pinned=pinned, exclusive=exclusive)
+    spec = TaskSpec(
+        (), "/", "", "", gpus=gpus, pinned=pinned, exclusive=exclusive, min_free_memory=memory, time_limit=limit
+    )
     return Task(number, f"t{number}", f"t{number}.yml", spec, TaskState.QUEUED, priority, number, NOW, NOW)
 
 
@@ -58,6 +64,11 @@ def gpu(
     """A GPU with `own` runs of this workspace on it, which are exclusive or not."""
     runs = tuple(run(f"own{index}-{number}", index, exclusive=exclusive) for number in range(own))
     return GpuSlots(index, f"index-{index}", slots, runs, others, last_start)
+
+
+def kinds_of(queue: list[Task]) -> Counter[Demand]:
+    """With these a walk is brief."""
+    return Counter(kind_of(one.spec) for one in queue)
 
 
 def placed(*tasks: Task, on: list[GpuSlots], policy: Policy = SPREAD, delay: float = 0) -> list[tuple[int, ...]]:
@@ -376,6 +387,8 @@ _DETAILS = {
     "task": "t1", "until": NOW, "exists": "GPUs 0, 1", "why": "its lease was revoked", "code": 137, "signal": "KILL",
     "names": "python (12)", "user": "ann", "how": "failed", "retry": 1, "retries": 3, "tasks": "t1, t2", "limit": "2 h",
     "pattern": "big_*", "folder": "/w/out", "count": "2 processes", "workspace": "/home/ann/w",
+    "where": "; GPU 1 has", "young": "", "has": "have", "who": "bob runs `python x.py`", "pid": 12, "more": "",
+    "busy": 9, "most": 8,
 }  # fmt: skip
 
 
@@ -488,7 +501,7 @@ def test_a_brief_walk_starts_the_same_and_gives_the_same_reasons(
     tasks: list[Task], gpus: list[GpuSlots], policy: Policy, delay: float
 ) -> None:
     whole = decide(tasks, gpus, NOW, policy=policy, startup_delay=delay)
-    brief = decide(tasks, gpus, NOW, policy=policy, startup_delay=delay, brief=True)
+    brief = decide(tasks, gpus, NOW, policy=policy, startup_delay=delay, kinds=kinds_of(tasks))
     assert brief.placements == whole.placements and brief.wake_at == whole.wake_at
     assert brief.looked_at == len(brief.placements) + len(brief.waiting) <= len(tasks)
     assert dict(whole.waiting) == {**whole.waiting, **brief.waiting}
@@ -496,7 +509,7 @@ def test_a_brief_walk_starts_the_same_and_gives_the_same_reasons(
 
 def test_a_brief_walk_does_not_go_through_ten_thousand_tasks_that_can_not_start() -> None:
     queue = [task(number) for number in range(10_000)]
-    decision = decide(queue, [gpu(0, 4, own=3), gpu(1, 4, own=4)], NOW, policy=SPREAD, brief=True)
+    decision = decide(queue, [gpu(0, 4, own=3), gpu(1, 4, own=4)], NOW, policy=SPREAD, kinds=kinds_of(queue))
     assert len(decision.placements) == 1 and decision.looked_at <= 9
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from ..config import Settings, plain
-from ..core.model import Task, TaskState
+from ..core.model import Task, TaskState, spot
 from ..core.usage import Usage
 from ..host.completion import signal_name
 from ..operations.doctor import Check, Level
@@ -131,7 +131,7 @@ def plan(done: Plan, *, dry: bool) -> None:
             print(f"left {len(tasks)} {what}: {names(tasks)}" + (f"   ({how})" if how else ""))
     if dry:
         for name, gpus in done.starts_now:
-            print(f"would start first: {printable(name)} on GPU {', '.join(map(str, gpus))}")
+            print(f"would start first: {printable(name)} on {spot(gpus)}")
     message(done.gpu_note)
 
 
@@ -184,9 +184,10 @@ def _print_run(item: RunHistory) -> None:
     took = f" ({clock(run.ended_at - run.created_at)})" if run.ended_at else ""
     name = signal_name(run.exit_code) if run.exit_code is not None else None
     code = "" if run.exit_code is None else f"{run.exit_code}" + (f" (signal {name})" if name else "")
+    on = f" ({', '.join(run.devices)})" if run.gpus else ""
     facts = {
         "run": run.id,
-        "on": f"GPU {', '.join(map(str, run.gpus))} ({', '.join(run.devices)}) of {record.node}",
+        "on": f"{spot(run.gpus)}{on} of {record.node}",
         "port": str(record.port or ""),
         "started": _date(run.created_at),
         "ended": f"{_date(run.ended_at)}{took}" if run.ended_at else "",

@@ -172,7 +172,7 @@ def _task_table(now: Status, signs: bool) -> Table:
         rows.append([
             (printable(task.name), ""),
             (f"{sign} {task.state.replace('_', ' ')}", style),
-            ("-".join(map(str, task.gpus)), ""),
+            ("-".join(map(str, task.gpus)) or ("cpu" if task.started_at and not task.wanted_gpus else ""), ""),
             (_duration(task, now.at), ""),
             *([(str(task.attempt or ""), "")] if tried_again else []),
             (printable(_detail(task)), "" if task.state in ("failed", "lost") else "dim"),

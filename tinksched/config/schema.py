@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from . import retries, values
+from . import globs, retries, values
 from .broken import quoted
 from .document import ScalarNode
 from .settings import NO_VARIABLES, TaskRule, in_file, plain
@@ -61,7 +61,7 @@ def _rules(value: Value) -> tuple[TaskRule, ...]:
     found = []
     for entry in values.entries(value, "a map from globs to options, such as {'big_*': {gpus: 2}}"):
         label = f"{value.label}[{quoted(entry.key.text)}]"
-        pattern = value.context.attempt(values.glob, value.child(values.as_name(entry.key), label))
+        pattern = value.context.attempt(globs.glob, value.child(values.as_name(entry.key), label))
         given = value.context.attempt(_options, value.child(entry.value, label))
         if pattern is not None and given is not None:
             found.append(TaskRule(pattern, entry.key.line, entry.key.column, MappingProxyType(given)))
@@ -90,16 +90,17 @@ _NO_LIMIT = "leave it out for no limit"
 _NO_LIMIT_HERE = "leave its value out ('time_limit:') for no limit"
 
 TASK_OPTIONS: Mapping[str, Key] = _table(
-    Key("gpus", values.integer(1), 1, "number of GPUs that the task gets, one slot on each"),
+    Key("gpus", values.integer(0), 1, "number of GPUs that the task gets, one slot on each; 0: it runs beside them"),
     Key("exclusive", values.boolean, False, "true: nothing else runs on its GPUs meanwhile"),
     Key("priority", values.integer(), 0, "of the tasks that wait, higher numbers start first"),
     Key("args", values.arguments, (), "arguments after the config path, in place of the `args` of the workspace"),
     Key("environment", values.variables, NO_VARIABLES, "variables, added to the `environment` of the workspace"),
-    Key("after", values.task_patterns, (), "glob or list of globs of the tasks that must be completed first"),
+    Key("after", globs.task_patterns, (), "glob or list of globs of the tasks that must be completed first"),
     Key("time_limit", values.limit_in_seconds(_NO_LIMIT_HERE), None, "longest time that a run may take; empty: none"),
     Key("command", values.command, None, "argument list, in place of the `command` of the workspace; empty: none"),
     Key("max_retries", values.integer(0, 1000), 3, "retries of a failed run, in place of those of the workspace"),
     Key("retry_on", retries.conditions, None, "what is retried, in place of the `retry_on` of the workspace"),
+    Key("min_free_memory", values.size_or_auto, None, "as that of the workspace, for these tasks; empty: none"),
     Key("max_running", values.integer(1), None, "how many tasks of this glob run at once"),
 )
 
@@ -115,11 +116,17 @@ KEYS: Mapping[str, Key] = _table(
     Key("conda_env", values.text, "", "conda environment that is activated before the run: its name or folder"),
     Key("command", values.command, None, "argument list that runs in place of python and script"),
     Key("args", values.arguments, (), "arguments of the script after `--config_path CONFIG`"),
-    Key("config_pattern", values.patterns, ("*.yml", "*.yaml"), "glob or list of globs for the task configs"),
+    Key("config_pattern", globs.patterns, ("*.yml", "*.yaml"), "glob or list of globs for the task configs"),
     Key("max_jobs_per_gpu", values.integer(1), 2, "runs that may share one GPU"),
-    Key("gpu_count", values.count_or_auto, None, "number of GPUs to use; auto: all that the driver counts"),
+    Key("gpu_count", values.count_or_auto(1), None, "number of GPUs to use; auto: all that the driver counts"),
     Key("use_gpus", values.devices, None, "indices or UUIDs of the GPUs to use, best first; wins over gpu_count"),
     Key("placement", values.choice("spread", "pack"), "spread", "spread: emptiest GPU first; pack: fullest first"),
+    Key("min_free_memory", values.size_or_auto, None, "GPU memory that must be free for a run; auto: as others took"),
+    Key("warmup", values.seconds, 60.0, "how long a run reserves what it has not yet taken of its min_free_memory"),
+    Key("max_utilization", values.integer(1, 100), None, "percent; beside more work than this nothing more starts"),
+    Key("respect_other_processes", values.boolean, True, "false: runs start beside compute processes of others too"),
+    Key("ignore_processes", globs.process_patterns, (), "globs of users and commands that count as nobody there"),
+    Key("cpu_slots", values.count_or_auto(0), None, "runs without GPUs (gpus: 0) at once; auto: one for each core"),
     Key(
         "cuda_visible_devices_var",
         values.variable_name,

@@ -15,8 +15,9 @@ from .units import size_text
 
 CONFIG_NAME = "scheduler_config.yml"
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
-WORDS_FOR_NONE: Mapping[str, str] = MappingProxyType({"gpu_count": "auto"})  # what the file says where we say None
-SIZES = ("log_max_size", "min_free_disk")  # bytes here, with a unit in the file
+# What the file says where we say None.
+WORDS_FOR_NONE: Mapping[str, str] = MappingProxyType({"gpu_count": "auto", "cpu_slots": "auto"})
+SIZES = ("log_max_size", "min_free_disk", "min_free_memory")  # bytes here, with a unit in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ class TaskOptions:
     """What one task asks for. `args` follow the config path; `environment` is added to that of the command.
 
     `after` are globs of tasks that must be completed first. `time_limit` is in seconds, None for no limit. `command` is
-    what runs in place of python and script. `retry_on` None is what `auto_restart_failed` says. `args`, `command` and
-    the values of `environment` may hold placeholders.
+    what runs in place of python and script. `retry_on` None is what `auto_restart_failed` says. `min_free_memory` is in
+    bytes, None for none. `args`, `command` and the values of `environment` may hold placeholders.
     """
 
     gpus: int = 1
@@ -53,6 +54,7 @@ class TaskOptions:
     command: tuple[str, ...] | None = None
     max_retries: int = 3
     retry_on: tuple[str | int, ...] | None = None
+    min_free_memory: int | Literal["auto"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,12 @@ class Settings:
     gpu_count: int | None
     use_gpus: tuple[int | str, ...] | None
     placement: Literal["spread", "pack"]
+    min_free_memory: int | Literal["auto"] | None
+    warmup: float
+    max_utilization: int | None
+    respect_other_processes: bool
+    ignore_processes: tuple[str, ...]
+    cpu_slots: int | None
     cuda_visible_devices_var: str
     environment: Mapping[str, str]
     pre_run: tuple[str, ...] | None
@@ -171,6 +179,7 @@ class Settings:
             command=self.command,
             max_retries=self.max_retries,
             retry_on=self.retry_on,
+            min_free_memory=self.min_free_memory,
         )
         for rule in self.tasks:
             if rule.matches(task):
@@ -210,7 +219,7 @@ def plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, TaskRule):
-        return {"pattern": value.pattern, **{name: plain(given) for name, given in value.given.items()}}
+        return {"pattern": value.pattern, **{name: plain(in_file(name, given)) for name, given in value.given.items()}}
     if isinstance(value, Mapping):
         return {str(name): plain(entry) for name, entry in value.items()}
     if isinstance(value, tuple | list):

@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -23,7 +22,6 @@ T = TypeVar("T")
 LARGEST = 1_000_000  # of any whole number: beyond it lies a typing mistake, or somebody's integer overflow
 LONGEST = 365 * DAY
 LARGEST_SIZE = PB
-LONGEST_GLOB = 255  # characters, as file names
 LONGEST_NAME = 100  # bytes; what is put behind it must fit into a file name too
 YES_NO = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
 
@@ -176,13 +174,17 @@ def integer(least: int = -LARGEST, most: int = LARGEST) -> Reader[int]:
     return read
 
 
-def count_or_auto(value: Value) -> int | None:
-    """A whole number that is not below 1, or None for `auto`."""
-    if isinstance(value.node, ScalarNode) and value.node.text == "auto":
-        return None
-    if whole(_unquoted(value.node)) is None:
-        raise value.bad("auto or a whole number of at least 1")
-    return integer(1)(value)
+def count_or_auto(least: int) -> Reader[int | None]:
+    """A whole number of at least `least`, or None for `auto`."""
+
+    def read(value: Value) -> int | None:
+        if isinstance(value.node, ScalarNode) and value.node.text == "auto":
+            return None
+        if whole(_unquoted(value.node)) is None:
+            raise value.bad(f"auto or a whole number of at least {least}")
+        return integer(least)(value)
+
+    return read
 
 
 def seconds(value: Value) -> float:
@@ -219,7 +221,7 @@ def limit_in_seconds(without_limit: str) -> Reader[float]:
     return read
 
 
-def size_in_bytes(least: int = 0) -> Reader[int]:
+def size_in_bytes(least: int = 0, expected: str = "a size such as 200MB or 8GiB") -> Reader[int]:
     """A size of at least `least` bytes."""
 
     def read(value: Value) -> int:
@@ -231,7 +233,7 @@ def size_in_bytes(least: int = 0) -> Reader[int]:
             usual = with_usual_case(given)
             is_number = isinstance(node, ScalarNode) and node.kind in ("int", "float")
             hint = "a size needs a unit, such as 200MB" if is_number else f"write {usual}" if usual else ""
-            raise value.bad("a size such as 200MB or 8GiB", hint) from None
+            raise value.bad(expected, hint) from None
         if found < least:
             raise value.bad(f"at least {size_text(least)}")
         if found > LARGEST_SIZE:
@@ -239,6 +241,12 @@ def size_in_bytes(least: int = 0) -> Reader[int]:
         return found
 
     return read
+
+
+def size_or_auto(value: Value) -> int | str:
+    """A size, or the word `auto`."""
+    is_auto = isinstance(value.node, ScalarNode) and value.node.text == "auto"
+    return "auto" if is_auto else size_in_bytes(expected="a size such as 200MB or 8GiB, or auto")(value)
 
 
 def choice(*choices: str) -> Reader[str]:
@@ -284,13 +292,13 @@ def variable_name(value: Value) -> str:
 
 def arguments(value: Value) -> tuple[str, ...]:
     """A list of scalars, each the text that a program is given."""
-    return _items(value, templated, "a list, such as [--resume, --lr, 0.1]", _list_hint(value.node))
+    return items(value, templated, "a list, such as [--resume, --lr, 0.1]", _list_hint(value.node))
 
 
 def command(value: Value) -> tuple[str, ...]:
     """A program and its arguments."""
     expected = "a list, such as [torchrun, train.py, '--config_path={config}']"
-    return _program(value, _items(value, templated, expected, _list_hint(value.node)))
+    return _program(value, items(value, templated, expected, _list_hint(value.node)))
 
 
 def shell_or_command(value: Value) -> tuple[str, ...] | None:
@@ -300,7 +308,7 @@ def shell_or_command(value: Value) -> tuple[str, ...] | None:
         return (*placeholders.SHELL, found) if found.strip() else None
     hint = f"put it in quotes: {quoted(value.node.text)}" if isinstance(value.node, ScalarNode) else ""
     hint = "" if is_empty(value.node) else hint
-    return _program(value, _items(value, templated, "a shell command, or a list such as [cp, '{config}', /tmp]", hint))
+    return _program(value, items(value, templated, "a shell command, or a list such as [cp, '{config}', /tmp]", hint))
 
 
 def _program(value: Value, found: tuple[str, ...]) -> tuple[str, ...]:
@@ -310,37 +318,6 @@ def _program(value: Value, found: tuple[str, ...]) -> tuple[str, ...]:
         raise value.forbids("must not be an empty list; it begins with the program")
     if isinstance(first, ScalarNode) and first.kind != "null" and not first.text.strip():
         raise value.child(first, f"{value.label}[0]").forbids("must not be empty; it is the program")
-    return found
-
-
-def patterns(value: Value) -> tuple[str, ...]:
-    """One glob or a list of globs, for the names of the files in a folder."""
-    if isinstance(value.node, ScalarNode) and value.node.kind == "text":
-        return (glob(value),)
-    found = _items(value, glob, "a glob such as '*.yml', or a list of globs")
-    if isinstance(value.node, SequenceNode) and not value.node.items:
-        raise value.forbids("must not be an empty list")
-    return found
-
-
-def task_patterns(value: Value) -> tuple[str, ...]:
-    """One glob or a list of globs, for the names of tasks; the list may be empty."""
-    if isinstance(value.node, ScalarNode) and value.node.kind == "text":
-        return (glob(value),)
-    return _items(value, glob, "a glob of task names such as 'prepare*', or a list of globs")
-
-
-def glob(value: Value) -> str:
-    """A glob for one file or task name."""
-    found = filled(value)
-    if "/" in found:
-        raise value.forbids("must not hold '/'; it matches names, not paths")
-    if len(found) > LONGEST_GLOB:
-        raise value.forbids(f"must not be longer than {LONGEST_GLOB} characters")
-    try:
-        fnmatchcase("", found)
-    except re.error:
-        raise value.bad("a glob such as '*.yml'") from None
     return found
 
 
@@ -358,7 +335,7 @@ def devices(value: Value) -> tuple[int | str, ...]:
 
     if isinstance(value.node, SequenceNode) and not value.node.items:
         raise value.forbids("must name a GPU; leave the key out to use all of them")
-    return _items(value, new_device, "a list of GPU indices or UUIDs, such as [0, 2]")
+    return items(value, new_device, "a list of GPU indices or UUIDs, such as [0, 2]")
 
 
 def variables(value: Value) -> Mapping[str, str]:
@@ -380,7 +357,7 @@ def entries(value: Value, expected: str) -> tuple[Entry, ...]:
     return value.node.entries
 
 
-def _items(value: Value, reader: Reader[T], expected: str, hint: str = "") -> tuple[T, ...]:
+def items(value: Value, reader: Reader[T], expected: str, hint: str = "") -> tuple[T, ...]:
     """What the reader makes of each item of a list, without the bad ones, which are noted."""
     if not isinstance(value.node, SequenceNode):
         raise value.bad(expected, hint)

@@ -3,16 +3,18 @@
 Each scheduler decides for itself, with the same rule and the same facts, how many free slots it leaves to others:
 the free slots are given out one by one, each to the user who holds the fewest, and of equals to the one whose last
 start is the longest ago; among the workspaces of one user by the same two questions. What falls to others is kept
-free for them. One that can't start yet, because it needs several GPUs or an emptier one, has its GPUs kept from
-filling up when its turn comes: otherwise a stream of small tasks would starve it.
+free for them. One that can't start yet, because it needs several GPUs, an emptier one or more memory, has its GPUs
+kept from filling up when its turn comes: otherwise a stream of small tasks would starve it. Nobody's turn comes on a
+GPU whose memory would not do even if all runs of tinksched there ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .model import GpuSlots, Reserved, Task
+from .model import Reserved
+from .sharing import Demand, Desk
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Ask:
     gpus: int  # on so many at once
     limit: int  # the most runs on each of them, itself included
     count: int = 1
+    memory: int = 0  # bytes that must be free on each of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +47,25 @@ class Turns:
     ready: frozenset[str]  # workspace ids
 
 
-def asks_of(tasks: Sequence[Task], gpus: Sequence[GpuSlots]) -> tuple[Ask, ...]:
+def asks_of(demands: Sequence[Demand], desks: Sequence[Desk]) -> tuple[Ask, ...]:
     """The asks of waiting tasks, in their order; equal neighbours are counted together."""
     asks: list[Ask] = []
-    for task in tasks:
-        pinned = task.spec.pinned
-        able = [gpu for gpu in gpus if not pinned or gpu.index in pinned]
-        if len(able) < task.spec.gpus:
+    for demand in demands:
+        able = [desk for desk in desks if desk.could_ever(demand) and desk.can_open(demand)]
+        if len(able) < demand.spots:
             continue
-        limit = 1 if task.spec.exclusive else min(gpu.slots for gpu in able)
-        ask = Ask(tuple(gpu.device for gpu in able), task.spec.gpus, limit)
-        if asks and (asks[-1].devices, asks[-1].gpus, asks[-1].limit) == (ask.devices, ask.gpus, ask.limit):
-            ask = Ask(ask.devices, ask.gpus, ask.limit, asks.pop().count + 1)
+        limit = 1 if demand.exclusive else min(desk.gpu.slots for desk in able)
+        devices = tuple(desk.gpu.device for desk in able)
+        ask = Ask(devices, demand.spots, limit, memory=demand.bytes or 0)
+        if asks and replace(asks[-1], count=1) == ask:
+            ask = replace(ask, count=asks.pop().count + 1)
         asks.append(ask)
     return tuple(asks)
 
 
-def turns(me: Rival, others: Sequence[Rival], gpus: Sequence[GpuSlots], held: Mapping[tuple[str, str], int]) -> Turns:
+def turns(me: Rival, others: Sequence[Rival], desks: Sequence[Desk], held: Mapping[tuple[str, str], int]) -> Turns:
     """What `me` leaves to the others of what is free. `held` counts the slots taken by (user, workspace)."""
-    rooms = {gpu.device: _Room(gpu.used, gpu.allowed) for gpu in gpus}
+    rooms = {desk.gpu.device: _Room(desk.used, desk.allowed, desk.available, desk.attainable) for desk in desks}
     contenders = [_Contender(rival, list(rival.asks), held) for rival in (me, *others)]
     users = _Users(contenders, held)
     ready: set[str] = set()
@@ -73,9 +76,9 @@ def turns(me: Rival, others: Sequence[Rival], gpus: Sequence[GpuSlots], held: Ma
             contenders.remove(first)
             continue
         ask = first.asks[0]
-        fits = all(room.fits(ask.limit) for room in chosen)
+        fits = all(room.fits(ask) for room in chosen)
         for room in chosen:
-            room.give(ask.limit, None if first.rival is me else first.rival)
+            room.give(ask, None if first.rival is me else first.rival)
         if not fits:  # it waits until they are empty enough
             first.asks.pop(0)
             continue
@@ -83,7 +86,11 @@ def turns(me: Rival, others: Sequence[Rival], gpus: Sequence[GpuSlots], held: Ma
             ready.add(first.rival.workspace_id)
         first.take()
         users.take(first.rival.user, ask.gpus)
-    left = {device: Reserved(room.reserved, room.user, room.place) for device, room in rooms.items() if room.reserved}
+    left = {
+        device: Reserved(room.reserved, room.user, room.place, room.kept)
+        for device, room in rooms.items()
+        if room.reserved
+    }
     return Turns(left, frozenset(ready))
 
 
@@ -93,24 +100,39 @@ class _Room:
 
     used: int
     allowed: int
+    available: int | None  # bytes
+    attainable: int | None  # if all runs of tinksched here ended
     reserved: int = 0
+    kept: int = 0  # bytes, for those for whom slots are reserved
     user: str = ""
     place: str = ""
 
-    def fits(self, limit: int) -> bool:
-        return self.used < min(self.allowed, limit)
+    def could(self, ask: Ask) -> bool:
+        """Whether it will have memory enough, once runs have ended."""
+        return not ask.memory or (self.attainable is not None and self.attainable >= ask.memory)
 
-    def give(self, limit: int, rival: Rival | None) -> None:
+    def fits(self, ask: Ask) -> bool:
+        enough = not ask.memory or (self.available is not None and self.available >= ask.memory)
+        return enough and self.used < min(self.allowed, ask.limit)
+
+    def nearness(self, ask: Ask) -> tuple[bool, int, int]:
+        """Who needs it chooses the least: where it fits, then where the least memory is missing, then the emptiest."""
+        return (not self.fits(ask), max(0, ask.memory - (self.available or 0)) if ask.memory else 0, self.used)
+
+    def give(self, ask: Ask, rival: Rival | None) -> None:
         """Give one slot, and those that its limit closes to others; all that are free if it can't start there yet.
 
         What a rival gets is reserved; what this scheduler itself gets (None) is only counted.
         """
         free = max(0, self.allowed - self.used)
-        amount = min(free, 1 + max(0, self.allowed - limit)) if self.fits(limit) else free
+        amount = min(free, 1 + max(0, self.allowed - ask.limit)) if self.fits(ask) else free
         self.used += amount
+        if self.available is not None:
+            self.available -= ask.memory
         if rival is None or not amount:
             return
         self.reserved += amount
+        self.kept += ask.memory
         if not self.user:
             self.user, self.place = rival.user, rival.workspace
 
@@ -130,9 +152,9 @@ class _Contender:
         """The GPUs for its first ask: those where it fits, then the emptiest. Nothing if it has no ask left."""
         while self.asks:
             ask = self.asks[0]
-            there = [rooms[device] for device in ask.devices if device in rooms]
+            there = [rooms[device] for device in ask.devices if device in rooms and rooms[device].could(ask)]
             if len(there) >= ask.gpus:
-                return sorted(there, key=lambda room: (not room.fits(ask.limit), room.used))[: ask.gpus]
+                return sorted(there, key=lambda room: room.nearness(ask))[: ask.gpus]
             self.asks.pop(0)
         return []
 
@@ -140,7 +162,7 @@ class _Contender:
         """One task of its first ask starts."""
         ask = self.asks.pop(0)
         if ask.count > 1:
-            self.asks.insert(0, Ask(ask.devices, ask.gpus, ask.limit, ask.count - 1))
+            self.asks.insert(0, replace(ask, count=ask.count - 1))
         self.held += ask.gpus
         self.started += 1
 

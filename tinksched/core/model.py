@@ -6,12 +6,15 @@ Times are seconds since the epoch. Nothing here reads a clock or a file; a chang
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 from .diagnosis import Diagnosis, Kind
+from .gpu import GpuState
 
+CPU = "cpu"  # the device whose slots the runs take that need no GPU
 Detail = Mapping[str, "str | int | float"]
 
 
@@ -66,6 +69,16 @@ class ReasonCode(str, enum.Enum):
     OTHERS_TURN = "others_turn"
     STARTUP_DELAY = "startup_delay"
     NO_SUCH_GPU = "no_such_gpu"
+    NO_SUCH_MEMORY = "no_such_memory"
+    NEEDS_MEMORY = "needs_memory"
+    MEMORY_OF_OTHERS = "memory_of_others"
+    MEMORY_UNKNOWN = "memory_unknown"
+    KEPT_FOR = "kept_for"
+    OTHER_PROCESS = "other_process"
+    GPU_BUSY = "gpu_busy"
+    GPU_LOST = "gpu_lost"
+    CPU_FULL = "cpu_full"
+    NO_CPU_SLOTS = "no_cpu_slots"
     NEVER_BEGAN = "never_began"
     NO_SCHEDULER = "no_scheduler"
     RETRY_DELAY = "retry_delay"
@@ -105,6 +118,16 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.OTHERS_TURN: "the free slots are left to {user} ({workspace}), whose turn it is",
     ReasonCode.STARTUP_DELAY: "the last start on GPU {gpu} is too recent (startup_delay); next start at {until}",
     ReasonCode.NO_SUCH_GPU: "asks for {wanted}, and the scheduler uses {exists}",
+    ReasonCode.NO_SUCH_MEMORY: "needs {wanted} free{where}; of the GPUs here {count} {has} so much memory",
+    ReasonCode.NEEDS_MEMORY: "needs {wanted} free{where}: {free} free{young}",
+    ReasonCode.MEMORY_OF_OTHERS: "needs {wanted} free{where}: {free} free{young}; others than tinksched hold the rest",
+    ReasonCode.MEMORY_UNKNOWN: "needs {wanted} free, and how much of GPU {gpu} is free is not known",
+    ReasonCode.KEPT_FOR: "the free memory is kept for {task}, which comes first and needs more of it",
+    ReasonCode.OTHER_PROCESS: "respects other people's processes: {who} on GPU {gpu} (pid {pid}){more}",
+    ReasonCode.GPU_BUSY: "the free slots are on GPUs that are busy: GPU {gpu} is at {busy} % (max_utilization: {most})",
+    ReasonCode.GPU_LOST: "nothing is started on GPU {gpu}, which has fallen off the bus or wants a reset",
+    ReasonCode.CPU_FULL: "all CPU slots are taken ({used} of {slots}{others})",
+    ReasonCode.NO_CPU_SLOTS: "needs no GPU, and there are no CPU slots (cpu_slots is 0)",
     ReasonCode.NEVER_BEGAN: "its last launch never began ({why}), so it is queued again",
     ReasonCode.NO_SCHEDULER: "no scheduler runs",
     ReasonCode.RETRY_DELAY: "its last run {how}; it is tried again at {until} (retry {retry} of {retries}{need})",
@@ -185,7 +208,7 @@ class TaskSpec:
     work_dir: str
     marker: str
     output_dir: str
-    gpus: int = 1
+    gpus: int = 1  # 0: it runs beside the GPUs, on a CPU slot
     pinned: tuple[int, ...] = ()
     exclusive: bool = False
     environment: tuple[tuple[str, str], ...] = ()
@@ -204,6 +227,7 @@ class TaskSpec:
     old_marker: str = ""  # where the config's own `root_dir` puts its marker
     commit: str = ""  # of work_dir when the task was queued
     dirty: bool = False
+    min_free_memory: int | Literal["auto"] | None = None  # bytes, on each of its GPUs
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +273,7 @@ class RunRecord:
     old_marker_before: str | None = None
     oom_kills: int | None = None  # of the host since its boot, when the run was prepared
     since_boot: float | None = None  # seconds, when the run was made; the clock of `deadline` can be set meanwhile
+    memory: int = 0  # bytes that were reserved for it on each of its GPUs when it started
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +281,9 @@ class Run:
     """One attempt at a task. A retry is a new Run of the same Task.
 
     `devices` are the names under which leases stand (a UUID, or `index-N` without a driver); `gpus` are the indices
-    that the run sees in `CUDA_VISIBLE_DEVICES`, in the same order. `marker_before` identifies the marker file that was
-    there at launch, so that a stale one is never taken for this run's.
+    that the run sees in `CUDA_VISIBLE_DEVICES`, in the same order. A run without GPUs has the one device `CPU`.
+    `marker_before` identifies the marker file that was there at launch, so that a stale one is never taken for this
+    run's.
     """
 
     id: str
@@ -298,6 +324,9 @@ class Tenant:
     task: str
     limit: int  # the most runs that this one allows on the GPU, itself included
     since: float
+    run: str = ""  # its id
+    memory: int = 0  # bytes that it reserves on the GPU while it is young
+    warmup: float = 0.0  # seconds for which it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +336,7 @@ class Reserved:
     count: int
     user: str
     workspace: str
+    memory: int = 0  # bytes that it needs there
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +350,7 @@ class GpuSlots:
     others: tuple[Tenant, ...] = ()
     last_start: float | None = None
     reserved: Reserved | None = None
+    state: GpuState | None = None
 
     @property
     def used(self) -> int:
@@ -335,7 +366,13 @@ class GpuSlots:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A task that starts now, and the GPUs that it gets (indices, ascending)."""
+    """A task that starts now, and the GPUs that it gets (indices, ascending); none if it needs none."""
 
     task_id: int
     gpus: tuple[int, ...]
+    memory: int = 0  # bytes to be reserved on each of them until the run has allocated them
+
+
+def spot(gpus: Sequence[int]) -> str:
+    """Where a run is, for a person: `GPU 0, 1`, or `CPU`."""
+    return f"GPU {', '.join(map(str, gpus))}" if gpus else "CPU"

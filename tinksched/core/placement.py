@@ -4,8 +4,11 @@
 reasons, so an explanation can't differ from what happens. Everything is deterministic in its arguments.
 
 The rules, in the words of the design: priority, then queue number. A task that can't start is passed by, except that
-one which needs several slots at once (several GPUs, or a GPU for itself alone) holds the GPUs that it waits for:
-otherwise a stream of small tasks would starve it.
+one which needs more than one slot (several GPUs, a GPU for itself alone, or GPU memory) holds the GPUs that it waits
+for: otherwise a stream of small tasks would starve it. It holds only what runs of tinksched will give back: for other
+people's processes no GPU stands idle. A task that is sure to have ended when the holder can start may pass.
+
+What a GPU has room for is said in `sharing`, the sentences are made in `explanation`.
 """
 
 from __future__ import annotations
@@ -14,10 +17,17 @@ import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .explanation import cpu_full, no_such_gpu, why
+from .linking import best_set
 from .model import GpuSlots, Placement, Reason, ReasonCode, Task
 from .relations import Group
+from .sharing import AUTO, Demand, Desk, Terms, demand_of, desks_of, kind_of
 
+MOST_MEMORY = 2**60  # bytes: more than any GPU has
+LOOK_AGAIN_SECONDS = 1.0  # for what nothing reports: memory, utilisation, and the processes of others
 _NOBODY: Mapping[int, Reason] = {}
+_NOTHING: Mapping[int, int | None] = {}
+_USUAL = Terms()
 
 
 class Policy(str, enum.Enum):
@@ -33,55 +43,8 @@ class Decision:
 
     placements: tuple[Placement, ...]
     waiting: Mapping[int, Reason]
-    wake_at: float | None  # the earliest time at which a startup_delay ends; None if none matters
-    looked_at: int = 0  # how many tasks from the head of the queue
-
-
-@dataclass(slots=True)
-class _Desk:
-    """One GPU while the queue is walked: what is taken, what is held, and for whom."""
-
-    gpu: GpuSlots
-    order: int
-    started: list[Task] = field(default_factory=list)  # placed in this walk
-    held: int = 0
-    held_for: str = ""
-    wanted: int = 0  # by tasks that found no room
-
-    @property
-    def used(self) -> int:
-        return self.gpu.used + len(self.started)
-
-    @property
-    def allowed(self) -> int:
-        return 1 if any(task.spec.exclusive for task in self.started) else self.gpu.allowed
-
-    def has_slot(self, task: Task) -> bool:
-        """Room for one more that leaves everybody's limit respected, held slots aside."""
-        return self.used == 0 if task.spec.exclusive else self.used < self.allowed
-
-    @property
-    def left_to_others(self) -> int:
-        return self.gpu.reserved.count if self.gpu.reserved else 0
-
-    def has_slot_unheld(self, task: Task) -> bool:
-        kept = self.held + self.left_to_others
-        if task.spec.exclusive:
-            return self.used == 0 and not kept
-        return self.used + kept < self.allowed
-
-    def is_settled(self, delay: float, now: float) -> bool:
-        """Nothing more of the queue can start here now, and as many tasks wait for it as could ever start at once."""
-        if self.wanted < self.gpu.slots:
-            return False
-        return self.used + self.held + self.left_to_others >= self.allowed or self.ready_at(delay, now) is not None
-
-    def ready_at(self, delay: float, now: float) -> float | None:
-        """When the startup delay ends, or None if it has."""
-        if delay <= 0:
-            return None
-        last = now if self.started else self.gpu.last_start
-        return None if last is None or last + delay <= now or last > now + delay else last + delay
+    wake_at: float | None  # the earliest time at which it may come out differently by itself; None if none is known
+    looked_at: int = 0  # how many tasks of the queue
 
 
 def place(
@@ -106,146 +69,169 @@ def decide(
     *,
     policy: Policy,
     startup_delay: float = 0,
+    terms: Terms = _USUAL,
+    cpu: GpuSlots | None = None,
+    needs: Mapping[int, int | None] = _NOTHING,
     waiting: Mapping[int, Reason] = _NOBODY,
     groups: Sequence[Group] = (),
-    brief: bool = False,
+    kinds: Mapping[Demand, int] | None = None,
 ) -> Decision:
     """Walk the queue once. Times are seconds since the epoch, `startup_delay` is in seconds.
 
-    `waiting` are tasks that may not start yet whatever the GPUs say, and why; `groups` the limits on how many tasks of
-    a kind run at once, with those that run already counted. Neither kind of waiting holds a GPU. A `brief` walk ends
-    where it can't find anything more to start, so that a long queue costs no more than a short one.
+    `cpu` are the slots of tasks without GPUs. `needs` is what is known of tasks' need of memory besides their specs,
+    in bytes by task id: the larger counts, and `auto` without one asks for nothing. `waiting` are tasks that may not
+    start yet whatever the GPUs say, and why; `groups` the limits on how many tasks of a kind run at once, with those
+    that run already counted. Neither kind of waiting holds a GPU.
+
+    With `kinds`, how many tasks of each kind (`kind_of`) the queue has, the walk is brief: it ends where it can't find
+    anything more to start, so that a long queue costs no more than a short one, and not all that wait have a reason.
     """
-    desks = [_Desk(gpu, order) for order, gpu in enumerate(gpus)]
-    placements: list[Placement] = []
-    why: dict[int, Reason] = {}
-    wake_at: float | None = None
+    walk = _Walk(desks_of(gpus, terms, now, startup_delay), desks_of([cpu] if cpu else [], terms, now), policy, now)
+    left = dict(kinds) if kinds is not None else None
+    why_not: dict[int, Reason] = {}
+    refused = True
     looked_at = 0
     for task in queue:
-        if brief and all(desk.is_settled(startup_delay, now) for desk in desks):
-            break
+        kind = kind_of(task.spec)
+        if left is not None:
+            if refused and walk.is_over(kind for kind, count in left.items() if count > 0):
+                break
+            refused = False
+            left[kind] = left.get(kind, 0) - 1
+        demand = demand_of(kind, needs.get(task.id))
+        if left is not None and demand in walk.spent:
+            continue
         looked_at += 1
         full = next((group.full for group in groups if not group.has_room(task)), None)
         if task.id in waiting or full is not None:
-            why[task.id] = waiting.get(task.id) or full or Reason(ReasonCode.STARTS_NEXT)
+            why_not[task.id] = waiting.get(task.id) or full or Reason(ReasonCode.STARTS_NEXT)
             continue
-        candidates = _candidates(task, desks)
-        if candidates is None:
-            why[task.id] = _no_such_gpu(task, desks)
+        reason = walk.look(task, demand)
+        if reason is not None:
+            why_not[task.id] = reason
+            refused = True
             continue
-        free = [desk for desk in candidates if desk.has_slot_unheld(task)]
-        ready = [desk for desk in free if desk.ready_at(startup_delay, now) is None]
-        if len(ready) >= task.spec.gpus:
-            chosen = sorted(ready, key=lambda desk: _preference(desk, policy))[: task.spec.gpus]
-            for desk in chosen:
-                desk.started.append(task)
-            for group in groups:
-                group.add(task.name)
-            placements.append(Placement(task.id, tuple(sorted(desk.gpu.index for desk in chosen))))
-            continue
-        why[task.id] = _why(task, candidates, free, startup_delay, now)
-        for desk in candidates:
+        for group in groups:
+            group.add(task.name)
+    return Decision(tuple(walk.placements), why_not, walk.wake_at, looked_at)
+
+
+def can_ever_start(kind: Demand, gpus: Iterable[int], *, cpu: bool = True) -> bool:
+    """Whether these GPUs (indices) could run tasks of this kind if nobody else were there, and all were well."""
+    if not kind.gpus:
+        return cpu
+    return sum(not kind.pinned or index in kind.pinned for index in gpus) >= kind.gpus
+
+
+@dataclass(slots=True)
+class _Walk:
+    """The desks while the queue is walked. They only fill up: what can't start once, can't start later in the walk."""
+
+    desks: list[Desk]
+    cpu: list[Desk]  # one or none
+    policy: Policy
+    now: float
+    placements: list[Placement] = field(default_factory=list)
+    wake_at: float | None = None
+    # Demands that found no room, and whose tasks change nothing more by waiting, with the reason and its `_changes`.
+    spent: dict[Demand, tuple[Reason, int]] = field(default_factory=dict)
+    _changes: int = 0
+    _impossible: set[Demand] = field(default_factory=set)
+
+    def look(self, task: Task, demand: Demand) -> Reason | None:
+        """Start the task if there is room for it, else say why there is none."""
+        known = self.spent.get(demand)
+        if known is not None and known[1] == self._changes:
+            return known[0]
+        desks = self._candidates(demand)
+        if len(desks) < demand.spots:
+            return no_such_gpu(demand, self.desks)
+        free = [desk for desk in desks if desk.admits(demand)]
+        ready = [desk for desk in free if desk.ready_at() is None]
+        if len(ready) >= demand.spots:
+            self._start(task, demand, ready)
+            return None
+        reason = why(demand, desks, free, self.now) if demand.gpus else cpu_full(desks[0])
+        for desk in desks:
             desk.wanted += 1
-        if len(free) >= task.spec.gpus:
-            _, until = _enough_ready(task, free, startup_delay, now)
-            wake_at = until if wake_at is None else min(until, wake_at)
-        if task.spec.gpus > 1 or task.spec.exclusive:
-            _hold(task, candidates, startup_delay, now)
-    return Decision(tuple(placements), why, wake_at, looked_at)
+        self._wake(demand, desks, free)
+        if demand.holds:
+            self._hold(task, demand, desks)
+        if self._is_spent(demand, desks):
+            self.spent[demand] = (reason, self._changes)
+        return reason
 
+    def is_over(self, kinds: Iterable[Demand]) -> bool:
+        """Whether no task of these kinds can start any more, and enough of them wait that others know of it."""
+        return all(self._is_settled(kind) for kind in kinds)
 
-def can_ever_start(task: Task, gpus: Iterable[int]) -> bool:
-    """Whether these GPUs (indices) could run the task if nobody else were there."""
-    return sum(_may_use(task, index) for index in gpus) >= task.spec.gpus
+    # -- inside
 
+    def _candidates(self, demand: Demand) -> list[Desk]:
+        return [desk for desk in self.desks if desk.could_ever(demand)] if demand.gpus else self.cpu
 
-def _may_use(task: Task, gpu: int) -> bool:
-    return not task.spec.pinned or gpu in task.spec.pinned
+    def _start(self, task: Task, demand: Demand, ready: Sequence[Desk]) -> None:
+        chosen = best_set(sorted(ready, key=self._preference), demand.spots)
+        for desk in chosen:
+            desk.start(task, demand)
+        gpus = tuple(sorted(desk.gpu.index for desk in chosen)) if demand.gpus else ()
+        self.placements.append(Placement(task.id, gpus, demand.bytes or 0))
+        self._changes += 1
 
+    def _preference(self, desk: Desk) -> tuple[int, int]:
+        return (desk.used if self.policy is Policy.SPREAD else -desk.used, desk.order)
 
-def _candidates(task: Task, desks: list[_Desk]) -> list[_Desk] | None:
-    """The GPUs that the task may ever get; None if it can never have enough of them."""
-    allowed = [desk for desk in desks if _may_use(task, desk.gpu.index)]
-    return allowed if len(allowed) >= task.spec.gpus else None
+    def _wake(self, demand: Demand, desks: Sequence[Desk], free: Sequence[Desk]) -> None:
+        times = [] if self.wake_at is None else [self.wake_at]
+        if len(free) >= demand.spots:
+            times.append(sorted(desk.ready_at() or self.now for desk in free)[demand.spots - 1])
+        times += self._truth_may_change(demand, desks)
+        self.wake_at = min(times, default=None)
 
+    def _truth_may_change(self, demand: Demand, desks: Sequence[Desk]) -> list[float]:
+        """When to look again, if the task waits for what no event tells: holds aside, there are slots for it."""
+        there = [desk for desk in desks if desk.has_slot(demand)]
+        if len(there) < demand.spots or sum(desk.is_open(demand) for desk in there) >= demand.spots:
+            return []
+        ends = [run.until for desk in there for run in desk.young if run.until > self.now]
+        return [self.now + LOOK_AGAIN_SECONDS, *ends]
 
-def _preference(desk: _Desk, policy: Policy) -> tuple[float, int]:
-    load = desk.used if policy is Policy.SPREAD else -desk.used
-    return (load, desk.order)
+    def _hold(self, task: Task, demand: Demand, desks: Sequence[Desk]) -> None:
+        """Reserve the GPUs that the task will get: those that it is certain to get first, then the nearest to it."""
+        able = [desk for desk in desks if desk.can_open(demand)]
+        if len(able) < demand.spots:
+            return
+        certain = {desk.order: desk.certain_at(demand) for desk in able}
 
+        def nearness(desk: Desk) -> tuple[bool, float, int, int, int]:
+            return (desk.held > 0, certain[desk.order], desk.missing(demand), desk.used, desk.order)
 
-def _enough_ready(task: Task, free: list[_Desk], delay: float, now: float) -> tuple[_Desk, float]:
-    """The GPU whose startup delay ends last of the first ones that are enough for the task, and when."""
-    ends = sorted(((desk.ready_at(delay, now) or now, desk.order, desk) for desk in free), key=lambda end: end[:2])
-    until, _, desk = ends[task.spec.gpus - 1]
-    return desk, until
+        nearest = sorted(able, key=nearness)[: demand.spots]
+        until = max(certain[desk.order] for desk in nearest)
+        self._changes += not all(desk.is_held_shut for desk in nearest)
+        for desk in nearest:
+            desk.hold(task, demand, until)
 
+    def _is_spent(self, demand: Demand, desks: Sequence[Desk]) -> bool:
+        if any(desk.wanted < desk.gpu.slots for desk in desks):
+            return False
+        able = [desk for desk in desks if desk.can_open(demand)]
+        return not demand.holds or len(able) < demand.spots or all(desk.is_held_shut for desk in able)
 
-def _hold(task: Task, candidates: list[_Desk], delay: float, now: float) -> None:
-    """Reserve the GPUs that the task will get: those with a free slot that may start first, then the least loaded."""
+    def _is_settled(self, kind: Demand) -> bool:
+        if kind in self.spent or kind in self._impossible:
+            return True
+        desks = self._candidates(kind)
+        if len(desks) >= kind.spots:
+            if any(desk.wanted < desk.gpu.slots for desk in desks):
+                return False
+            # Of some tasks more is known than their kind says: ask for the least, and wait for the most.
+            least = [kind] if kind.bytes else [kind._replace(memory=None), kind._replace(memory=1)]
+            if any(self._has_room(demand, desks) for demand in least):
+                return False
+            self._wake(kind._replace(memory=MOST_MEMORY) if kind.memory == AUTO else kind, desks, ())
+        self._impossible.add(kind)
+        return True
 
-    def nearness(desk: _Desk) -> tuple[bool, bool, float, int, int]:
-        return (desk.held > 0, not desk.has_slot(task), desk.ready_at(delay, now) or now, desk.used, desk.order)
-
-    for desk in sorted(candidates, key=nearness)[: task.spec.gpus]:
-        desk.held = desk.allowed if task.spec.exclusive else desk.held + 1
-        desk.held_for = desk.held_for or task.name
-
-
-def _why(task: Task, candidates: list[_Desk], free: list[_Desk], delay: float, now: float) -> Reason:
-    """The one sentence that helps most. The order of the checks is the order of their weight."""
-    wanted = task.spec.gpus
-    if len(free) >= wanted:
-        desk, until = _enough_ready(task, free, delay, now)
-        return Reason(ReasonCode.STARTUP_DELAY, {"gpu": desk.gpu.index, "until": until})
-    count = sum(desk.has_slot(task) for desk in candidates)
-    if count >= wanted:
-        return _kept([desk for desk in candidates if desk.has_slot(task)])
-    others = _others(candidates)
-    if task.spec.exclusive:
-        what = "a GPU" if wanted == 1 else f"{wanted} GPUs"
-        empty = {"free": count or "none", "free_is": "is" if count <= 1 else "are"}
-        return Reason(ReasonCode.NEEDS_EMPTY_GPUS, {"wanted": what, **empty, "others": others})
-    if wanted > 1:
-        some = {"free": count or "none", "free_has": "has" if count <= 1 else "have"}
-        return Reason(ReasonCode.TOO_FEW_GPUS, {"wanted": wanted, **some, "others": others})
-    taken: dict[str, str | int | float] = {
-        "used": sum(desk.used for desk in candidates),
-        "slots": sum(desk.gpu.slots for desk in candidates),
-        "others": others,
-    }
-    if task.spec.pinned:
-        return Reason(ReasonCode.PINNED_GPU_FULL, {"gpu": _listed(candidates), **taken})
-    return Reason(ReasonCode.GPUS_FULL, taken)
-
-
-def _kept(desks: list[_Desk]) -> Reason:
-    """For whom free slots are kept: another task of this queue, or another scheduler of this host."""
-    holder = next((desk.held_for for desk in desks if desk.held_for), None)
-    if holder is not None:
-        return Reason(ReasonCode.HELD_FOR, {"task": holder})
-    turn = next(desk.gpu.reserved for desk in desks if desk.gpu.reserved)
-    return Reason(ReasonCode.OTHERS_TURN, {"user": turn.user, "workspace": turn.workspace})
-
-
-def _others(desks: list[_Desk]) -> str:
-    """What a person must know of those on these GPUs who are not of this workspace, as an ending of a sentence."""
-    tenants = [tenant for desk in desks for tenant in desk.gpu.others]
-    if tenants:
-        first = tenants[0]
-        more = f" and {len(tenants) - 1} more" if len(tenants) > 1 else ""
-        return f"; one by {first.user}, {first.task} of {first.workspace}{more}"
-    alone = [run.task for desk in desks for run in desk.gpu.own if run.exclusive]
-    alone += [task.name for desk in desks for task in desk.started if task.spec.exclusive]
-    return f"; {alone[0]} has one for itself alone" if alone else ""
-
-
-def _no_such_gpu(task: Task, desks: list[_Desk]) -> Reason:
-    pinned = ", ".join(str(gpu) for gpu in task.spec.pinned)
-    wanted = f"GPU {pinned}" if task.spec.pinned else f"{task.spec.gpus} GPUs"
-    exists = f"GPU {_listed(desks)}" if len(desks) == 1 else f"GPUs {_listed(desks)}"
-    return Reason(ReasonCode.NO_SUCH_GPU, {"wanted": wanted, "exists": exists if desks else "no GPU"})
-
-
-def _listed(desks: list[_Desk]) -> str:
-    return ", ".join(str(desk.gpu.index) for desk in desks)
+    def _has_room(self, demand: Demand, desks: Sequence[Desk]) -> bool:
+        return sum(desk.admits(demand) and desk.ready_at() is None for desk in desks) >= demand.spots

@@ -51,7 +51,7 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The GPUs that the scheduler uses: at least one, none twice."""
+    """The GPUs that the scheduler uses, none twice; `resolve` finds at least one."""
 
     gpus: tuple[Device, ...]
     """In order of preference: that of `use_gpus`, else that of CUDA_VISIBLE_DEVICES, else NVML's."""

@@ -32,7 +32,7 @@ import os
 import pwd
 import stat
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ from .processes import Process
 FOLDER_VARIABLE = "TINKSCHED_LEASE_DIR"
 ADMISSION_SECONDS = 2.0  # it is held for milliseconds
 _ADMISSION = "admission"
+_LONGEST_WARMUP = 86400.0  # seconds: what another user's lease says is not believed beyond that
 # Not blocking: somebody may have put a named pipe there. Read-only: that wakes nobody.
 _TO_LOOK = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -57,6 +58,8 @@ class Claim:
     limit: int  # the most runs that the holder allows on each of its GPUs, itself included
     since: float
     processes: tuple[Process, ...] = ()  # of a lease that was written anew: who proves that it is live
+    memory: int = 0  # bytes of each of its GPUs that the run reserves, less what it has allocated, while it is young
+    warmup: float = 0.0  # seconds for which it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +293,11 @@ class Desk:
         self._leases = leases
         self._locks = locks  # the admission locks that are held: descriptors by device
 
+    @property
+    def devices(self) -> Collection[str]:
+        """The GPUs whose admission locks are held."""
+        return self._locks.keys()
+
     def occupants(self, own: Container[str] = ()) -> list[Held]:
         """Who is on these GPUs. What is found dead is revoked. `own` are the run ids that the caller counts itself.
 
@@ -339,7 +347,9 @@ class Desk:
 def tenant_of(held: Held) -> Tenant:
     """A live lease as placement sees it."""
     claim = held.claim
-    return Tenant(held.user, claim.workspace, claim.task, claim.limit, claim.since)
+    return Tenant(
+        held.user, claim.workspace, claim.task, claim.limit, claim.since, claim.run_id, claim.memory, claim.warmup
+    )
 
 
 @contextlib.contextmanager
@@ -450,6 +460,8 @@ def _claim_text(claim: Claim) -> bytes:
     }
     if claim.processes:
         record["processes"] = [[process.pid, process.started] for process in claim.processes]
+    if claim.memory:
+        record |= {"memory": claim.memory, "warmup": claim.warmup}
     return json.dumps(record).encode() + b"\n"
 
 
@@ -460,6 +472,7 @@ def _read_claim(descriptor: int, path: Path) -> Claim:
         return Claim(
             str(record["run"]), str(record["task"]), str(record["workspace"]), int(record["limit"]),
             float(record["since"]), tuple(Process(int(pid), int(start)) for pid, start in record.get("processes", ())),
+            max(0, int(record.get("memory", 0))), max(0.0, min(float(record.get("warmup", 0.0)), _LONGEST_WARMUP)),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return _unknown_claim(path)

@@ -48,7 +48,10 @@ class Notice:
     def say(self, workspace: str, last_start: float, asks: tuple[Ask, ...]) -> None:
         """Say this from now on. Others are woken only if it is news."""
         words = [[list(ask.devices), ask.gpus, ask.limit, ask.count] for ask in asks]
-        text = json.dumps({"workspace": workspace, "last_start": last_start, "asks": words}).encode() + b"\n"
+        record: dict[str, object] = {"workspace": workspace, "last_start": last_start, "asks": words}
+        if any(ask.memory for ask in asks):  # apart, so that older versions understand the rest
+            record["memory"] = [ask.memory for ask in asks]
+        text = json.dumps(record).encode() + b"\n"
         if text == self._said.rstrip(b" ") and self._is_there():
             return
         with contextlib.suppress(OSError):
@@ -127,9 +130,11 @@ def _understand(text: bytes, workspace_id: str, uid: int) -> Rival | None:
     """What a notice says; None if it can't be understood. Nobody loses more than a turn by that."""
     try:
         record = json.loads(text)
+        words = record["asks"]
+        memory = record.get("memory") or [0] * len(words)
         asks = tuple(
-            Ask(tuple(map(str, devices)), max(1, int(gpus)), max(1, int(limit)), max(1, int(count)))
-            for devices, gpus, limit, count in record["asks"]
+            Ask(tuple(map(str, devices)), max(1, int(gpus)), max(1, int(limit)), max(1, int(count)), max(0, int(need)))
+            for (devices, gpus, limit, count), need in zip(words, memory, strict=True)
         )
         return Rival(workspace_id, str(record["workspace"]), user_name(uid), float(record["last_start"]), asks)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):

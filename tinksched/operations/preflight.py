@@ -11,13 +11,13 @@ from ..config import Origin, Settings, TaskRule, placeholders
 from ..errors import MissingProgram, TinkschedError, UsageError
 from ..host import gpus, tmux
 from ..host.leases import Leases
-from ..scheduler.devices import resolve_gpus
+from ..scheduler.devices import gpus_if_any, resolve_gpus
 from . import programs
 from .programs import Programs
 
 
-def check(settings: Settings) -> tuple[Programs, gpus.Resolved]:
-    """The programs and the GPUs, if this machine and these settings can run tasks.
+def check(settings: Settings, *, on_gpus: bool) -> tuple[Programs, gpus.Resolved]:
+    """The programs and the GPUs, if this machine and these settings can run tasks. Some need no GPU to be there.
 
     Raises:
         UsageError: they can't; every problem is named.
@@ -41,7 +41,7 @@ def check(settings: Settings) -> tuple[Programs, gpus.Resolved]:
     found = attempt(lambda: programs.find(settings))
     if isinstance(found, Programs):
         attempt(lambda: _require_commands(settings, found))
-    resolved = attempt(lambda: resolve_gpus(settings))
+    resolved = attempt(lambda: resolve_gpus(settings) if on_gpus else gpus_if_any(settings))
     if problems:
         raise _together(problems)
     assert isinstance(found, Programs) and isinstance(resolved, gpus.Resolved)

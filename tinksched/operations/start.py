@@ -12,14 +12,16 @@ from typing import Any
 
 from ..config import Settings, TaskOptions
 from ..core import placement
+from ..core.explanation import size
 from ..core.lifecycle import Requeued
-from ..core.model import RETRIED, GpuSlots, Outcome, ReasonCode, Task, TaskSpec, TaskState
+from ..core.model import CPU, RETRIED, GpuSlots, Outcome, ReasonCode, Task, TaskSpec, TaskState
 from ..core.relations import find_cycle, matches
 from ..errors import UsageError
 from ..host import environments, gpus
 from ..host.completion import file_hash
 from ..host.gpus import lease_name
 from ..host.rundir import write_private
+from ..scheduler.devices import cpu_slots
 from ..scheduler.starting import run_session
 from ..store import STOPPED, NewTask
 from . import preflight, programs, selection, strays
@@ -146,13 +148,14 @@ def requeue(opened: OpenWorkspace, tasks: Sequence[Task], command: str) -> None:
     Raises:
         TinkschedError: the workspace can't run them; nothing was queued.
     """
-    found, resolved = preflight.check(opened.settings)
+    settings = opened.settings
+    found, resolved = preflight.check(settings, on_gpus=any(settings.options_for(task.name).gpus for task in tasks))
     reference = environments.save(opened.state.environments, found.environment)
     make = SpecMaker(opened.settings, found, programs.commit(opened.settings.work_dir), reference)
     with opened.store.transaction(actor(command), time.time()) as tx:
         for number, task in zip(tx.queue_numbers(len(tasks)), tasks, strict=True):
             options, config = opened.settings.options_for(task.name), _config_of(task)
-            refuse_impossible(task.name, options.gpus, task.spec.pinned, resolved.gpus)
+            refuse_impossible(task.name, options, task.spec.pinned, resolved.gpus, settings.cpu_slots)
             spec = make(config, options, task.spec.pinned, old_marker(config))
             tx.apply(task, Requeued(number, options.priority, spec))
         tx.set_fact(STOPPED, None)
@@ -192,22 +195,42 @@ class SpecMaker:
             time_limit=options.time_limit,
             max_retries=options.max_retries if self._retries or options.retry_on is not None else 0,
             retry_on=RETRIED if options.retry_on is None else options.retry_on,
+            min_free_memory=options.min_free_memory,
             old_marker=old_marker,
             **self._common,
         )
 
 
-def refuse_impossible(task: str, wanted: int, pinned: Sequence[int], there: Sequence[gpus.Device]) -> None:
+def refuse_impossible(
+    task: str, options: TaskOptions, pinned: Sequence[int], there: Sequence[gpus.Device], cpu_slots: int | None
+) -> None:
     """Refuse what could never start on these GPUs.
 
     Raises:
-        UsageError: the task wants more GPUs than it may have.
+        UsageError: the task wants more GPUs than it may have, or more memory than they have, or to be beside them
+            where nothing may.
     """
+    wanted = options.gpus
+    if not wanted and cpu_slots == 0:
+        raise UsageError(f"{task} needs no GPU (gpus: 0), and there are no slots for such tasks (cpu_slots is 0)")
+    if not wanted and pinned:
+        raise UsageError(f"{task} needs no GPU (gpus: 0), and the GPU list pins it to one")
     if pinned and wanted > len(pinned):
         raise UsageError(f"{task} needs {wanted} GPUs, and the GPU list pins it to one")
     if wanted > len(there):
         indices = ", ".join(str(gpu.index) for gpu in there)
         raise UsageError(f"{task} needs {wanted} GPUs, and the scheduler uses GPU {indices}")
+    if wanted and isinstance(options.min_free_memory, int):
+        _refuse_memory(task, wanted, options.min_free_memory, [gpu for gpu in there if gpu.index in pinned] or there)
+
+
+def _refuse_memory(task: str, wanted: int, need: int, there: Sequence[gpus.Device]) -> None:
+    """Refuse more memory than the GPUs have. Where their memory is not known, the future will tell."""
+    able = [gpu for gpu in there if gpu.memory_total is None or gpu.memory_total >= need]
+    if len(able) < wanted:
+        exist = ", ".join(f"GPU {gpu.index} {size(gpu.memory_total or 0)}" for gpu in there)
+        many = f" on each of {wanted} GPUs" if wanted > 1 else ""
+        raise UsageError(f"{task} needs {size(need)} free{many} (min_free_memory), and there is: {exist}")
 
 
 class Prepared:
@@ -225,15 +248,17 @@ class Prepared:
                 f"{settings.config_dir} holds no task config ({patterns}; names that begin with _ or . don't count)",
                 hint="a task is one config file there",
             )
-        self.programs, resolved = preflight.check(settings)
+        names = list(dict.fromkeys(config.name for config in (*all_there, *self._configs)))
+        self._options = {name: settings.options_for(name) for name in names}
+        on_gpus = any(self.options(config.name).gpus for config in self._configs)
+        self.programs, resolved = preflight.check(settings, on_gpus=on_gpus)
         self._commit = programs.commit(settings.work_dir)
         self._gpus = resolved.gpus
         self._note = resolved.note
         self._pins = _pins(wish.gpus, self._configs, resolved.gpus)
-        names = list(dict.fromkeys(config.name for config in (*all_there, *self._configs)))
-        self._options = {name: settings.options_for(name) for name in names}
         for config in self._configs:
-            refuse_impossible(config.name, self.options(config.name).gpus, self._pinned(config), self._gpus)
+            options, pinned = self.options(config.name), self._pinned(config)
+            refuse_impossible(config.name, options, pinned, self._gpus, settings.cpu_slots)
         self._refuse_cycles(names)
         warnings = [str(problem) for problem in (*settings.warnings, *settings.unmatched_rules(names))]
         self._warnings = (*warnings, *self._empty_afters(names))
@@ -342,7 +367,7 @@ class Prepared:
             other = seen.setdefault(session, name)
             if other != name:
                 raise UsageError(
-                    f"the tasks {other!r} and {name!r} would have the same tmux session name ({session}…)",
+                    f"the tasks {other!r} and {name!r} would have the same tmux session name ({session})",
                     hint="rename one of the configs: tmux does not tell . : $ \\ and _ apart",
                 )
 
@@ -360,7 +385,10 @@ class Prepared:
         ]
         queue = sorted([*waiting, *again, *fresh], key=lambda task: -task.priority)
         slots = [GpuSlots(gpu.index, lease_name(gpu), self._settings.max_jobs_per_gpu) for gpu in self._gpus]
-        placed = placement.place(queue, slots, time.time(), policy=placement.Policy(self._settings.placement))
+        slots_of_cpu = cpu_slots(self._settings)
+        cpu = GpuSlots(-1, CPU, slots_of_cpu) if slots_of_cpu else None
+        policy = placement.Policy(self._settings.placement)
+        placed = placement.decide(queue, slots, time.time(), policy=policy, cpu=cpu).placements
         names = {task.id: task.name for task in queue}
         return tuple((names[item.task_id], item.gpus) for item in placed)
 

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..config import Settings
-from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskState, Tenant
+from ..core.model import CPU, GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskState, Tenant, spot
 from ..core.relations import Fate, Relations
 from ..errors import NothingToActOn, TinkschedError
 from ..host import processes
 from ..host.completion import conclude, file_hash, is_fresh, with_diagnosis
-from ..host.gpus import lease_name
+from ..host.gpus import Device, lease_name
 from ..host.leases import Held, Leases, default_folder, tenant_of
 from ..host.processes import Process, boot_id, identify
 from ..host.rundir import RunDir
 from ..host.statedir import read_home
-from ..scheduler.devices import resolve_gpus
+from ..scheduler.devices import cpu_slots, gpus_if_any
 from ..store import STOPPED, DoneTask, Store
 from . import selection
 from .markers import is_marked
@@ -202,8 +202,10 @@ def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | 
     active = [record.runs[task.id] for task in record.active]
     ended = _ended_unseen(settings, active) if pid is None else {}
     living = [run for run in active if run.id not in ended]
-    slots, held, gpu_status, note = _gpus(settings, living, record.recent)
-    waiting = _reasons(workspace, record, slots, held, [run.task for run in living], pid)
+    resolved = gpus_if_any(settings)  # `status` never fails for what `start` will refuse
+    held = _held([*map(lease_name, resolved.gpus), CPU])
+    slots, gpu_status = _gpus(settings, resolved.gpus, living, record.recent, held)
+    waiting = _reasons(workspace, record, slots, held, living, pid)
     tasks = {
         task.id: _done(task)
         if isinstance(task, DoneTask)
@@ -220,7 +222,7 @@ def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | 
         scheduler_pid=pid,
         stopped=record.stopped,
         gpus=tuple(gpu_status),
-        gpu_note=note,
+        gpu_note=resolved.note,
         tasks=(*tasks.values(), *record.new[: _share(most, counts.total())]),
         counts=counts,
         max_jobs_per_gpu=settings.max_jobs_per_gpu,
@@ -268,52 +270,57 @@ def _wrapper_lives(run: Run) -> bool:
 
 
 def _gpus(
-    settings: Settings, active: Sequence[Run], recent: Collection[Run]
-) -> tuple[list[GpuSlots], list[Held], list[GpuStatus], str | None]:
-    try:
-        resolved = resolve_gpus(settings)
-    except TinkschedError as error:  # `status` never fails for what `start` will refuse
-        return [], [], [], error.message
-    held = _held([lease_name(gpu) for gpu in resolved.gpus])
-    own = {run.id for run in active}
+    settings: Settings, there: Sequence[Device], active: Sequence[Run], recent: Collection[Run], held: Sequence[Held]
+) -> tuple[list[GpuSlots], list[GpuStatus]]:
     slots, shown = [], []
-    for gpu in resolved.gpus:
+    for gpu in there:
         device = lease_name(gpu)
         mine = tuple(run for run in active if device in run.devices)
-        others = tuple(tenant_of(lease) for lease in held if lease.device == device and lease.claim.run_id not in own)
+        others = _others(device, active, held)
         begun = [run.created_at for run in recent if gpu.index in run.gpus]
         slots.append(GpuSlots(gpu.index, device, settings.max_jobs_per_gpu, mine, others, max(begun, default=None)))
         names = tuple(run.task for run in mine)
         shown.append(GpuStatus(gpu.index, device, gpu.name, settings.max_jobs_per_gpu, names, others))
-    return slots, held, shown, resolved.note
+    return slots, shown
+
+
+def _others(device: str, active: Sequence[Run], held: Sequence[Held]) -> tuple[Tenant, ...]:
+    own = {run.id for run in active}
+    return tuple(tenant_of(lease) for lease in held if lease.device == device and lease.claim.run_id not in own)
 
 
 def _held(devices: Sequence[str]) -> list[Held]:
-    """The leases on these GPUs; none if nobody can say."""
+    """The leases on these devices; none if nobody can say."""
     with contextlib.suppress(TinkschedError):
         return Leases().look(devices)
     return []
 
 
 def _reasons(
-    workspace: Workspace, record: _Record, slots: Sequence[GpuSlots], held: Sequence[Held], running: Sequence[str],
+    workspace: Workspace, record: _Record, slots: Sequence[GpuSlots], held: Sequence[Held], active: Sequence[Run],
     scheduler: int | None,
 ) -> Mapping[int, Reason]:  # fmt: skip
-    queue = record.queue
+    # Without GPUs to look at, nobody knows why tasks wait that need some.
+    queue = record.queue if slots else [task for task in record.queue if not task.spec.gpus]
     waiting: Mapping[int, Reason] = {}
-    if slots and queue:
-        from ..scheduler.deciding import Scene, decide
+    if queue:
+        from ..scheduler.deciding import decide
+        from ..scheduler.scene import Scene
         from ..scheduler.turns import Turns
 
         settings, home = workspace.settings, read_home(workspace.state)
         turns = Turns(default_folder(), home.workspace_id if home else "", settings.workspace)
         last_start = max((run.created_at for run in record.recent), default=0.0)
+        running, relations = [run.task for run in active], Relations(record.fates)
+        most = cpu_slots(settings)
+        mine = tuple(run for run in active if not run.gpus)
+        cpu = GpuSlots(-1, CPU, most, mine, _others(CPU, active, held)) if most else None
         verdict = decide(
-            Scene(settings, queue, queue, slots, running, Relations(record.fates), held, last_start, time.time()), turns
+            Scene(settings, queue, queue, slots, running, relations, held, last_start, time.time(), cpu), turns
         )
         waiting = {**verdict.decision.waiting, **verdict.hopeless}
     missing = Reason(ReasonCode.STARTS_NEXT if scheduler is not None else ReasonCode.NO_SCHEDULER)
-    return {task.id: waiting.get(task.id, missing) for task in queue}
+    return {task.id: waiting.get(task.id, missing) for task in record.queue}
 
 
 def _task(
@@ -393,9 +400,9 @@ def _sentences(task: TaskStatus, now: Status) -> list[str]:
         if now.scheduler_pid is None:
             stopped = f" (stopped: {now.stopped})" if now.stopped else ""
             lines.append(f"No scheduler runs{stopped}: `tinksched start` starts one.")
-        lines += [_on_gpu(gpu) for gpu in now.gpus]
+        lines += [_on_gpu(gpu) for gpu in now.gpus if task.wanted_gpus]
     elif task.active:
-        lines.append(f"It is {task.state} on GPU {', '.join(map(str, task.gpus))}, attempt {task.attempt}.")
+        lines.append(f"It is {task.state} on {'the ' * (not task.gpus)}{spot(task.gpus)}, attempt {task.attempt}.")
     else:
         why = f": {task.reason.text}" if task.reason else ""
         lines.append(f"It is {task.state.replace('_', ' ')}{why}.")

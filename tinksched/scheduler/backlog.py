@@ -8,11 +8,13 @@ write transaction nobody else can write, so what was refreshed there is exact un
 from __future__ import annotations
 
 import bisect
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..core.model import Request, Task, TaskState
 from ..core.placement import can_ever_start
 from ..core.relations import Fate, Relations
+from ..core.sharing import Demand, kind_of
 from ..errors import Damaged
 from ..store import REPAIR, STOPPED, Store
 
@@ -29,7 +31,8 @@ class Backlog:
         self._bound: dict[int, Task] = {}  # queued ones that come after others, or wait for a time
         self._relations: Relations | None = None  # read when somebody asks for it
         self._gpus: tuple[int, ...] = ()
-        self._impossible: int | None = None
+        self._has_cpu = True
+        self._kinds: Counter[Demand] | None = None  # of the queue; counted when somebody asks
         self.stopped: str | None = None  # who stopped the scheduler
         self.has_news = False  # of others, on which nothing has been decided yet
 
@@ -46,7 +49,7 @@ class Backlog:
         self._tasks = {task.id: task for task in (*self._queue, *self._store.active_tasks())}
         self._requests = {task.id: task.request for task in self._tasks.values() if task.request is not None}
         self._bound = {task.id: task for task in self._queue if _is_bound(task)}
-        self._relations = self._impossible = None
+        self._relations = self._kinds = None
         self.stopped = self._store.fact(STOPPED)
         self._version = version
         self.has_news = True
@@ -119,21 +122,30 @@ class Backlog:
                 f"{self._store.path}: task {task_id} is done, but has a run that goes on", hint=REPAIR
             ) from None
 
-    def use(self, gpus: Iterable[int]) -> None:
-        """These are the GPUs (indices) from now on."""
+    def use(self, gpus: Iterable[int], *, cpu: bool = True) -> None:
+        """These are the GPUs (indices) from now on, and whether there are slots for tasks without."""
         self._gpus = tuple(gpus)
-        self._impossible = None
+        self._has_cpu = cpu
+
+    @property
+    def kinds(self) -> Mapping[Demand, int]:
+        """How many tasks of each kind are queued."""
+        if self._kinds is None:
+            self._kinds = Counter(kind_of(task.spec) for task in self._queue)
+        return self._kinds
 
     @property
     def impossible(self) -> int:
         """How many queued tasks can't ever start on these GPUs."""
-        if self._impossible is None:
-            self._impossible = sum(not can_ever_start(task, self._gpus) for task in self._queue)
-        return self._impossible
+        kinds = self.kinds.items()
+        return sum(count for kind, count in kinds if not can_ever_start(kind, self._gpus, cpu=self._has_cpu))
 
     def _count(self, task: Task, change: int) -> None:
-        if self._impossible is not None and not can_ever_start(task, self._gpus):
-            self._impossible += change
+        if self._kinds is not None:
+            kind = kind_of(task.spec)
+            self._kinds[kind] += change
+            if not self._kinds[kind]:
+                del self._kinds[kind]
 
 
 def _is_bound(task: Task) -> bool:

@@ -5,33 +5,16 @@ Both ask it here, so that an explanation can't differ from what happens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..config import Settings
 from ..core import placement
-from ..core.model import GpuSlots, Reason, Task
+from ..core.model import Reason
 from ..core.placement import Decision
-from ..core.relations import Group, Relations, waits
-from ..host.leases import Held
+from ..core.relations import Group, waits
 from .disk import low_disk
+from .scene import Scene
 from .turns import Turns
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What a decision is about: the workspace's queue, and the GPUs with whoever is on them."""
-
-    settings: Settings
-    queue: Sequence[Task]  # in order of rank
-    bound: Iterable[Task]  # those of the queue that come after others or wait for a time; all is right, and slower
-    slots: Sequence[GpuSlots]
-    running: Sequence[str]  # the names of this workspace's tasks on the GPUs
-    relations: Relations
-    held: Sequence[Held]  # all leases on these GPUs
-    last_start: float  # when this workspace last started a run
-    now: float
-    brief: bool = False  # only what starts is asked for, not why each of the others waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +31,7 @@ def decide(scene: Scene, turns: Turns) -> Verdict:
     verdict = _decide(scene)
     if not turns.listen():
         return verdict
-    left = turns.leave(verdict.decision, scene.queue, scene.slots, scene.held, scene.last_start, scene.now)
-    verdict = _decide(replace(scene, slots=left))
+    verdict = _decide(turns.leave(verdict.decision, scene))
     times = [at for at in (verdict.wake_at, turns.wake_at) if at is not None]
     return replace(verdict, wake_at=min(times, default=None))
 
@@ -71,9 +53,12 @@ def _decide(scene: Scene) -> Verdict:
         scene.now,
         policy=placement.Policy(settings.placement),
         startup_delay=settings.startup_delay,
+        terms=scene.terms,
+        cpu=scene.cpu,
+        needs=scene.needs,
         waiting=bound.waiting if no_room is None else dict.fromkeys((task.id for task in queue), no_room),
         groups=groups,
-        brief=scene.brief,
+        kinds=scene.kinds,
     )
     times = [at for at in (decision.wake_at, bound.wake_at) if at is not None]
     return Verdict(decision, bound.hopeless, min(times, default=None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ..config import Settings
+from ..errors import TinkschedError
 from ..host import gpus
 
 
@@ -16,3 +17,16 @@ def resolve_gpus(settings: Settings) -> gpus.Resolved:
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return gpus.resolve(gpus.discover(), gpu_count=settings.gpu_count, use_gpus=settings.use_gpus, visible=visible)
+
+
+def gpus_if_any(settings: Settings) -> gpus.Resolved:
+    """As `resolve_gpus`; none where that fails, with the reason as the note. For tasks that need no GPU."""
+    try:
+        return resolve_gpus(settings)
+    except TinkschedError as error:
+        return gpus.Resolved((), error.message)
+
+
+def cpu_slots(settings: Settings) -> int:
+    """How many runs without GPUs may go on at once."""
+    return len(os.sched_getaffinity(0)) if settings.cpu_slots is None else settings.cpu_slots

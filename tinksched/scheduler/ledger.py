@@ -13,12 +13,26 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..config import Settings
 from ..core.diagnosis import Kind
 from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, TaskEvent, after_run, apply_run
-from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskState
+from ..core.model import (
+    CPU,
+    GpuSlots,
+    Outcome,
+    Placement,
+    Reason,
+    ReasonCode,
+    Run,
+    RunState,
+    Task,
+    TaskState,
+    Tenant,
+    spot,
+)
 from ..errors import Damaged, StoreError, TinkschedError
 from ..executors.base import (
     Exited,
@@ -39,9 +53,11 @@ from ..host.statedir import Home, StateDir
 from ..store import REPAIR, Store, Transaction, about
 from . import clock
 from .backlog import Backlog
-from .deciding import Scene, decide
+from .deciding import decide
+from .devices import cpu_slots
 from .endings import Circumstances, Ending, ending_of, has_fresh_marker
 from .journal import Journal
+from .scene import Scene
 from .starting import RunMaker
 from .turns import Turns
 
@@ -78,8 +94,14 @@ class Ledger:
         """Work with these settings and GPUs (index to device name, in order of preference) from now on."""
         self._settings = settings
         self._gpus = gpus
-        self.backlog.use(gpus)
+        self._cpu_slots = cpu_slots(settings)
+        self.backlog.use(gpus, cpu=self._cpu_slots > 0)
         self._maker = RunMaker(settings, self._state, self._home)
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether there are any: tasks that need none do without."""
+        return bool(self._gpus)
 
     @property
     def lease_folder(self) -> Path:
@@ -176,7 +198,7 @@ class Ledger:
         Without them nothing starts now, but what has ended is recorded.
         """
         try:
-            desk = stack.enter_context(self._leases.admission(self._gpus.values()))
+            desk = stack.enter_context(self._leases.admission(self._devices()))
             if self._misses_leases():
                 self._restore_leases(desk, {ending.run.id for ending in endings})
             return desk, desk.occupants(self.runs)
@@ -200,7 +222,7 @@ class Ledger:
         for run in moved:
             again = f", attempt {run.attempt}" if run.attempt > 1 else ""
             session = f", session {run.session}" if run.session else ""
-            self._journal.say(f"{run.task}: started on GPU {', '.join(map(str, run.gpus))}{session}{again}")
+            self._journal.say(f"{run.task}: started on {spot(run.gpus)}{session}{again}")
 
     def describe(self) -> None:
         """Keep beside each run that has begun since the last time what is on record about it."""
@@ -259,17 +281,20 @@ class Ledger:
         slots = self._slots(own, held)
         last = max(self._last_start.values(), default=0.0)
         running = [run.task for run in own]
+        cpu = self._cpu(own, held) if CPU in desk.devices else None
         scene = Scene(
-            self._settings, backlog.queue, backlog.bound, slots, running, backlog.relations, held, last, now, brief=True
-        )
+            self._settings, backlog.queue, backlog.bound, slots, running, backlog.relations, held, last, now, cpu,
+            kinds=backlog.kinds,
+        )  # fmt: skip
         verdict = decide(scene, self._turns)
         decision = verdict.decision
-        self._turns.say(decision, backlog.queue, slots, now if decision.placements else last)
+        self._turns.say(decision, scene, now if decision.placements else last)
         self._give_up(tx, verdict.hopeless)
-        self.wake_at = verdict.wake_at
+        missed = cpu is None and CPU in self._devices()  # somebody has just queued the first task without GPUs
+        self.wake_at = now if missed and self._cpu_slots else verdict.wake_at
         for placed in decision.placements:
             task = backlog.task(placed.task_id)
-            run = self._intend(desk, task, placed.gpus, now)
+            run = self._intend(desk, task, placed, now)
             if isinstance(run, Reason):
                 self._move(tx, task, Dropped(Outcome.FAILED, run))
                 self._journal.say(f"{task.name}: {run.text}")
@@ -300,13 +325,28 @@ class Ledger:
                 device,
                 self._settings.max_jobs_per_gpu,
                 own=tuple(run for run in own if device in run.devices or index in run.gpus),
-                others=tuple(
-                    tenant_of(lease) for lease in held if lease.device == device and lease.claim.run_id not in self.runs
-                ),
+                others=self._others(device, held),
                 last_start=self._last_start.get(index),
             )
             for index, device in self._gpus.items()
         ]
+
+    def _cpu(self, own: Sequence[Run], held: Sequence[Held]) -> GpuSlots | None:
+        """The slots of tasks without GPUs, like those of a GPU."""
+        if not self._cpu_slots:
+            return None
+        mine = tuple(run for run in own if not run.gpus)
+        return GpuSlots(-1, CPU, self._cpu_slots, mine, self._others(CPU, held))
+
+    def _others(self, device: str, held: Sequence[Held]) -> tuple[Tenant, ...]:
+        there = (lease for lease in held if lease.device == device)
+        return tuple(tenant_of(lease) for lease in there if lease.claim.run_id not in self.runs)
+
+    def _devices(self) -> list[str]:
+        """Whose admission locks are wanted: those of the GPUs, and that of the CPU where tasks need no GPU."""
+        runs = self.runs.values()
+        on_cpu = any(not run.gpus for run in runs) or any(not kind.gpus for kind in self.backlog.kinds)
+        return [*self._gpus.values(), *([CPU] if on_cpu else [])]
 
     def _misses_leases(self) -> bool:
         """Whether a file of one of our leases is gone, so that others don't see that its run is there."""
@@ -315,24 +355,29 @@ class Ledger:
     def _restore_leases(self, desk: Desk, ended: set[str]) -> None:
         for run in self.runs.values():
             whole = all(self._leases.is_there(device, run.id) for device in run.devices)
-            if whole or run.id in ended or not set(run.devices) <= set(self._gpus.values()):
+            if whole or run.id in ended or not set(run.devices) <= set(self._devices()):
                 continue
-            limit = 1 if run.exclusive else self._settings.max_jobs_per_gpu
             alive = tuple(wrapper_processes(self.handle(run)))
-            claim = Claim(run.id, run.task, str(self._settings.workspace), limit, run.created_at, alive)
+            claim = self._claim(run.id, run.task, run.gpus, run.exclusive, run.created_at, run.record.memory)
+            claim = replace(claim, processes=alive)
             before, self._held[run.id] = self._held.get(run.id), desk.restore(run.devices, claim)
             if before is not None:
                 before.close()
             self._journal.say(f"{run.task}: somebody had deleted its lease in {self.lease_folder}; it was restored")
 
-    def _intend(self, desk: Desk, task: Task, gpus: tuple[int, ...], now: float) -> Run | Reason:
+    def _claim(self, run_id: str, task: str, gpus: Sequence[int], exclusive: bool, since: float, memory: int) -> Claim:
+        """What the lease of a run says."""
+        limit = 1 if exclusive else self._settings.max_jobs_per_gpu
+        limit = limit if gpus else max(1, self._cpu_slots)
+        workspace = str(self._settings.workspace)
+        return Claim(run_id, task, workspace, limit, since, memory=memory, warmup=self._settings.warmup)
+
+    def _intend(self, desk: Desk, task: Task, placed: Placement, now: float) -> Run | Reason:
         """Lease the slots and write the run's files. The caller commits, or takes everything away again."""
-        run_id = self._maker.new_id()
-        devices = {index: self._gpus[index] for index in gpus}
-        limit = 1 if task.spec.exclusive else self._settings.max_jobs_per_gpu
-        claim = Claim(run_id, task.name, str(self._settings.workspace), limit, now)
-        lease = desk.grant(list(devices.values()), claim)
-        run = self._maker.make(task, run_id, devices, lease.path, now)
+        run_id, gpus = self._maker.new_id(), placed.gpus
+        devices = tuple(self._gpus[index] for index in gpus) or (CPU,)
+        lease = desk.grant(devices, self._claim(run_id, task.name, gpus, task.spec.exclusive, now, placed.memory))
+        run = self._maker.make(task, run_id, placed, devices, lease.path, now)
         self._held[run_id] = lease
         try:
             base = environments.load(self._state.environments, task.spec.environment_ref)

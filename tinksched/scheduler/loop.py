@@ -33,7 +33,7 @@ from ..host.rundir import RunDir
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import STOPPED, Store
 from . import clock
-from .devices import resolve_gpus
+from .devices import gpus_if_any, resolve_gpus
 from .diagnosing import Diagnosing
 from .endings import Ending, ending_of
 from .guard import Guard
@@ -369,7 +369,7 @@ class Scheduler:
         old = self._settings
         try:
             new = load(old.workspace, old.file)
-            resolved = resolve_gpus(new)
+            resolved = resolve_gpus(new) if self._ledger.has_gpus else gpus_if_any(new)
         except TinkschedError as error:
             self._journal.say(f"the configuration was edited, but the old one stays in use: {error}")
             return False

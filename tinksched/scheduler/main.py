@@ -9,7 +9,7 @@ from ..config import Settings
 from ..host import wake
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import STOPPED, Store
-from .devices import resolve_gpus
+from .devices import gpus_if_any, resolve_gpus
 from .journal import Journal
 from .loop import Result, Scheduler
 from .starting import Logs
@@ -64,12 +64,19 @@ def settle_requests(settings: Settings, state: StateDir, home: Home) -> bool:
 
 
 def _begin(settings: Settings, state: StateDir, home: Home, journal: Journal, lock: SchedulerLock) -> Scheduler:
-    resolved = resolve_gpus(settings)
+    resolved = gpus_if_any(settings) if _needs_no_gpu(state) else resolve_gpus(settings)
     slots = settings.max_jobs_per_gpu
     note = f" ({resolved.note})" if resolved.note else ""
     indices = ", ".join(str(gpu.index) for gpu in resolved.gpus)
-    journal.say(f"tinksched works on {settings.workspace}: GPU {indices}, {slots} slot{'s' * (slots > 1)} each{note}")
+    where = f"GPU {indices}, {slots} slot{'s' * (slots > 1)} each" if indices else "no GPU"
+    journal.say(f"tinksched works on {settings.workspace}: {where}{note}")
     return Scheduler(settings, state, home, resolved.gpus, journal, lock)
+
+
+def _needs_no_gpu(state: StateDir) -> bool:
+    """Whether there is something to do without GPUs: tasks that need none, or runs to look after."""
+    with Store(state.database, shared=state.shared) as store:
+        return bool(store.active_runs()) or any(not task.spec.gpus for task in store.queue())
 
 
 def _journal(settings: Settings, home: Home, *, screen: bool = True) -> Journal:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..config import Settings, placeholders
-from ..core.model import Run, RunRecord, RunState, Task
+from ..core.model import Placement, Run, RunRecord, RunState, Task
 from ..host.completion import marker_identity
 from ..host.memory import oom_kills
 from ..host.processes import RUN_ID_VARIABLE, boot_id, since_boot
@@ -27,9 +27,9 @@ _TERMINAL = "screen-256color"  # what every tmux since 1.9 understands, whatever
 
 
 def run_session(settings: Settings, task: str, gpus: tuple[int, ...]) -> str:
-    """The session of a run: `{worker_prefix or task_name}_{task}_gpu{N}`, `_gpu0-1` for several GPUs."""
-    prefix = settings.worker_prefix or settings.task_name
-    return session_name(f"{prefix}_{task}_gpu{'-'.join(map(str, gpus))}")
+    """The session of a run: `{worker_prefix or task_name}_{task}_gpu{N}`, `_gpu0-1` for several, `_cpu` for none."""
+    where = f"gpu{'-'.join(map(str, gpus))}" if gpus else "cpu"
+    return session_name(f"{settings.worker_prefix or settings.task_name}_{task}_{where}")
 
 
 def scheduler_session(settings: Settings) -> str:
@@ -95,21 +95,22 @@ class RunMaker:
         """A run id that was never used and can't be guessed: 16 hexadecimal digits."""
         return secrets.token_hex(8)
 
-    def make(self, task: Task, run_id: str, gpus: Mapping[int, str], lease: Path, now: float) -> Run:
-        """The run of `task` on these GPUs (index to device name, in the order of the indices)."""
+    def make(
+        self, task: Task, run_id: str, placed: Placement, devices: tuple[str, ...], lease: Path, now: float
+    ) -> Run:
+        """The run of `task` where it was placed. `devices` are the names of its GPUs, or that of the CPU."""
         attempt = task.attempts + 1
         log = self._logs.of_run(task.name, attempt) if self._settings.enable_logging else None
-        indices = tuple(gpus)
         return Run(
             id=run_id,
             task_id=task.id,
             task=task.name,
             attempt=attempt,
             state=RunState.STARTING,
-            gpus=indices,
-            devices=tuple(gpus.values()),
+            gpus=placed.gpus,
+            devices=devices,
             executor=self._settings.executor,
-            session=run_session(self._settings, task.name, indices) if self._settings.executor == "tmux" else "",
+            session=run_session(self._settings, task.name, placed.gpus) if self._settings.executor == "tmux" else "",
             directory=str(self._state.runs / run_id),
             work_dir=task.spec.work_dir,
             log=str(log) if log else None,
@@ -118,9 +119,12 @@ class RunMaker:
             marker_before=marker_identity(task.spec.marker),
             boot_id=self._boot,
             created_at=now,
-            exclusive=task.spec.exclusive,
+            exclusive=task.spec.exclusive and bool(placed.gpus),
             deadline=now + task.spec.time_limit if task.spec.time_limit is not None else None,
-            record=RunRecord(since_boot=since_boot() - (time.time() - now)),  # the same instant as `created_at`
+            record=RunRecord(
+                since_boot=since_boot() - (time.time() - now),  # the same instant as `created_at`
+                memory=placed.memory,
+            ),
         )
 
     def prepare(self, task: Task, run: Run, base: Mapping[str, str], ports: Collection[int | None]) -> Run:
@@ -161,6 +165,7 @@ class RunMaker:
             oom_kills=oom_kills(),
             old_marker_before=marker_identity(spec.old_marker) if spec.old_marker else None,
             since_boot=run.record.since_boot,
+            memory=run.record.memory,
         )
         return replace(run, record=record)
 

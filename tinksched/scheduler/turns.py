@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..core.fairness import Ask, Rival, asks_of, turns
-from ..core.model import GpuSlots, ReasonCode, Task
+from ..core.fairness import Turns as Turn
+from ..core.model import ReasonCode, Task
 from ..core.placement import Decision
-from ..host.leases import Held, user_name
+from ..host.leases import user_name
 from ..host.notices import Heard, Notice, listen
+from .scene import Scene, looked_at
 
 MOST_ASKS = 16
 TURN_SECONDS = 2.0  # how long a slot is kept free for one whose turn it is and who doesn't take it
 _FOR_SLOTS = {
     ReasonCode.GPUS_FULL, ReasonCode.PINNED_GPU_FULL, ReasonCode.TOO_FEW_GPUS, ReasonCode.NEEDS_EMPTY_GPUS,
-    ReasonCode.HELD_FOR, ReasonCode.OTHERS_TURN,
+    ReasonCode.HELD_FOR, ReasonCode.OTHERS_TURN, ReasonCode.NEEDS_MEMORY, ReasonCode.KEPT_FOR, ReasonCode.CPU_FULL,
 }  # fmt: skip
 
 
@@ -51,28 +51,35 @@ class Turns:
             self._rivals = listen(self._folder, self._notice.name)
         return bool(self._rivals)
 
-    def leave(
-        self, first: Decision, queue: Sequence[Task], slots: Sequence[GpuSlots], held: Sequence[Held], last: float,
-        now: float,
-    ) -> list[GpuSlots]:  # fmt: skip
-        """The slots, with those marked that are left to others. `first` is what would start if nobody else waited."""
-        about = _looked_at(queue, first)
-        mine = [task for task in about if task.id not in first.waiting or _waits_for_slots(task, first)]
-        me = replace(self._me, last_start=last, asks=_asks(mine, slots))
-        believed = [heard for heard in self._rivals if self._still_believed(heard, now)]
-        counts = Counter((lease.user, lease.claim.workspace) for lease in held)
-        left = turns(me, [heard.rival for heard in believed], slots, counts)
-        for heard in believed:
-            self._remember(heard, heard.rival.workspace_id in left.ready, now)
-        since = [since for heard in believed if (since := self._since(heard)) is not None]
-        self.wake_at = min(since) + TURN_SECONDS if since and left.reserved else None
-        return [replace(gpu, reserved=left.reserved.get(gpu.device)) for gpu in slots]
+    def leave(self, first: Decision, scene: Scene) -> Scene:
+        """The scene, with the slots marked that are left to others. `first` is what would start if nobody else waited.
 
-    def say(self, last: Decision, queue: Sequence[Task], slots: Sequence[GpuSlots], started: float) -> None:
+        The slots of the CPU are shared for themselves: who has many of them waits for a GPU no longer for that.
+        """
+        mine = [task for task in looked_at(scene.queue, first) if task.id not in first.waiting or _asks(task, first)]
+        me = replace(self._me, last_start=scene.last_start, asks=_asks_of(mine, scene))
+        believed = [heard for heard in self._rivals if self._still_believed(heard, scene.now)]
+        rivals = [heard.rival for heard in believed]
+        desks, cpu = scene.desks()
+        left = turns(me, rivals, desks, scene.slots_by_holder(cpu=False))
+        of_cpu = turns(me, rivals, cpu, scene.slots_by_holder(cpu=True)) if cpu else Turn({}, frozenset())
+        for heard in believed:
+            self._remember(heard, heard.rival.workspace_id in left.ready | of_cpu.ready, scene.now)
+        since = [since for heard in believed if (since := self._since(heard)) is not None]
+        self.wake_at = min(since) + TURN_SECONDS if since and (left.reserved or of_cpu.reserved) else None
+        return replace(
+            scene,
+            slots=[replace(gpu, reserved=left.reserved.get(gpu.device)) for gpu in scene.slots],
+            cpu=replace(scene.cpu, reserved=of_cpu.reserved.get(scene.cpu.device)) if scene.cpu else None,
+        )
+
+    def say(self, last: Decision, scene: Scene, started: float) -> None:
         """Tell the others what still waits for slots, if there are others."""
-        waiting = [task for task in _looked_at(queue, last) if _waits_for_slots(task, last)]
-        if waiting and (self._rivals or any(gpu.others for gpu in slots)):
-            self._notice.say(self._me.workspace, started, _asks(waiting, slots))
+        waiting = [task for task in looked_at(scene.queue, last) if _asks(task, last)]
+        everywhere = [*scene.slots, *([scene.cpu] if scene.cpu else [])]
+        asks = _asks_of(waiting, scene) if self._rivals or any(gpu.others for gpu in everywhere) else ()
+        if asks:
+            self._notice.say(self._me.workspace, started, asks)
         else:
             self._notice.withdraw()
 
@@ -99,18 +106,16 @@ class Turns:
             self._offered[heard.rival.workspace_id] = (heard.stamp, now)
 
 
-def _asks(tasks: Sequence[Task], slots: Sequence[GpuSlots]) -> tuple[Ask, ...]:
+def _asks_of(tasks: Sequence[Task], scene: Scene) -> tuple[Ask, ...]:
     """What these tasks ask for. Who stands behind so many different kinds has time to say it later."""
-    return asks_of(tasks, slots)[:MOST_ASKS]
+    desks, cpu = scene.desks()
+    demands = [scene.demand(task) for task in tasks]
+    for_gpus = asks_of([demand for demand in demands if demand.gpus], desks)
+    for_cpu = asks_of([demand for demand in demands if not demand.gpus], cpu)
+    return (*for_gpus[:MOST_ASKS], *for_cpu)
 
 
-def _looked_at(queue: Iterable[Task], decision: Decision) -> Iterator[Task]:
-    """The tasks that the decision is about, in their order."""
-    placed = {placement.task_id for placement in decision.placements}
-    about = (task for task in queue if task.id in placed or task.id in decision.waiting)
-    return itertools.islice(about, decision.looked_at)
-
-
-def _waits_for_slots(task: Task, decision: Decision) -> bool:
+def _asks(task: Task, decision: Decision) -> bool:
+    """Whether the task waits for nothing but what schedulers give back."""
     reason = decision.waiting.get(task.id)
     return reason is not None and reason.code in _FOR_SLOTS

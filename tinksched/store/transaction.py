@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from ..core import lifecycle
 from ..core.lifecycle import RunEvent, TaskEvent
-from ..core.model import Reason, Request, Run, RunRecord, Task, TaskSpec, TaskState
+from ..core.model import Reason, Request, Run, RunRecord, Task, TaskSpec, TaskState, spot
 from ..core.usage import Usage
 from ..errors import Conflict
 from . import packing, records
@@ -101,7 +101,7 @@ class Transaction:
         """Record the intent of a run."""
         keys = {"id": run.id, "task_id": run.task_id, "attempt": run.attempt}
         self._insert("runs", {**keys, "shared": self._text(packing.run_text(run)), **packing.run_columns(run)})
-        self._log([run.task_id], run.id, "Intended", None, run.state.value, f"GPU {', '.join(map(str, run.gpus))}")
+        self._log([run.task_id], run.id, "Intended", None, run.state.value, spot(run.gpus))
 
     def apply_run(self, run: Run, event: RunEvent) -> Run:
         """Move a run, under the same guard.
