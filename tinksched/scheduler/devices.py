@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..config import Settings
-from ..host import gpus
+from ..host import gpus, nvml
 
 
 def resolve_gpus(settings: Settings) -> gpus.Resolved:
@@ -15,4 +15,4 @@ def resolve_gpus(settings: Settings) -> gpus.Resolved:
         UsageError: the settings ask for what isn't there.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return gpus.resolve(gpus.discover(), gpu_count=settings.gpu_count, use_gpus=settings.use_gpus, visible=visible)
+    return gpus.resolve(nvml.discover(), gpu_count=settings.gpu_count, use_gpus=settings.use_gpus, visible=visible)
