@@ -119,6 +119,7 @@ class Settings:
     use_gpus: tuple[int | str, ...] | None
     placement: Literal["spread", "pack"]
     cuda_visible_devices_var: str
+    gpu_ids: Literal["index", "uuid"]
     environment: Mapping[str, str]
     pre_run: tuple[str, ...] | None
     post_run: tuple[str, ...] | None

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from .gpu import GpuState
+
 Detail = Mapping[str, "str | int | float"]
 
 
@@ -296,6 +298,7 @@ class GpuSlots:
     others: tuple[Tenant, ...] = ()
     last_start: float | None = None
     reserved: Reserved | None = None
+    state: GpuState | None = None
 
     @property
     def used(self) -> int:

@@ -61,10 +61,6 @@ class Resolved:
     """What `status` should say about them, if anything."""
 
 
-class DriverFails(UsageError):
-    """The driver is there and does not work: nothing that needs a GPU can be started. All else can."""
-
-
 def instance_number(parent: int, place: int) -> int:
     """The number of a MIG instance, from the index of its GPU and its place there. CUDA knows no such index."""
     return 100 * (parent + 1) + place
@@ -96,13 +92,12 @@ def resolve(
             Source: CUDA C++ Programming Guide, "CUDA Environment Variables".
 
     Raises:
-        DriverFails: NVML fails as a whole.
-        UsageError: There is no GPU, or fewer than asked for; an entry names no GPU, one that is not allowed, one that
-            another entry names too, or one that is divided by MIG; UUIDs without NVML.
+        UsageError: NVML fails as a whole; there is no GPU, or fewer than asked for; an entry names no GPU, one that is
+            not allowed, one that another entry names too, or one that MIG divides; UUIDs without NVML.
     """
     if not inventory.devices and inventory.problem and inventory.driver:
         # Slots by index would not see the leases that runs hold on the same GPUs by UUID.
-        raise DriverFails(
+        raise UsageError(
             f"{inventory.problem}, so the GPUs can't be told apart",
             hint="tasks of `gpus: 0` can run all the same; see what `nvidia-smi` says, and restart the machine if its "
             "driver was updated",

@@ -84,20 +84,17 @@ class Monitor:
     For a process that lives long. Everything here is called from one thread.
     """
 
-    def __init__(self, wake: Callable[[], None], *, patience: float = PATIENCE) -> None:
-        """`wake` is called from another thread when a newer sample is there."""
-        self._wake = wake
+    def __init__(self, *, patience: float = PATIENCE) -> None:
+        """After `patience` seconds it is said that NVML does not answer."""
+        self.wake: Callable[[], object] = _nothing
+        """Called from another thread when a newer sample is there."""
         self._patience = patience
+        self._idle = _thread.allocate_lock()  # held while an answer is awaited
         self._session: _Session | None = None
         self._owners = Owners()
         self._opened = 0.0
         self._asked: float | None = None  # monotonic, if an answer is awaited
         self._latest: Sample | None = None
-
-    @property
-    def works(self) -> bool:
-        """Whether there is a driver that could be asked."""
-        return "pynvml" in sys.modules or _has_library()
 
     @property
     def latest(self) -> Sample | None:
@@ -123,24 +120,28 @@ class Monitor:
 
     def request(self) -> None:
         """Take a sample, unless one is being taken."""
-        if self._asked is not None:
+        if not self._idle.acquire(blocking=False):
             return
         self._asked = time.monotonic()
         try:
             _thread.start_new_thread(self._take, ())
         except RuntimeError:  # out of threads: the next one who asks tries it again
             self._asked = None
+            self._idle.release()
 
-    def close(self) -> None:
-        """Nobody is to be woken any more. A thread that hangs is left behind."""
-        self._wake = _nothing
+    def wait(self, seconds: float) -> None:
+        """Take a sample, and wait until it is there, or for so long."""
+        self.request()
+        if self._idle.acquire(timeout=seconds):
+            self._idle.release()
 
     def _take(self) -> None:
         with _driver:
             self._latest = self._sample()
         self._asked = None
+        self._idle.release()
         with suppress(RuntimeError):  # the loop that was to be woken is closed
-            self._wake()
+            self.wake()
 
     def _sample(self) -> Sample:
         """Called in a thread of its own, that is the only one."""
@@ -207,7 +208,7 @@ def _ask(
 
 def _library() -> tuple[ModuleType | None, Inventory]:
     """The binding of NVML; where it isn't there, what to say about the machine."""
-    if "pynvml" not in sys.modules and not _has_library():
+    if "pynvml" not in sys.modules and not has_library():
         return None, Inventory((), driver=False, problem=None)
     try:
         import pynvml  # type: ignore[import-untyped,unused-ignore]
@@ -216,7 +217,7 @@ def _library() -> tuple[ModuleType | None, Inventory]:
     return pynvml, Inventory((), driver=True, problem=None)
 
 
-def _has_library() -> bool:
+def has_library() -> bool:
     """Whether NVML's library can be loaded, as `pynvml` loads it. Most of its own loading is spared where it can't."""
     import ctypes
 

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..config import Settings, load
 from ..core.model import Outcome, Reason, ReasonCode, Request, Run
@@ -34,19 +33,18 @@ from ..host.rundir import RunDir
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import STOPPED, Store
 from . import clock
-from .devices import resolve_gpus
-from .disk import shorten
+from .devices import Watch, resolve_gpus
 from .endings import Ending, ending_of
 from .guard import Guard
 from .journal import Journal
 from .ledger import Ledger
+from .longlogs import LongLogs
 
 BLIND_SECONDS = 0.5  # how often to look at runs that the kernel can't report
 TIDY_SECONDS = 1.0  # after an end, until tmux has surely passed on the last output
 BACK_OFF_SECONDS = 1.0
 ECHO_SECONDS = 0.05
 HOLD_SECONDS = 10.0  # the longest time between two attempts to launch on a machine that is short of something
-FLOOD_SECONDS = 1.0  # how often to look at the logs while one of them grows too fast
 STUCK_SECONDS = 30.0  # until ending a run is tried again whose processes would not die
 _LEASE_EVENTS = inotify.CLOSE_WRITE | inotify.DELETE | inotify.DELETE_SELF | inotify.MOVE_SELF
 
@@ -73,10 +71,12 @@ class Scheduler:
         gpus: Sequence[Device],
         journal: Journal,
         lock: SchedulerLock,
+        watch: Watch | None = None,
         *,
         launching: bool = True,
     ) -> None:
         """With `launching` off nothing is started: what was asked for (cancel, kill-all) is done, and that's all."""
+        self._watch = watch
         self._settings = settings
         self._read_as = marker_identity(settings.file)
         self._state = state
@@ -85,7 +85,7 @@ class Scheduler:
         self._may_launch = launching
         self._store = Store(state.database, shared=state.shared)
         self._ledger = Ledger(settings, state, home, self._store, journal)
-        self._ledger.use(settings, {gpu.index: lease_name(gpu) for gpu in gpus})
+        self._use({gpu.index: lease_name(gpu) for gpu in gpus})
         self._backlog = self._ledger.backlog
         self._executor = registry.make(
             settings.executor, self._wake_up, tmux_socket=settings.tmux_socket, workspace_id=home.workspace_id
@@ -105,9 +105,7 @@ class Scheduler:
         self._stuck: dict[str, float] = {}  # could not be ended, and when to try again (monotonic)
         self._reaped: dict[str, tuple[str, ...]] = {}  # processes that outlived them and were killed
         self._tidy_at: float | None = None  # monotonic
-        self._look_at_logs = 0.0  # monotonic
-        self._flooded = False  # whether a log was too long at the last look
-        self._logs_of_ended: list[tuple[str, str | None]] = []  # by task, to be looked at once more
+        self._logs = LongLogs(journal)
         self._interrupted = False
         self._terminated = False
 
@@ -124,6 +122,8 @@ class Scheduler:
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             self._listen(stack, loop)
+            if self._watch is not None:
+                self._watch.listen(lambda: loop.call_soon_threadsafe(self._wake_up))
             self._ledger.adopt()
             self._tidy_soon()
             wake.announce(self._state.path, b"ready")
@@ -205,8 +205,10 @@ class Scheduler:
             seconds.append(self._tidy_at - time.monotonic())
         if self._launch_at:
             seconds.append(self._launch_at - time.monotonic())
-        if self._ledger.runs and self._flooded and not self._launches:
-            seconds.append(self._look_at_logs - time.monotonic())
+        if self._ledger.runs and self._logs.flooded and not self._launches:
+            seconds.append(self._logs.look_at - time.monotonic())
+        if self._watch is not None and self._watch.due is not None:
+            seconds.append(self._watch.due - time.monotonic())
         if self._executor.blind:
             seconds.append(BLIND_SECONDS)
         try:
@@ -255,6 +257,7 @@ class Scheduler:
         look |= self._follow_settings()
         self._backlog.refresh()
         look |= self._backlog.has_news
+        self._ledger.seen = self._watch.sample if self._watch else None
         self._take_answers()
         self._serve_requests()
         self._end_overdue()
@@ -283,9 +286,22 @@ class Scheduler:
         if self._untold or self._began or self._ledger.dropped:
             wake.announce(self._state.path)
         self._untold, self._began = [], False
-        self._shorten_logs()
+        self._logs.look(self._ledger.runs.values(), self._settings)
+        self._watch_gpus()
         if self._tidy_at is not None and time.monotonic() >= self._tidy_at:
             await self._tidy()
+
+    def _watch_gpus(self) -> None:
+        """Say what is new about them, and have them looked at again where that was long ago."""
+        if self._watch is not None:
+            for line in self._watch.news(self._gpus, self._ledger.runs.values()):
+                self._journal.say(line)
+            self._watch.look(self._settings.check_interval, waiting=bool(self._backlog.queue))
+
+    def _use(self, gpus: Mapping[int, str]) -> None:
+        """These are the GPUs from now on: index to device name, in order of preference."""
+        self._gpus = gpus
+        self._ledger.use(self._settings, gpus)
 
     def _should_launch(self) -> bool:
         return self._may_launch and time.monotonic() >= self._launch_at and not self._stopped()
@@ -368,14 +384,14 @@ class Scheduler:
         old = self._settings
         try:
             new = load(old.workspace, old.file)
-            resolved = resolve_gpus(new)
+            resolved = resolve_gpus(new, self._watch.inventory if self._watch else None)
         except TinkschedError as error:
             self._journal.say(f"the configuration was edited, but the old one stays in use: {error}")
             return False
         self._settings = replace(
             new, executor=old.executor, tmux_socket=old.tmux_socket, log_dir=old.log_dir, task_name=old.task_name
         )
-        self._ledger.use(self._settings, {gpu.index: lease_name(gpu) for gpu in resolved.gpus})
+        self._use({gpu.index: lease_name(gpu) for gpu in resolved.gpus})
         self._journal.say("the configuration was edited, and is used from now on")
         return True
 
@@ -400,27 +416,11 @@ class Scheduler:
 
     def _forget(self, endings: Sequence[Ending]) -> None:
         for ending in endings:
-            self._logs_of_ended.append((ending.run.task, ending.run.log))
+            self._logs.ended.append(ending.run)
             self._reaped.pop(ending.run.id, None)
             self._stuck.pop(ending.run.id, None)
             self._dead.pop(ending.run.id, None)
             self._tidy_soon()
-
-    def _shorten_logs(self) -> None:
-        """Once every check_interval, and soon again after one that was: logs that are too long lose their middle."""
-        now = time.monotonic()
-        if now < self._look_at_logs:
-            return
-        cut = [self._shorten(run.task, run.log) for run in self._ledger.runs.values()]
-        self._flooded = True in cut
-        interval = self._settings.check_interval
-        self._look_at_logs = now + (min(FLOOD_SECONDS, interval) if self._flooded else interval)
-
-    def _shorten(self, task: str, log: str | None) -> bool:
-        cut = log is not None and shorten(Path(log), self._settings.log_max_size)
-        if cut:
-            self._journal.say(f"{task}: its log was longer than log_max_size, so its middle was cut out")
-        return cut
 
     # -- ending runs
 
@@ -489,8 +489,7 @@ class Scheduler:
         Not before TIDY_SECONDS after an end: closing a session drops what tmux has not yet passed on to the log.
         """
         self._tidy_at = None
-        while self._logs_of_ended:
-            self._shorten(*self._logs_of_ended.pop())
+        self._logs.finish(self._settings)
         with contextlib.suppress(TinkschedError, OSError):
             kept = self._store.recently_ended(self._settings.keep_sessions)
             if self._settings.cleanup_on_complete:

@@ -9,7 +9,7 @@ from ..config import Settings
 from ..host import wake
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import STOPPED, Store
-from .devices import resolve_gpus
+from .devices import Watch, resolve_gpus
 from .journal import Journal
 from .loop import Result, Scheduler
 from .starting import Logs
@@ -64,12 +64,13 @@ def settle_requests(settings: Settings, state: StateDir, home: Home) -> bool:
 
 
 def _begin(settings: Settings, state: StateDir, home: Home, journal: Journal, lock: SchedulerLock) -> Scheduler:
-    resolved = resolve_gpus(settings)
+    watch = Watch()
+    resolved = resolve_gpus(settings, watch.inventory)
     slots = settings.max_jobs_per_gpu
     note = f" ({resolved.note})" if resolved.note else ""
     indices = ", ".join(str(gpu.index) for gpu in resolved.gpus)
     journal.say(f"tinksched works on {settings.workspace}: GPU {indices}, {slots} slot{'s' * (slots > 1)} each{note}")
-    return Scheduler(settings, state, home, resolved.gpus, journal, lock)
+    return Scheduler(settings, state, home, resolved.gpus, journal, lock, watch)
 
 
 def _journal(settings: Settings, home: Home, *, screen: bool = True) -> Journal:
