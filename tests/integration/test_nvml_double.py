@@ -17,17 +17,17 @@ from typing import Protocol
 
 import pytest
 
-from tests.nvml_double import SONAME, Failure, Gpu, NvmlDouble, compile_into
+from tests.nvml_double import SONAME, Failure, Gpu, Mig, NvmlDouble, compile_into
 from tinksched.host.gpus import Device, Inventory
 
 ONE_ANSWER_A_LINE = """
 import dataclasses, json, sys
-from tinksched.host.gpus import discover
+from tinksched.host.nvml import discover
 for _ in sys.stdin:
     print(json.dumps(dataclasses.asdict(discover())), flush=True)
 """
 GIB = 2**30
-LOST, NOT_SUPPORTED, NO_PERMISSION, NOT_LOADED, MISMATCH = 15, 3, 4, 9, 18
+LOST, NOT_SUPPORTED, NO_PERMISSION, NOT_LOADED, NO_FUNCTION, MISMATCH = 15, 3, 4, 9, 13, 18
 
 
 class Ask(Protocol):
@@ -76,12 +76,13 @@ def test_every_gpu_is_described(double: NvmlDouble) -> None:
         (Device(0, "GPU-a", "NVIDIA H200", 141 * GIB), Device(1, "GPU-b", "NVIDIA A100-SXM4-80GB", 80 * GIB)),
         driver=True,
         problem=None,
+        version="0.0-double",
     )
 
 
 def test_a_driver_without_gpus_is_no_problem_of_nvml(double: NvmlDouble) -> None:
     double.write()
-    assert discovered(double) == Inventory((), driver=True, problem=None)
+    assert discovered(double) == Inventory((), driver=True, problem=None, version="0.0-double")
 
 
 def test_a_count_that_changes_is_seen_at_the_next_call(double: NvmlDouble) -> None:
@@ -136,7 +137,7 @@ def test_a_lost_gpu_is_counted_but_unknown(double: NvmlDouble) -> None:
     [
         ("nvmlDeviceGetUUID", Device(1, None, "NVIDIA Double", 80 * GIB)),
         ("nvmlDeviceGetName", Device(1, "GPU-b", None, 80 * GIB)),
-        ("nvmlDeviceGetMemoryInfo", Device(1, "GPU-b", "NVIDIA Double", None)),
+        ("nvmlDeviceGetMemoryInfo_v2", Device(1, "GPU-b", "NVIDIA Double", None)),
     ],
 )
 def test_a_field_that_fails_is_unknown_and_the_others_are_not(
@@ -155,9 +156,58 @@ def test_each_gpu_that_fails_is_named_once(double: NvmlDouble) -> None:
 
 
 def test_what_a_gpu_does_not_support_is_unknown_without_a_problem(double: NvmlDouble) -> None:
-    double.write(Gpu("GPU-a"), failures=[Failure("nvmlDeviceGetMemoryInfo", NOT_SUPPORTED)])
+    functions = ("nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo")
+    double.write(Gpu("GPU-a"), failures=[Failure(function, NOT_SUPPORTED) for function in functions])
     found = discovered(double)
-    assert found == Inventory((Device(0, "GPU-a", "NVIDIA Double", None),), driver=True, problem=None)
+    assert (found.devices, found.problem) == ((Device(0, "GPU-a", "NVIDIA Double", None),), None)
+
+
+def test_a_driver_without_the_newer_count_of_memory_is_asked_for_the_older_one(double: NvmlDouble) -> None:
+    double.write(Gpu("GPU-a"), failures=[Failure("nvmlDeviceGetMemoryInfo_v2", NO_FUNCTION)])
+    assert discovered(double).devices == (Device(0, "GPU-a", "NVIDIA Double", 80 * GIB),)
+
+
+def test_mig_instances_are_devices_and_the_gpu_that_they_are_of_is_not_to_be_used(double: NvmlDouble) -> None:
+    instances = (Mig("MIG-a", "H100 MIG 1g.10gb", 10 * GIB), Mig("MIG-b", "H100 MIG 3g.40gb", 40 * GIB))
+    double.write(Gpu("GPU-a", mig=False), Gpu("GPU-b", "H100", mig=True, instances=instances))
+    found = discovered(double)
+    assert found.problem is None
+    assert found.devices == (
+        Device(0, "GPU-a", "NVIDIA Double", 80 * GIB),
+        Device(1, "GPU-b", "H100", 80 * GIB, divided=True),
+        Device(200, "MIG-a", "H100 MIG 1g.10gb", 10 * GIB, parent=1),
+        Device(201, "MIG-b", "H100 MIG 3g.40gb", 40 * GIB, parent=1),
+    )
+
+
+@pytest.mark.parametrize("function", ["nvmlInitWithFlags", "nvmlDeviceGetUUID", "nvmlShutdown"])
+def test_a_call_that_hangs_is_not_waited_for_and_nobody_calls_beside_it(double: NvmlDouble, function: str) -> None:
+    double.write(Gpu("GPU-a"), hanging=[function], alone=True)
+    script = """
+from tinksched.host.nvml import discover
+print([discover(0.2).problem for _ in '12'], flush=True)
+input()
+found = discover(60)
+print(found.problem, [device.uuid for device in found.devices])
+"""
+    command = [sys.executable, "-W", "error", "-c", script]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(double)
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == f"{['NVML has not answered for 0.2 s'] * 2}\n"
+        double.write(Gpu("GPU-a"), alone=True)
+        out, _ = child.communicate("\n", timeout=60)
+    assert out == "None ['GPU-a']\n"
+
+
+def test_a_process_ends_though_its_call_hangs(double: NvmlDouble) -> None:
+    double.write(Gpu("GPU-a"), hanging=["nvmlDeviceGetCount_v2"])
+    script = "from tinksched.host.nvml import discover; print(discover(0.1).driver)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environment(double)
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
 def test_a_name_that_is_no_text_is_unknown(double: NvmlDouble) -> None:
@@ -177,7 +227,7 @@ def test_nvml_is_shut_down_after_each_call(double: NvmlDouble, failures: list[Fa
     double.write(Gpu("GPU-a"), failures=failures)
     script = """
 import pynvml
-from tinksched.host.gpus import discover
+from tinksched.host.nvml import discover
 pynvml.nvmlInit()  # another user in this process keeps his
 discover()
 pynvml.nvmlSystemGetDriverVersion()

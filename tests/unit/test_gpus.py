@@ -11,13 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinksched.errors import UsageError
-from tinksched.host.gpus import NO_DRIVER, Device, Inventory, Resolved, discover, lease_name, resolve
+from tinksched.host.gpus import NO_DRIVER, Device, Inventory, Resolved, exported, instance_number, lease_name, resolve
+from tinksched.host.nvml import discover
 
 UUIDS = ("GPU-aaaa-0", "GPU-aabb-1", "GPU-bbbb-2", "GPU-cccc-3")
 FOUR = Inventory(tuple(Device(i, uuid, "H200", 141) for i, uuid in enumerate(UUIDS)), driver=True, problem=None)
 ONE = Inventory(FOUR.devices[:1], driver=True, problem=None)
 DRIVER_WITHOUT_GPU = Inventory((), driver=True, problem=None)
 NO_NVML = Inventory((), driver=False, problem=None)
+SPLIT = Inventory(
+    (
+        Device(0, "GPU-aaaa-0"), Device(1, "GPU-bbbb-1", divided=True), Device(200, "MIG-cc-0", parent=1),
+        Device(201, "MIG-cd-1", parent=1), Device(2, "GPU-dddd-2"),
+    ),
+    driver=True, problem=None,
+)  # fmt: skip
+HALF = Inventory((Device(0, "GPU-aaaa-0", divided=True),), driver=True, problem=None)
 BROKEN = Inventory((), driver=True, problem="NVML fails (Driver Not Loaded)")
 ONE_SILENT = Inventory((*FOUR.devices[:2], Device(2)), driver=True, problem="NVML fails for GPU 2 (GPU is lost)")
 # A whole UUID counts before a beginning: the second device's is the beginning of the first's.
@@ -47,6 +56,11 @@ def decide(inventory: Inventory, **asked: Any) -> Resolved:
         pytest.param(FOUR, {"visible": "3,1,0", "gpu_count": 2}, [3, 1], id="a count within the allowed set"),
         pytest.param(FOUR, {"visible": "3,1", "use_gpus": (1, "GPU-c")}, [1, 3], id="use_gpus within the allowed set"),
         pytest.param(ONE_SILENT, {}, [0, 1, 2], id="a device that doesn't answer is counted"),
+        pytest.param(SPLIT, {}, [0, 200, 201, 2], id="auto: whole GPUs and instances, not what is divided"),
+        pytest.param(SPLIT, {"gpu_count": 4}, [0, 200, 201, 2], id="a count of those"),
+        pytest.param(SPLIT, {"use_gpus": ("MIG-cd-1", 2)}, [201, 2], id="an instance by UUID"),
+        pytest.param(SPLIT, {"use_gpus": ("MIG-cc", 201)}, [200, 201], id="by a beginning, and by number"),
+        pytest.param(SPLIT, {"visible": "MIG-cd,2"}, [201, 2], id="an instance in the allowed set"),
         pytest.param(NO_NVML, {}, [0], id="no driver, auto: one"),
         pytest.param(NO_NVML, {"gpu_count": 3}, [0, 1, 2], id="no driver: a count is trusted"),
         pytest.param(NO_NVML, {"use_gpus": (5, "2")}, [5, 2], id="no driver: indices are trusted"),
@@ -121,6 +135,29 @@ HERE = "this machine has GPUs 0-3"
         (NO_NVML, {"use_gpus": (1, "1")}, "GPU 1 is named twice, as 1 and as 1 (use_gpus)"),
         (NO_NVML, {"use_gpus": ()}, "use_gpus names no GPU; leave it out to use all that there are"),
         (NO_NVML, {"gpu_count": 0}, "gpu_count is 0; at least 1 is needed, or `auto`"),
+        (
+            SPLIT,
+            {"use_gpus": (0, 1)},
+            "GPU 1 is divided by MIG, and can't be used itself; its instances are 200 (MIG-cc-0), 201 (MIG-cd-1) "
+            "(use_gpus)",
+        ),
+        (
+            SPLIT,
+            {"visible": "GPU-bbbb"},
+            "GPU 1 is divided by MIG, and can't be used itself; its instances are 200 (MIG-cc-0), 201 (MIG-cd-1) "
+            "(CUDA_VISIBLE_DEVICES)",
+        ),
+        (
+            SPLIT,
+            {"gpu_count": 5},
+            "gpu_count is 5, but this machine has 4: GPUs 0, 2, MIG 200 (MIG-cc-0), 201 (MIG-cd-1)",
+        ),
+        (
+            SPLIT,
+            {"use_gpus": ("MIG-c",)},
+            "MIG-c is the beginning of the UUIDs of several GPUs: MIG 200 (MIG-cc-0), 201 (MIG-cd-1) (use_gpus)",
+        ),
+        (HALF, {}, "no GPU that can be used: MIG is on for GPU 0, and there is no instance"),
         (BROKEN, {"use_gpus": ("GPU-a",)}, f"{BROKEN.problem}, so the GPUs can't be told apart"),
         (BROKEN, {"gpu_count": 2}, f"{BROKEN.problem}, so the GPUs can't be told apart"),
     ],
@@ -137,7 +174,7 @@ def test_what_is_refused_and_how(inventory: Inventory, asked: dict[str, Any], me
         (DRIVER_WITHOUT_GPU, {}, "nvidia-smi -L"),
         (FOUR, {"visible": ""}, "this machine has GPUs 0-3"),
         (FOUR, {"use_gpus": ("GPU-dddd",)}, "nvidia-smi -L"),
-        (FOUR, {"visible": "MIG-dddd"}, "MIG instances can't be used"),
+        (FOUR, {"visible": "MIG-dddd"}, "MIG instances with their UUIDs"),
     ],
 )
 def test_a_refusal_says_what_to_do_next(inventory: Inventory, asked: dict[str, Any], hint: str) -> None:
@@ -204,6 +241,30 @@ def test_a_lease_name_is_a_safe_file_name(uuid: str | None) -> None:
     name = lease_name(Device(0, uuid))
     assert name
     assert set(name) <= {*string.ascii_letters, *string.digits, "-", "_"}
+
+
+@pytest.mark.parametrize(
+    ("indices", "names", "by_uuid", "text"),
+    [
+        ((0, 2), ("GPU-a", "GPU-c"), False, "0,2"),
+        ((0, 2), ("GPU-a", "GPU-c"), True, "GPU-a,GPU-c"),
+        ((200,), ("MIG-a",), False, "MIG-a"),
+        ((0, 200), ("GPU-a", "MIG-a"), False, "GPU-a,MIG-a"),
+        ((200,), ("MIG-GPU-8932f937_1_0",), False, "MIG-GPU-8932f937/1/0"),
+        ((3,), ("index-3",), True, "3"),
+        ((), (), False, ""),
+    ],
+)
+def test_programs_get_indices_unless_uuids_are_asked_for_or_needed(
+    indices: tuple[int, ...], names: tuple[str, ...], by_uuid: bool, text: str
+) -> None:
+    assert exported(indices, names, by_uuid=by_uuid) == text
+
+
+@given(st.integers(0, 63), st.integers(0, 6))
+def test_the_number_of_an_instance_is_the_index_of_no_gpu_and_of_no_other_instance(parent: int, place: int) -> None:
+    number = instance_number(parent, place)
+    assert number >= 100 and divmod(number, 100) == (parent + 1, place)
 
 
 def test_without_pynvml_discover_says_so_and_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,9 @@ KEYS: Mapping[str, Key] = _table(
         "CUDA_VISIBLE_DEVICES",
         "variable that tells a run its GPU indices (HIP_VISIBLE_DEVICES on AMD)",
     ),
+    Key(
+        "gpu_ids", values.choice("index", "uuid"), "index", "what a run is told: indices or UUIDs; of MIG always UUIDs"
+    ),
     Key("environment", values.variables, NO_VARIABLES, "map of variables for every run"),
     Key("pre_run", values.shell_or_command, None, "shell command or argument list before a run; if it fails, so does"),
     Key("post_run", values.shell_or_command, None, "shell command or argument list after a run, however that ended"),

@@ -129,6 +129,7 @@ class Settings:
     ignore_processes: tuple[str, ...]
     cpu_slots: int | None
     cuda_visible_devices_var: str
+    gpu_ids: Literal["index", "uuid"]
     environment: Mapping[str, str]
     pre_run: tuple[str, ...] | None
     post_run: tuple[str, ...] | None

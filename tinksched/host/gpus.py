@@ -1,52 +1,54 @@
-"""The GPUs of this machine: what NVML says about them, and which of them the scheduler uses.
+"""The GPUs of this machine, and which of them the scheduler uses. Pure: `nvml` asks the driver.
 
-`discover` asks the driver; it is the only function here with a side effect, and it never raises. `resolve` is pure:
-it turns what was found, and what the user asked for, into the GPUs to use or into an error that says why not.
+Indices are NVML's: the order of the PCI bus, which `nvidia-smi` shows and which CUDA follows with
+`CUDA_DEVICE_ORDER=PCI_BUS_ID`. They can change over a reboot; UUIDs don't.
 
-Source: the NVML API reference (https://docs.nvidia.com/deploy/nvml-api/), through NVIDIA's own binding `pynvml`
-(package nvidia-ml-py). Indices are NVML's: the order of the PCI bus, which `nvidia-smi` shows and which CUDA follows
-with `CUDA_DEVICE_ORDER=PCI_BUS_ID`. They can change over a reboot; UUIDs don't.
+A GPU that MIG divides can't be used itself; its instances are devices of their own. CUDA knows these by UUID only, so
+they have numbers that no GPU has: instance 2 of GPU 1 is 202.
 """
 
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 from tinksched.errors import UsageError
 
 NO_DRIVER = "no NVIDIA driver: slots only"
-_UUID_START = "GPU-"
+_UUID_STARTS = ("GPU-", "MIG-")
+_OLD_INSTANCE = re.compile(r"(MIG-GPU-.+)_([0-9]+)_([0-9]+)")  # drivers before 470: MIG-GPU-UUID/INSTANCE/INSTANCE
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One GPU. What NVML doesn't know, or wasn't there to tell, is None and never a number."""
+    """One GPU or MIG instance. What NVML doesn't know, or wasn't there to tell, is None and never a number."""
 
     index: int
-    """NVML's index, from 0."""
+    """NVML's index, from 0; of a MIG instance see `instance_number`."""
     uuid: str | None = None
     """Such as `GPU-8932f937-d72c-4106-c12f-20bd9faed9f6`; the same after a reboot."""
     name: str | None = None
     """The product's name, such as `NVIDIA H200`."""
     memory_total: int | None = None
     """Bytes. None also where the GPU has no memory of its own."""
+    parent: int | None = None
+    """The index of the GPU that this is a MIG instance of."""
+    divided: bool = False
+    """MIG is on, so only its instances can be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What was found on this machine, in NVML's order."""
+    """What was found on this machine, in NVML's order; the instances of a GPU follow it."""
 
     devices: tuple[Device, ...]
     driver: bool
     """Whether NVML's library is there. It comes with the driver, and can be there while the driver is not loaded."""
     problem: str | None
     """A sentence without a full stop, if NVML failed; no driver at all is no problem."""
+    version: str | None = None
+    """The driver's version, such as `550.54.15`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,90 +61,9 @@ class Resolved:
     """What `status` should say about them, if anything."""
 
 
-# ---------------------------------------------------------------- asking the driver
-
-
-def discover() -> Inventory:
-    """Ask NVML for this machine's GPUs, afresh at each call. Never raises.
-
-    Starting NVML takes milliseconds, or seconds where the driver's persistence mode is off.
-
-    Returns:
-        `driver=False` without a problem if there is no NVML library (pynvml can't tell this from one that doesn't
-        load); no devices and a problem if NVML fails as a whole; devices with unknown fields and a problem if
-        it fails for single devices.
-    """
-    if "pynvml" not in sys.modules and not _has_library():
-        return Inventory((), driver=False, problem=None)
-    try:
-        import pynvml  # type: ignore[import-untyped,unused-ignore]
-    except Exception as error:  # absent or broken: tasks that need no GPU run all the same
-        return Inventory((), driver=False, problem=f"nvidia-ml-py can't be imported ({error})")
-    try:
-        with _session(pynvml):
-            return _take_stock(pynvml)
-    except pynvml.NVMLError_LibraryNotFound:
-        return Inventory((), driver=False, problem=None)
-    except Exception as error:  # a foreign library and its binding: whatever they raise is no reason to stop
-        return Inventory((), driver=True, problem=f"NVML fails ({_reason(error)})")
-
-
-def _has_library() -> bool:
-    """Whether NVML's library can be loaded, as `pynvml` loads it. Most of its own loading is spared where it can't."""
-    import ctypes
-
-    try:
-        ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return False
-    return True
-
-
-@contextmanager
-def _session(nvml: ModuleType) -> Iterator[None]:
-    """NVML is usable inside; initialisations are counted by NVML, so each is paired with a shutdown."""
-    nvml.nvmlInit()
-    try:
-        yield
-    finally:
-        with suppress(nvml.NVMLError):
-            nvml.nvmlShutdown()
-
-
-def _take_stock(nvml: ModuleType) -> Inventory:
-    found = [_ask_device(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
-    problems = [problem for _, problem in found if problem]
-    return Inventory(tuple(device for device, _ in found), driver=True, problem="; ".join(problems) or None)
-
-
-def _ask_device(nvml: ModuleType, index: int) -> tuple[Device, str | None]:
-    """One device and its first problem. A device that doesn't answer is counted all the same, so indices stay true."""
-    problems: list[str] = []
-
-    def ask(question: Callable[..., Any], argument: object) -> Any:
-        try:
-            return question(argument)
-        except nvml.NVMLError_NotSupported:  # an answer, not a problem: a GPU that shares the host's memory, say
-            return None
-        except Exception as error:
-            problems.append(f"NVML fails for GPU {index} ({_reason(error)})")
-            return None
-
-    handle = ask(nvml.nvmlDeviceGetHandleByIndex, index)
-    if handle is None:
-        return Device(index), problems[0] if problems else None
-    memory = ask(nvml.nvmlDeviceGetMemoryInfo, handle)
-    device = Device(
-        index=index,
-        uuid=ask(nvml.nvmlDeviceGetUUID, handle) or None,
-        name=ask(nvml.nvmlDeviceGetName, handle) or None,
-        memory_total=None if memory is None else int(memory.total),
-    )
-    return device, problems[0] if problems else None
-
-
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).rstrip(".")
+def instance_number(parent: int, place: int) -> int:
+    """The number of a MIG instance, from the index of its GPU and its place there. CUDA knows no such index."""
+    return 100 * (parent + 1) + place
 
 
 # ---------------------------------------------------------------- which of them to use
@@ -161,8 +82,9 @@ def resolve(
     and `note` says so.
 
     Args:
-        inventory: What `discover` found.
-        gpu_count: How many, at least 1; None is `auto`: all that may be used, or 1 without NVML.
+        inventory: What `nvml.discover` found.
+        gpu_count: How many, at least 1; None is `auto`: all that may be used, or 1 without NVML. MIG instances count,
+            the GPU that they are part of does not.
         use_gpus: Indices or UUIDs in order of preference; wins over `gpu_count`. None if not given. A UUID may be
             shortened to a beginning that only one GPU has.
         visible: The scheduler's own CUDA_VISIBLE_DEVICES, None if unset: the set of GPUs that may be used. Indices
@@ -170,14 +92,15 @@ def resolve(
             Source: CUDA C++ Programming Guide, "CUDA Environment Variables".
 
     Raises:
-        UsageError: There is no GPU, or fewer than asked for; an entry names no GPU, one that is not allowed, or one
-            that another entry names too; UUIDs without NVML.
+        UsageError: NVML fails as a whole; there is no GPU, or fewer than asked for; an entry names no GPU, one that is
+            not allowed, one that another entry names too, or one that MIG divides; UUIDs without NVML.
     """
     if not inventory.devices and inventory.problem and inventory.driver:
         # Slots by index would not see the leases that runs hold on the same GPUs by UUID.
         raise UsageError(
             f"{inventory.problem}, so the GPUs can't be told apart",
-            hint="see what `nvidia-smi` says; after an update of the driver the machine wants a restart",
+            hint="tasks of `gpus: 0` can run all the same; see what `nvidia-smi` says, and restart the machine if its "
+            "driver was updated",
         )
     if not inventory.devices and not inventory.driver:
         note = f"{inventory.problem}: slots only" if inventory.problem else NO_DRIVER
@@ -186,6 +109,11 @@ def resolve(
         raise UsageError(
             "no GPU: the NVIDIA driver is there, but it counts 0 GPUs",
             hint="see what `nvidia-smi -L` prints; a container must be given its GPUs (`docker run --gpus all`)",
+        )
+    if all(device.divided for device in inventory.devices):
+        raise UsageError(
+            f"no GPU that can be used: MIG is on for {_list(inventory.devices)}, and there is no instance",
+            hint="make instances with `nvidia-smi mig -cgi … -C`, or switch MIG off",
         )
     allowed = _allowed(inventory.devices, visible)
     if use_gpus is not None:
@@ -200,6 +128,24 @@ def lease_name(device: Device) -> str:
     if device.uuid is None:
         return f"index-{device.index}"
     return re.sub(r"[^A-Za-z0-9_-]", "_", device.uuid)
+
+
+def uuid_of(name: str) -> str | None:
+    """The UUID of the device that has this name in the lease folder; None for `index-N`."""
+    old = _OLD_INSTANCE.fullmatch(name)
+    if old:
+        return "/".join(old.groups())
+    return name if name.startswith(_UUID_STARTS) else None
+
+
+def exported(indices: Sequence[int], names: Sequence[str], *, by_uuid: bool) -> str:
+    """What a run finds in CUDA_VISIBLE_DEVICES: indices, or UUIDs if that is asked for or one is a MIG instance.
+
+    `names` are the devices' names in the lease folder, in the same order. A device without a UUID keeps its index.
+    """
+    if not by_uuid and not any(name.startswith("MIG-") for name in names):
+        return ",".join(map(str, indices))
+    return ",".join(uuid_of(name) or str(index) for index, name in zip(indices, names, strict=True))
 
 
 def _slots_only(gpu_count: int | None, use_gpus: Sequence[int | str] | None, note: str) -> tuple[Device, ...]:
@@ -218,7 +164,7 @@ def _slots_only(gpu_count: int | None, use_gpus: Sequence[int | str] | None, not
 def _allowed(devices: Sequence[Device], visible: str | None) -> tuple[Device, ...]:
     """The devices that CUDA_VISIBLE_DEVICES lets through, in its order."""
     if visible is None:
-        return tuple(devices)
+        return tuple(device for device in devices if not device.divided)
     if not visible.strip():
         raise UsageError(
             "CUDA_VISIBLE_DEVICES is empty, and so allows no GPU",
@@ -242,8 +188,9 @@ def _named(use_gpus: Sequence[int | str], devices: Sequence[Device], allowed: Se
 def _counted(gpu_count: int | None, devices: Sequence[Device], allowed: Sequence[Device]) -> tuple[Device, ...]:
     count = len(allowed) if gpu_count is None else gpu_count
     _require_positive(count)
-    if count > len(devices):
-        raise UsageError(f"gpu_count is {count}, but this machine has {len(devices)}: {_list(devices)}")
+    there = [device for device in devices if not device.divided]
+    if count > len(there):
+        raise UsageError(f"gpu_count is {count}, but this machine has {len(there)}: {_list(there)}")
     if count > len(allowed):
         raise UsageError(f"gpu_count is {count}, but CUDA_VISIBLE_DEVICES allows {len(allowed)}: {_list(allowed)}")
     return tuple(allowed[:count])
@@ -258,17 +205,27 @@ def _find(entry: int | str, devices: Sequence[Device], source: str) -> Device:
     """The device of this index or UUID, or the only one whose UUID begins so. `source` is where the entry stands."""
     text = str(entry)
     matches = [device for device in devices if text in (str(device.index), device.uuid)]
-    if not matches and text.startswith(_UUID_START) and text != _UUID_START:
+    if not matches and text.startswith(_UUID_STARTS) and text not in _UUID_STARTS:
         matches = [device for device in devices if device.uuid is not None and device.uuid.startswith(text)]
     if len(matches) == 1:
+        refuse_divided(matches[0], devices, source)
         return matches[0]
     if matches:
         raise UsageError(f"{text} is the beginning of the UUIDs of several GPUs: {_list(matches)} ({source})")
     number = text.isdecimal()
     raise UsageError(
         f"GPU {text if number else repr(text)} does not exist here; this machine has {_list(devices)} ({source})",
-        hint=None if number else "`nvidia-smi -L` lists the GPUs with their UUIDs; MIG instances can't be used",
+        hint=None if number else "`nvidia-smi -L` lists the GPUs and MIG instances with their UUIDs",
     )
+
+
+def refuse_divided(gpu: Device, devices: Sequence[Device], source: str) -> None:
+    """Raises UsageError: MIG divides this GPU. Its instances are named."""
+    if not gpu.divided:
+        return
+    instances = [device for device in devices if device.parent == gpu.index]
+    parts = f"its instances are {', '.join(map(_label, instances))}" if instances else "it has no instances"
+    raise UsageError(f"GPU {gpu.index} is divided by MIG, and can't be used itself; {parts} ({source})")
 
 
 def _distinct(entries: Sequence[int | str], gpus: Sequence[Device], source: str) -> tuple[Device, ...]:
@@ -284,11 +241,23 @@ def _distinct(entries: Sequence[int | str], gpus: Sequence[Device], source: str)
 
 
 def _list(devices: Sequence[Device]) -> str:
-    """`GPU 0`, `GPUs 0-3`, or `GPUs 0, 2` for a message."""
-    indices = sorted(device.index for device in devices)
+    """`GPU 0`, `GPUs 0-3`, or `GPUs 0, 2` for a message; MIG instances one by one."""
+    indices = sorted(device.index for device in devices if device.parent is None and not device.divided)
+    instances = [_label(device) for device in devices if device.parent is not None]
+    if not indices and not instances:
+        indices = sorted(device.index for device in devices)
+    whole = _numbers(indices) if indices else ""
+    return ", ".join(filter(None, [whole, f"MIG {', '.join(instances)}" if instances else ""]))
+
+
+def _numbers(indices: Sequence[int]) -> str:
     first, last = indices[0], indices[-1]
     if len(indices) == 1:
         return f"GPU {first}"
     if len(indices) > 2 and last - first == len(indices) - 1:
         return f"GPUs {first}-{last}"
     return f"GPUs {', '.join(map(str, indices))}"
+
+
+def _label(instance: Device) -> str:
+    return f"{instance.index} ({instance.uuid})" if instance.uuid else str(instance.index)

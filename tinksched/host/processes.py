@@ -161,6 +161,28 @@ def wrappers(run_dir: str) -> list[Process]:
     return [stat.process for pid, stat in _own_processes().items() if _wrapped(pid) == wanted]
 
 
+def run_of(pid: int) -> str | None:
+    """The run, of any workspace and user of this host, that a process belongs to; None if there is none.
+
+    Environments and descriptors of others can't be read, but everybody can see who was started by which wrapper.
+    """
+    for _ in range(1000):  # parents can change while we climb
+        stat = _stat(pid)
+        if stat is None:
+            return None
+        folder = _wrapped(pid)
+        run_id = os.path.basename(os.fsdecode(folder)) if folder else _named_run(pid) or _leased_run(pid)
+        if run_id:
+            return run_id
+        pid = stat.parent
+    return None
+
+
+def arguments(pid: int) -> list[str]:
+    """The program and its arguments, as everybody can read them; empty if it has ended, or is the kernel's own."""
+    return [os.fsdecode(word) for word in _read(f"{pid}/cmdline").rstrip(b"\0").split(b"\0") if word]
+
+
 def end(run_id: str, *, grace: float) -> tuple[list[Process], list[Process]]:
     """End every process of a run: TERM, then after `grace` seconds KILL, until none is left.
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ..core.fairness import Rival
-from ..host import gpus, notices
+from ..host import gpus, notices, nvml
 from ..host.leases import Held, Leases, default_folder
 
 JSON_VERSION = 1
@@ -56,7 +56,7 @@ def occupancy() -> Occupancy:
     Raises:
         TinkschedError: the lease folder can't be read.
     """
-    inventory = gpus.discover()
+    inventory = nvml.discover()
     folder = default_folder()
     held = Leases(folder).look() if folder.is_dir() else []
     rivals = tuple(heard.rival for heard in notices.listen(folder, "")) if folder.is_dir() else ()

@@ -47,6 +47,7 @@ from ..executors.base import (
 from ..host import environments
 from ..host.leases import Claim, Desk, Held, Lease, Leases, tenant_of
 from ..host.memory import oom_kills
+from ..host.nvml import Sample
 from ..host.processes import boot_id
 from ..host.rundir import RunDir
 from ..host.statedir import Home, StateDir
@@ -54,7 +55,7 @@ from ..store import REPAIR, Store, Transaction, about
 from . import clock
 from .backlog import Backlog
 from .deciding import decide
-from .devices import cpu_slots
+from .devices import cpu_slots, is_on
 from .endings import Circumstances, Ending, ending_of, has_fresh_marker
 from .journal import Journal
 from .scene import Scene
@@ -82,6 +83,7 @@ class Ledger:
         self._never_began: dict[int, int] = {}
         self._boot = boot_id()
         self._gpus: Mapping[int, str] = {}
+        self.seen: Sample | None = None  # what the GPUs do
         self._ended: collections.deque[str] = collections.deque(maxlen=256)  # the last ones, by run id
         self._undescribed: list[tuple[Task, Run]] = []
         self.backlog = Backlog(store)
@@ -324,9 +326,10 @@ class Ledger:
                 index,
                 device,
                 self._settings.max_jobs_per_gpu,
-                own=tuple(run for run in own if device in run.devices or index in run.gpus),
+                own=tuple(run for run in own if is_on(run, index, device)),
                 others=self._others(device, held),
                 last_start=self._last_start.get(index),
+                state=self.seen.state_of(device, index) if self.seen else None,
             )
             for index, device in self._gpus.items()
         ]

@@ -33,13 +33,13 @@ from ..host.rundir import RunDir
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import STOPPED, Store
 from . import clock
-from .devices import gpus_if_any, resolve_gpus
+from .devices import Watch, gpus_if_any, resolve_gpus
 from .diagnosing import Diagnosing
 from .endings import Ending, ending_of
 from .guard import Guard
 from .journal import Journal
 from .ledger import Ledger
-from .logs import Logs
+from .longlogs import LongLogs
 
 BLIND_SECONDS = 0.5  # how often to look at runs that the kernel can't report
 TIDY_SECONDS = 1.0  # after an end, until tmux has surely passed on the last output
@@ -73,10 +73,12 @@ class Scheduler:
         gpus: Sequence[Device],
         journal: Journal,
         lock: SchedulerLock,
+        watch: Watch | None = None,
         *,
         launching: bool = True,
     ) -> None:
         """With `launching` off nothing is started: what was asked for (cancel, kill-all) is done, and that's all."""
+        self._watch = watch
         self._settings = settings
         self._read_as = marker_identity(settings.file)
         self._state = state
@@ -85,7 +87,7 @@ class Scheduler:
         self._may_launch = launching
         self._store = Store(state.database, shared=state.shared)
         self._ledger = Ledger(settings, state, home, self._store, journal)
-        self._ledger.use(settings, {gpu.index: lease_name(gpu) for gpu in gpus})
+        self._use({gpu.index: lease_name(gpu) for gpu in gpus})
         self._backlog = self._ledger.backlog
         self._executor = registry.make(
             settings.executor, self._wake_up, tmux_socket=settings.tmux_socket, workspace_id=home.workspace_id
@@ -105,7 +107,7 @@ class Scheduler:
         self._stuck: dict[str, float] = {}  # could not be ended, and when to try again (monotonic)
         self._reaped: dict[str, tuple[str, ...]] = {}  # processes that outlived them and were killed
         self._tidy_at: float | None = None  # monotonic
-        self._logs = Logs(journal)
+        self._logs = LongLogs(journal)
         self._diagnosing = Diagnosing(self._store, journal)
         self._interrupted = False
         self._terminated = False
@@ -123,6 +125,8 @@ class Scheduler:
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             self._listen(stack, loop)
+            if self._watch is not None:
+                self._watch.listen(lambda: loop.call_soon_threadsafe(self._wake_up))
             self._ledger.adopt()
             self._tidy_soon()
             wake.announce(self._state.path, b"ready")
@@ -208,6 +212,8 @@ class Scheduler:
             seconds.append(self._logs.look_at - time.monotonic())
         if self._diagnosing.wake_at is not None:
             seconds.append(max(BRIEF_SECONDS, self._diagnosing.wake_at - time.monotonic()))
+        if self._watch is not None and self._watch.due is not None:
+            seconds.append(self._watch.due - time.monotonic())
         if self._executor.blind:
             seconds.append(BLIND_SECONDS)
         try:
@@ -256,6 +262,7 @@ class Scheduler:
         look |= self._follow_settings()
         self._backlog.refresh()
         look |= self._backlog.has_news
+        self._ledger.seen = self._watch.sample if self._watch else None
         self._take_answers()
         self._serve_requests()
         self._end_overdue()
@@ -284,9 +291,22 @@ class Scheduler:
         if self._untold or self._began or self._ledger.dropped:
             wake.announce(self._state.path)
         self._untold, self._began = [], False
-        self._logs.shorten(self._ledger.runs.values(), self._settings)
+        self._logs.look(self._ledger.runs.values(), self._settings)
+        self._watch_gpus()
         if self._tidy_at is not None and time.monotonic() >= self._tidy_at:
             await self._tidy()
+
+    def _watch_gpus(self) -> None:
+        """Say what is new about them, and have them looked at again where that was long ago."""
+        if self._watch is not None:
+            for line in self._watch.news(self._gpus, self._ledger.runs.values()):
+                self._journal.say(line)
+            self._watch.look(self._settings.check_interval, waiting=bool(self._backlog.queue))
+
+    def _use(self, gpus: Mapping[int, str]) -> None:
+        """These are the GPUs from now on: index to device name, in order of preference."""
+        self._gpus = gpus
+        self._ledger.use(self._settings, gpus)
 
     def _should_launch(self) -> bool:
         return self._may_launch and time.monotonic() >= self._launch_at and not self._stopped()
@@ -369,14 +389,15 @@ class Scheduler:
         old = self._settings
         try:
             new = load(old.workspace, old.file)
-            resolved = resolve_gpus(new) if self._ledger.has_gpus else gpus_if_any(new)
+            inventory = self._watch.inventory if self._watch else None
+            resolved = resolve_gpus(new, inventory) if self._ledger.has_gpus else gpus_if_any(new, inventory)
         except TinkschedError as error:
             self._journal.say(f"the configuration was edited, but the old one stays in use: {error}")
             return False
         self._settings = replace(
             new, executor=old.executor, tmux_socket=old.tmux_socket, log_dir=old.log_dir, task_name=old.task_name
         )
-        self._ledger.use(self._settings, {gpu.index: lease_name(gpu) for gpu in resolved.gpus})
+        self._use({gpu.index: lease_name(gpu) for gpu in resolved.gpus})
         self._journal.say("the configuration was edited, and is used from now on")
         return True
 
@@ -404,7 +425,7 @@ class Scheduler:
     def _forget(self, endings: Sequence[Ending]) -> None:
         self._diagnosing.recorded(endings)
         for ending in endings:
-            self._logs.ended(ending.run)
+            self._logs.ended.append(ending.run)
             self._reaped.pop(ending.run.id, None)
             self._stuck.pop(ending.run.id, None)
             self._dead.pop(ending.run.id, None)
@@ -477,7 +498,7 @@ class Scheduler:
         Not before TIDY_SECONDS after an end: closing a session drops what tmux has not yet passed on to the log.
         """
         self._tidy_at = None
-        self._logs.shorten_ended(self._settings)
+        self._logs.finish(self._settings)
         self._diagnosing.look_again()
         with contextlib.suppress(TinkschedError, OSError):
             kept = self._store.recently_ended(self._settings.keep_sessions)

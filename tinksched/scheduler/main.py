@@ -9,7 +9,7 @@ from ..config import Settings
 from ..host import wake
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import STOPPED, Store
-from .devices import gpus_if_any, resolve_gpus
+from .devices import Watch, gpus_if_any, resolve_gpus
 from .journal import Journal
 from .loop import Result, Scheduler
 from .starting import Logs
@@ -64,13 +64,15 @@ def settle_requests(settings: Settings, state: StateDir, home: Home) -> bool:
 
 
 def _begin(settings: Settings, state: StateDir, home: Home, journal: Journal, lock: SchedulerLock) -> Scheduler:
-    resolved = gpus_if_any(settings) if _needs_no_gpu(state) else resolve_gpus(settings)
+    watch = Watch()
+    find = gpus_if_any if _needs_no_gpu(state) else resolve_gpus
+    resolved = find(settings, watch.inventory)
     slots = settings.max_jobs_per_gpu
     note = f" ({resolved.note})" if resolved.note else ""
     indices = ", ".join(str(gpu.index) for gpu in resolved.gpus)
     where = f"GPU {indices}, {slots} slot{'s' * (slots > 1)} each" if indices else "no GPU"
     journal.say(f"tinksched works on {settings.workspace}: {where}{note}")
-    return Scheduler(settings, state, home, resolved.gpus, journal, lock)
+    return Scheduler(settings, state, home, resolved.gpus, journal, lock, watch)
 
 
 def _needs_no_gpu(state: StateDir) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..config import Settings, placeholders
 from ..core.model import Placement, Run, RunRecord, RunState, Task
 from ..host.completion import marker_identity
+from ..host.gpus import exported
 from ..host.memory import oom_kills
 from ..host.processes import RUN_ID_VARIABLE, boot_id, since_boot
 from ..host.rundir import RunDir, write_private
@@ -176,7 +177,7 @@ class RunMaker:
             "script": task.spec.script,
             "config": task.config,
             "task": task.name,
-            "gpus": ",".join(map(str, run.gpus)),
+            "gpus": self._told(run),
             "ngpus": str(len(run.gpus)),
             "port": str(port or ""),
             "attempt": str(run.attempt),
@@ -184,10 +185,15 @@ class RunMaker:
             "output_dir": task.spec.output_dir,
         }
 
+    def _told(self, run: Run) -> str:
+        """What the run is told of its GPUs."""
+        devices = run.devices if run.gpus else ()
+        return exported(run.gpus, devices, by_uuid=self._settings.gpu_ids == "uuid")
+
     def _environment(
         self, run: Run, base: Mapping[str, str], own: Mapping[str, str], output_dir: str
     ) -> dict[str, str]:
-        gpus = ",".join(map(str, run.gpus))
+        gpus = self._told(run)
         environment = clean_environment(base)
         if run.session:
             environment["TERM"] = _TERMINAL
