@@ -41,14 +41,14 @@ def takes_unknown_for_dead() -> None:
 
 def ignores_leases() -> None:
     """Sees nobody else on any GPU."""
-    from tinksched.scheduler.ledger import Ledger
+    from tinksched.scheduler.slots import Slots
 
-    original = Ledger._slots
+    original = Slots.of_gpus
 
-    def slots(self: Ledger, own: Any, held: Any) -> Any:
+    def of_gpus(self: Slots, own: Any, held: Any) -> Any:
         return original(self, own, [])
 
-    Ledger._slots = slots  # type: ignore[method-assign]
+    Slots.of_gpus = of_gpus  # type: ignore[method-assign]
 
 
 def forgets_what_was_being_launched() -> None:

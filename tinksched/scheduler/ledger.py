@@ -13,7 +13,6 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ..config import Settings
@@ -21,7 +20,6 @@ from ..core.diagnosis import Kind
 from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, TaskEvent, after_run, apply_run
 from ..core.model import (
     CPU,
-    GpuSlots,
     Outcome,
     Placement,
     Reason,
@@ -30,7 +28,6 @@ from ..core.model import (
     RunState,
     Task,
     TaskState,
-    Tenant,
     spot,
 )
 from ..errors import Damaged, StoreError, TinkschedError
@@ -45,9 +42,8 @@ from ..executors.base import (
     wrapper_processes,
 )
 from ..host import environments
-from ..host.leases import Claim, Desk, Held, Lease, Leases, tenant_of
+from ..host.leases import Desk, Held
 from ..host.memory import oom_kills
-from ..host.nvml import Sample
 from ..host.processes import boot_id
 from ..host.rundir import RunDir
 from ..host.statedir import Home, StateDir
@@ -55,10 +51,10 @@ from ..store import REPAIR, Store, Transaction, about
 from . import clock
 from .backlog import Backlog
 from .deciding import decide
-from .devices import cpu_slots, is_on
 from .endings import Circumstances, Ending, ending_of, has_fresh_marker
 from .journal import Journal
 from .scene import Scene
+from .slots import Slots
 from .starting import RunMaker
 from .turns import Turns
 
@@ -76,14 +72,10 @@ class Ledger:
         self._home = home
         self._store = store
         self._journal = journal
-        self._leases = Leases()
-        self._turns = Turns(self._leases.folder, home.workspace_id, settings.workspace)
-        self._held: dict[str, Lease] = {}
-        self._last_start: dict[int, float] = {}
+        self.slots = Slots()
+        self._turns = Turns(self.slots.folder, home.workspace_id, settings.workspace)
         self._never_began: dict[int, int] = {}
         self._boot = boot_id()
-        self._gpus: Mapping[int, str] = {}
-        self.seen: Sample | None = None  # what the GPUs do
         self._ended: collections.deque[str] = collections.deque(maxlen=256)  # the last ones, by run id
         self._undescribed: list[tuple[Task, Run]] = []
         self.backlog = Backlog(store)
@@ -95,24 +87,9 @@ class Ledger:
     def use(self, settings: Settings, gpus: Mapping[int, str]) -> None:
         """Work with these settings and GPUs (index to device name, in order of preference) from now on."""
         self._settings = settings
-        self._gpus = gpus
-        self._cpu_slots = cpu_slots(settings)
-        self.backlog.use(gpus, cpu=self._cpu_slots > 0)
+        self.slots.use(settings, gpus)
+        self.backlog.use(gpus, cpu=self.slots.cpu > 0)
         self._maker = RunMaker(settings, self._state, self._home)
-
-    @property
-    def has_gpus(self) -> bool:
-        """Whether there are any: tasks that need none do without."""
-        return bool(self._gpus)
-
-    @property
-    def lease_folder(self) -> Path:
-        """Where the leases of this host are; a slot that falls free shows there."""
-        return self._leases.folder
-
-    def remake_lease_folder(self) -> None:
-        """Somebody deleted it. Raises TinkschedError: it can't be made."""
-        self._leases.prepare()
 
     def is_news(self, name: str) -> bool:
         """Whether something that happened to a file of the lease folder was done by others."""
@@ -121,9 +98,7 @@ class Ledger:
     def close(self) -> None:
         """Let go of the leases. Runs that go on hold theirs themselves."""
         self._turns.withdraw()
-        self._leases.close()
-        for lease in self._held.values():
-            lease.close()
+        self.slots.close()
 
     # -- observing
 
@@ -164,10 +139,10 @@ class Ledger:
             TinkschedError: nothing was written, and nothing is held for what was to start.
         """
         for ending in endings:
-            self._let_go(ending.run)
+            self.slots.let_go(ending.run)
             self._leave_marker(ending)
         self.dropped = False
-        launching = launching and (bool(endings) or bool(self.backlog.queue) or self._misses_leases())
+        launching = launching and (bool(endings) or bool(self.backlog.queue) or bool(self._bare()))
         if not launching:
             self.wake_at = None
             self._turns.withdraw()
@@ -191,7 +166,7 @@ class Ledger:
             self._forget(ending)
         for run in new:
             self.runs[run.id] = run
-            self._last_start.update(dict.fromkeys(run.gpus, run.created_at))
+            self.slots.started(run)
         return new
 
     def _desk(self, stack: contextlib.ExitStack, endings: Sequence[Ending]) -> tuple[Desk | None, list[Held]]:
@@ -200,9 +175,8 @@ class Ledger:
         Without them nothing starts now, but what has ended is recorded.
         """
         try:
-            desk = stack.enter_context(self._leases.admission(self._devices()))
-            if self._misses_leases():
-                self._restore_leases(desk, {ending.run.id for ending in endings})
+            desk = stack.enter_context(self.slots.admission(cpu=self._on_cpu))
+            self._restore_leases(desk, {ending.run.id for ending in endings})
             return desk, desk.occupants(self.runs)
         except TinkschedError as error:
             self.wake_at = time.time() + DESK_SECONDS
@@ -280,10 +254,11 @@ class Ledger:
         backlog = self.backlog
         backlog.has_news = False
         own = [run for run in self.runs.values() if run.id not in ended]
-        slots = self._slots(own, held)
-        last = max(self._last_start.values(), default=0.0)
+        others = [lease for lease in held if lease.claim.run_id not in self.runs]
+        slots = self.slots.of_gpus(own, others)
+        last = self.slots.last_start
         running = [run.task for run in own]
-        cpu = self._cpu(own, held) if CPU in desk.devices else None
+        cpu = self.slots.of_cpu(own, others) if CPU in desk.devices else None
         scene = Scene(
             self._settings, backlog.queue, backlog.bound, slots, running, backlog.relations, held, last, now, cpu,
             kinds=backlog.kinds,
@@ -292,8 +267,8 @@ class Ledger:
         decision = verdict.decision
         self._turns.say(decision, scene, now if decision.placements else last)
         self._give_up(tx, verdict.hopeless)
-        missed = cpu is None and CPU in self._devices()  # somebody has just queued the first task without GPUs
-        self.wake_at = now if missed and self._cpu_slots else verdict.wake_at
+        missed = CPU not in desk.devices and self._on_cpu  # somebody has just queued the first task without GPUs
+        self.wake_at = now if missed and self.slots.cpu else verdict.wake_at
         for placed in decision.placements:
             task = backlog.task(placed.task_id)
             run = self._intend(desk, task, placed, now)
@@ -320,68 +295,24 @@ class Ledger:
             self._journal.say(f"{task.name}: failed: {reason.text}")
         self.dropped = bool(hopeless)
 
-    def _slots(self, own: Sequence[Run], held: Sequence[Held]) -> list[GpuSlots]:
-        return [
-            GpuSlots(
-                index,
-                device,
-                self._settings.max_jobs_per_gpu,
-                own=tuple(run for run in own if is_on(run, index, device)),
-                others=self._others(device, held),
-                last_start=self._last_start.get(index),
-                state=self.seen.state_of(device, index) if self.seen else None,
-            )
-            for index, device in self._gpus.items()
-        ]
+    @property
+    def _on_cpu(self) -> bool:
+        """Whether there are tasks that need no GPU."""
+        return any(not run.gpus for run in self.runs.values()) or any(not kind.gpus for kind in self.backlog.kinds)
 
-    def _cpu(self, own: Sequence[Run], held: Sequence[Held]) -> GpuSlots | None:
-        """The slots of tasks without GPUs, like those of a GPU."""
-        if not self._cpu_slots:
-            return None
-        mine = tuple(run for run in own if not run.gpus)
-        return GpuSlots(-1, CPU, self._cpu_slots, mine, self._others(CPU, held))
-
-    def _others(self, device: str, held: Sequence[Held]) -> tuple[Tenant, ...]:
-        there = (lease for lease in held if lease.device == device)
-        return tuple(tenant_of(lease) for lease in there if lease.claim.run_id not in self.runs)
-
-    def _devices(self) -> list[str]:
-        """Whose admission locks are wanted: those of the GPUs, and that of the CPU where tasks need no GPU."""
-        runs = self.runs.values()
-        on_cpu = any(not run.gpus for run in runs) or any(not kind.gpus for kind in self.backlog.kinds)
-        return [*self._gpus.values(), *([CPU] if on_cpu else [])]
-
-    def _misses_leases(self) -> bool:
-        """Whether a file of one of our leases is gone, so that others don't see that its run is there."""
-        return any(not self._leases.is_there(device, run.id) for run in self.runs.values() for device in run.devices)
+    def _bare(self) -> list[Run]:
+        return self.slots.bare(self.runs.values())
 
     def _restore_leases(self, desk: Desk, ended: set[str]) -> None:
-        for run in self.runs.values():
-            whole = all(self._leases.is_there(device, run.id) for device in run.devices)
-            if whole or run.id in ended or not set(run.devices) <= set(self._devices()):
-                continue
-            alive = tuple(wrapper_processes(self.handle(run)))
-            claim = self._claim(run.id, run.task, run.gpus, run.exclusive, run.created_at, run.record.memory)
-            claim = replace(claim, processes=alive)
-            before, self._held[run.id] = self._held.get(run.id), desk.restore(run.devices, claim)
-            if before is not None:
-                before.close()
-            self._journal.say(f"{run.task}: somebody had deleted its lease in {self.lease_folder}; it was restored")
-
-    def _claim(self, run_id: str, task: str, gpus: Sequence[int], exclusive: bool, since: float, memory: int) -> Claim:
-        """What the lease of a run says."""
-        limit = 1 if exclusive else self._settings.max_jobs_per_gpu
-        limit = limit if gpus else max(1, self._cpu_slots)
-        workspace = str(self._settings.workspace)
-        return Claim(run_id, task, workspace, limit, since, memory=memory, warmup=self._settings.warmup)
+        for run in self._bare():
+            if run.id not in ended and self.slots.restore(desk, run, wrapper_processes(self.handle(run))):
+                self._journal.say(f"{run.task}: somebody had deleted its lease in {self.slots.folder}; it was restored")
 
     def _intend(self, desk: Desk, task: Task, placed: Placement, now: float) -> Run | Reason:
         """Lease the slots and write the run's files. The caller commits, or takes everything away again."""
-        run_id, gpus = self._maker.new_id(), placed.gpus
-        devices = tuple(self._gpus[index] for index in gpus) or (CPU,)
-        lease = desk.grant(devices, self._claim(run_id, task.name, gpus, task.spec.exclusive, now, placed.memory))
-        run = self._maker.make(task, run_id, placed, devices, lease.path, now)
-        self._held[run_id] = lease
+        run_id = self._maker.new_id()
+        devices, lease = self.slots.take(desk, task, placed, run_id, now)
+        run = self._maker.make(task, run_id, placed, devices, lease, now)
         try:
             base = environments.load(self._state.environments, task.spec.environment_ref)
             used = {other.record.port for other in self.runs.values()}
@@ -405,16 +336,9 @@ class Ledger:
 
     # -- letting go
 
-    def _let_go(self, run: Run) -> None:
-        """Give back the lease of a run that has ended. All its processes are gone, so nobody else holds it."""
-        lease = self._held.pop(run.id, None)
-        if lease is not None:
-            lease.close()
-        self._leases.release(Path(run.lease), run.devices, run.id)
-
     def _take_away(self, run: Run) -> None:
         """Undo an intent that was not committed."""
-        self._let_go(run)
+        self.slots.let_go(run)
         self._undescribed = [(task, other) for task, other in self._undescribed if other.id != run.id]
         RunDir(run.directory).remove()
 
@@ -454,10 +378,7 @@ class Ledger:
                 if ending is not None:
                     never.append(ending)
                     continue
-            lease = self._leases.hold(Path(run.lease))
-            if lease is not None:
-                self._held[run.id] = lease
-            self._last_start.update(dict.fromkeys(run.gpus, run.created_at))
+            self.slots.hold(run)
         self.commit(never, launching=False)
         self.tell(never)
         self._never_began.clear()  # that was no fault of theirs

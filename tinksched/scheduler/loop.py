@@ -87,7 +87,7 @@ class Scheduler:
         self._may_launch = launching
         self._store = Store(state.database, shared=state.shared)
         self._ledger = Ledger(settings, state, home, self._store, journal)
-        self._use({gpu.index: lease_name(gpu) for gpu in gpus})
+        self._ledger.use(settings, {gpu.index: lease_name(gpu) for gpu in gpus})
         self._backlog = self._ledger.backlog
         self._executor = registry.make(
             settings.executor, self._wake_up, tmux_socket=settings.tmux_socket, workspace_id=home.workspace_id
@@ -159,7 +159,7 @@ class Scheduler:
         with contextlib.suppress(OSError):  # out of inotify instances: check_interval is the net
             leases = inotify.Watch()
             watch(leases, functools.partial(self._leases_changed, leases))
-            leases.add(self._ledger.lease_folder, _LEASE_EVENTS)
+            leases.add(self._ledger.slots.folder, _LEASE_EVENTS)
         with contextlib.suppress(OSError):
             watch(self._guard.watch())
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -171,8 +171,8 @@ class Scheduler:
         names = leases.clear()
         if "" in names:  # something happened to the folder itself
             with contextlib.suppress(TinkschedError, OSError):
-                self._ledger.remake_lease_folder()
-                leases.add(self._ledger.lease_folder, _LEASE_EVENTS)
+                self._ledger.slots.remake_folder()
+                leases.add(self._ledger.slots.folder, _LEASE_EVENTS)
         if any(self._ledger.is_news(name) for name in names):
             self._wake_up()
             # The kernel reports a closed file before it drops the lock: the tick may come too early.
@@ -262,7 +262,7 @@ class Scheduler:
         look |= self._follow_settings()
         self._backlog.refresh()
         look |= self._backlog.has_news
-        self._ledger.seen = self._watch.sample if self._watch else None
+        self._ledger.slots.seen = self._watch.sample if self._watch else None
         self._take_answers()
         self._serve_requests()
         self._end_overdue()
@@ -299,14 +299,9 @@ class Scheduler:
     def _watch_gpus(self) -> None:
         """Say what is new about them, and have them looked at again where that was long ago."""
         if self._watch is not None:
-            for line in self._watch.news(self._gpus, self._ledger.runs.values()):
+            for line in self._watch.news(self._ledger.slots.gpus, self._ledger.runs.values()):
                 self._journal.say(line)
             self._watch.look(self._settings.check_interval, waiting=bool(self._backlog.queue))
-
-    def _use(self, gpus: Mapping[int, str]) -> None:
-        """These are the GPUs from now on: index to device name, in order of preference."""
-        self._gpus = gpus
-        self._ledger.use(self._settings, gpus)
 
     def _should_launch(self) -> bool:
         return self._may_launch and time.monotonic() >= self._launch_at and not self._stopped()
@@ -390,14 +385,14 @@ class Scheduler:
         try:
             new = load(old.workspace, old.file)
             inventory = self._watch.inventory if self._watch else None
-            resolved = resolve_gpus(new, inventory) if self._ledger.has_gpus else gpus_if_any(new, inventory)
+            resolved = resolve_gpus(new, inventory) if self._ledger.slots.gpus else gpus_if_any(new, inventory)
         except TinkschedError as error:
             self._journal.say(f"the configuration was edited, but the old one stays in use: {error}")
             return False
         self._settings = replace(
             new, executor=old.executor, tmux_socket=old.tmux_socket, log_dir=old.log_dir, task_name=old.task_name
         )
-        self._use({gpu.index: lease_name(gpu) for gpu in resolved.gpus})
+        self._ledger.use(self._settings, {gpu.index: lease_name(gpu) for gpu in resolved.gpus})
         self._journal.say("the configuration was edited, and is used from now on")
         return True
 
