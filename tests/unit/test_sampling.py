@@ -20,6 +20,8 @@ from tinksched.core.gpu import GpuProcess, GpuState
 from tinksched.core.model import Run
 from tinksched.host import processes
 from tinksched.host.consumption import consumption
+from tinksched.host.gpus import Inventory
+from tinksched.host.nvml import Sample
 from tinksched.host.processes import RUN_ID_VARIABLE
 from tinksched.scheduler.sampling import Sampler
 
@@ -77,6 +79,10 @@ def a_run(tmp_path: Path, *, written: float) -> Run:
     return replace(RUN, log=str(log), created_at=time.time() - 1000)
 
 
+def sample(states: dict[str, GpuState]) -> Sample:
+    return Sample(time.time(), Inventory((), driver=True, problem=None), states)
+
+
 def settings(stall_after: float | None = None) -> Any:
     return SimpleNamespace(stall_after=stall_after)
 
@@ -109,7 +115,7 @@ def test_what_nvml_says_between_the_rounds_counts_and_the_end_keeps_it(tmp_path:
             name: GpuState(name, index, 0.0, processes=(GpuProcess(7, memory, run=run.id),))
             for index, name in enumerate(run.devices)
         }
-        sampler.see([run], states, settings(), time.time())
+        sampler.see([run], sample(states), settings())
     sampler.record([run.id])
     assert (kept.usages[run.id].gpu_memory, kept.usages[run.id].gpu_memory_peak) == (3, 9)
     sampler.forget(run.id)
@@ -126,7 +132,7 @@ def test_a_run_that_is_silent_and_idle_is_stalled_until_it_prints(
         name: GpuState(name, index, 0.0, processes=(GpuProcess(7, 1, run=run.id),), utilization=0)
         for index, name in enumerate(run.devices)
     }
-    sampler.see([run], states, settings(0.001), time.time())
+    sampler.see([run], sample(states), settings(0.001))
     for _ in range(2):
         asyncio.run(sampler.look([run], settings(0.001)))
     assert sampler.is_stalled(run.id) and len(journal) == 1 and "exp1: stalled since " in journal[0]
@@ -137,6 +143,6 @@ def test_a_run_that_is_silent_and_idle_is_stalled_until_it_prints(
     assert not sampler.is_stalled(run.id), "it has printed something"
     busy = {name: replace(state, utilization=99) for name, state in states.items()}
     os.utime(log, (time.time() - 500, time.time() - 500))
-    sampler.see([run], busy, settings(0.001), time.time())
+    sampler.see([run], sample(busy), settings(0.001))
     asyncio.run(sampler.look([run], settings(0.001)))
     assert not sampler.is_stalled(run.id), "its GPU works"

@@ -104,6 +104,7 @@ class ReasonCode(str, enum.Enum):
     KILL_ALL = "kill_all"
     MARKER_FROM_BEFORE = "marker_from_before"
     TIME_LIMIT = "time_limit"
+    STALLED = "stalled"
     PRE_RUN_FAILED = "pre_run_failed"
     DEPENDENCY = "dependency"
 
@@ -152,6 +153,7 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.KILL_ALL: "ended by kill-all",
     ReasonCode.MARKER_FROM_BEFORE: "its completion marker was there before any run of it",
     ReasonCode.TIME_LIMIT: "ran longer than its time limit of {limit}",
+    ReasonCode.STALLED: "stalled, and ended for that: no output and no use of its GPU for {limit} (stall_after)",
     ReasonCode.PRE_RUN_FAILED: "pre_run ended with exit code {code}, so the command was not started",
     ReasonCode.DEPENDENCY: "{task}, which it comes after, {how}",
 }

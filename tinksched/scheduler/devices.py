@@ -82,13 +82,16 @@ class Watch:
         if self._monitor is not None:
             self._monitor.wake = told
 
-    def look(self, interval: float, *, waiting: bool) -> None:
-        """Ask for a sample if the newest one is old: older than `interval`, or than a second while tasks wait."""
+    def look(self, interval: float, *, waiting: bool, ended: bool = False) -> None:
+        """Ask for a sample if the newest one is old: older than `interval`, or than a second while tasks wait.
+
+        If a run has ended for which others wait, it is: what that run had is free now.
+        """
         sample = self.sample
         if self._monitor is None or sample is None:
             return
         age = time.time() - sample.at
-        if not 0 <= age < min(interval, FRESH_SECONDS if waiting else interval):
+        if (ended and waiting) or not 0 <= age < min(interval, FRESH_SECONDS if waiting else interval):
             self._monitor.request()
 
     def news(self, used: Mapping[int, str], runs: Collection[Run]) -> Iterator[str]:

@@ -33,6 +33,7 @@ class Circumstances:
     rebooted: bool = False
     pre_run_failed: bool = False
     oom_kills: int = 0  # of the host, while it ran
+    stalled: bool = False  # it was ended because it did nothing any more
     ended_first: bool = False  # it had ended by itself before anything was done about a request
 
 
@@ -58,6 +59,8 @@ def ending_of(
                 outcome, reason = _requested(circumstances)
             elif run.deadline is not None and at >= run.deadline and not has_completed:
                 outcome, reason = Outcome.TIMED_OUT, _too_long(run)
+            elif circumstances.stalled and not has_completed:
+                outcome, reason = Outcome.TIMED_OUT, _stalled(settings)
             if reason is None and circumstances.leftovers:
                 names = ", ".join(dict.fromkeys(circumstances.leftovers))
                 reason = Reason(ReasonCode.LEFTOVERS_KILLED, {"names": names})
@@ -71,6 +74,8 @@ def ending_of(
                 return Ending(run, *_requested(circumstances), None, now)
             if run.deadline is not None and now >= run.deadline and not circumstances.rebooted:
                 return Ending(run, Outcome.TIMED_OUT, _too_long(run), None, now)
+            if circumstances.stalled:
+                return Ending(run, Outcome.TIMED_OUT, _stalled(settings), None, now)
             return Ending(run, Outcome.LOST, _lost(seen, circumstances), None, now)
         case _:
             return None
@@ -86,6 +91,10 @@ def has_fresh_marker(run: Run) -> bool:
 def _too_long(run: Run) -> Reason:
     limit = (run.deadline or 0.0) - run.created_at
     return Reason(ReasonCode.TIME_LIMIT, {"limit": f"{limit:g} s"})
+
+
+def _stalled(settings: Settings) -> Reason:
+    return Reason(ReasonCode.STALLED, {"limit": f"{settings.stall_after or 0:g} s"})
 
 
 def _requested(circumstances: Circumstances) -> tuple[Outcome, Reason]:

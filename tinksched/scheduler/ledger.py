@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..config import Settings
-from ..core.diagnosis import Kind
 from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, TaskEvent, after_run, apply_run
 from ..core.model import (
     CPU,
@@ -53,6 +52,7 @@ from .backlog import Backlog
 from .deciding import decide
 from .endings import Circumstances, Ending, ending_of, has_fresh_marker
 from .journal import Journal
+from .sampling import Sampler
 from .scene import Scene
 from .slots import Slots
 from .starting import RunMaker
@@ -73,6 +73,7 @@ class Ledger:
         self._store = store
         self._journal = journal
         self.slots = Slots()
+        self.sampler = Sampler(store, journal)
         self._turns = Turns(self.slots.folder, home.workspace_id, settings.workspace)
         self._never_began: dict[int, int] = {}
         self._boot = boot_id()
@@ -111,8 +112,9 @@ class Ledger:
         return clock.now_of(run, self._boot)
 
     def circumstances(
-        self, run: Run, seen: Observation, leftovers: tuple[str, ...] = (), *, ended_first: bool = False
-    ) -> Circumstances:
+        self, run: Run, seen: Observation, leftovers: tuple[str, ...] = (), *, ended_first: bool = False,
+        stalled: bool = False,
+    ) -> Circumstances:  # fmt: skip
         """What is on record about a run that is over, besides what was seen of it."""
         task = self.backlog.task(run.task_id)
         rebooted = run.boot_id != self._boot
@@ -124,6 +126,7 @@ class Ledger:
             pre_run_failed=RunDir(run.directory).failed_before(),
             oom_kills=0 if rebooted or not _was_killed(seen) else self._oom_kills(run),
             ended_first=ended_first,
+            stalled=stalled,
         )
 
     def _oom_kills(self, run: Run) -> int:
@@ -219,13 +222,12 @@ class Ledger:
                 self._give_back(tx, task, ending)
             else:
                 tx.apply_run(ending.run, Ended(ending.outcome, ending.reason, ending.exit_code, ending.at))
+                tx.record_usage(self.sampler.usages([ending.run.id]))
                 self._move(tx, task, self._after(task, ending.outcome, ending))
 
     def _after(self, task: Task, outcome: Outcome, ending: Ending) -> TaskEvent:
-        """What becomes of the task. How much memory the run had is asked for only where that matters."""
-        diagnosis = ending.reason.diagnosis if ending.reason else None
-        is_known = diagnosis is not None and diagnosis.kind is Kind.CUDA_MEMORY
-        usage = self._store.usage_of([ending.run.id]).get(ending.run.id) if is_known else None
+        """What becomes of the task."""
+        usage = self.sampler.usage_of(ending.run.id)
         peak = usage.gpu_memory_peak if usage else None
         return after_run(task, outcome, ending.reason, time.time(), exit_code=ending.exit_code, peak=peak)
 
@@ -346,6 +348,7 @@ class Ledger:
         run = ending.run
         self._ended.append(run.id)
         self.runs.pop(run.id, None)
+        self.sampler.forget(run.id)
         if ending.outcome is None:
             self._never_began[run.task_id] = self._never_began.get(run.task_id, 0) + (not ending.passing)
         else:
@@ -379,6 +382,7 @@ class Ledger:
                     never.append(ending)
                     continue
             self.slots.hold(run)
+        self.sampler.adopt(self.runs)
         self.commit(never, launching=False)
         self.tell(never)
         self._never_began.clear()  # that was no fault of theirs

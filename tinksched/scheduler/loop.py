@@ -17,7 +17,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from ..config import Settings, load
@@ -25,11 +24,9 @@ from ..core.model import Outcome, Reason, ReasonCode, Request, Run
 from ..errors import StoreError, TinkschedError
 from ..executors import registry
 from ..executors.base import Exited, Handle, Observation, Refused, Running, Unreachable
-from ..host import inotify, processes, wake
+from ..host import inotify, wake
 from ..host.completion import marker_identity
 from ..host.gpus import Device, lease_name
-from ..host.processes import Process
-from ..host.rundir import RunDir
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import STOPPED, Store
 from . import clock
@@ -40,6 +37,7 @@ from .guard import Guard
 from .journal import Journal
 from .ledger import Ledger
 from .longlogs import LongLogs
+from .stopping import Stopping
 
 BLIND_SECONDS = 0.5  # how often to look at runs that the kernel can't report
 TIDY_SECONDS = 1.0  # after an end, until tmux has surely passed on the last output
@@ -47,7 +45,6 @@ BACK_OFF_SECONDS = 1.0
 ECHO_SECONDS = 0.05
 BRIEF_SECONDS = 0.01  # the shortest wait for a log
 HOLD_SECONDS = 10.0  # the longest time between two attempts to launch on a machine that is short of something
-STUCK_SECONDS = 30.0  # until ending a run is tried again whose processes would not die
 _LEASE_EVENTS = inotify.CLOSE_WRITE | inotify.DELETE | inotify.DELETE_SELF | inotify.MOVE_SELF
 
 
@@ -97,15 +94,13 @@ class Scheduler:
         self._untold: list[Ending] = []
         self._began = False  # whether runs have begun of which nobody was told
         self._launches: dict[asyncio.Task[Mapping[str, Handle | Refused]], list[Run]] = {}  # not answered yet
-        self._stopping: dict[str, asyncio.Task[None]] = {}  # by run id, as all of these
-        self._dead: dict[str, bool] = {}  # ended on request until that is on record; whether they had ended before
-        self._threads = ThreadPoolExecutor(max_workers=64)  # runs that are being ended wait there
+        self._stopping = Stopping(self._executor, journal, wake=self._wake_up, fail=self._fail)
+        self._sampling: asyncio.Task[None] | None = None
+        self._sample_at = 0.0  # monotonic
         self._back_off = False  # after a failure that looking again at once would only repeat
         self._launch_at = 0.0  # monotonic, or 0; before, the machine is too short of something to launch
         self._held_for = 0.0
         self._trouble = ""  # why nothing could be written at the last try
-        self._stuck: dict[str, float] = {}  # could not be ended, and when to try again (monotonic)
-        self._reaped: dict[str, tuple[str, ...]] = {}  # processes that outlived them and were killed
         self._tidy_at: float | None = None  # monotonic
         self._logs = LongLogs(journal)
         self._diagnosing = Diagnosing(self._store, journal)
@@ -140,8 +135,6 @@ class Scheduler:
                 await self._tick()
                 if self._is_over():
                     await self._await_launches()
-                    for ending in self._stopping.values():
-                        ending.cancel()
                     return Result(self._stopped(), self._terminated, self._store.counts(), self._backlog.impossible)
                 await self._sleep()
 
@@ -239,17 +232,19 @@ class Scheduler:
             self._wake_up()
         if self._may_launch and self._stopped():
             return True  # whoever is being ended at this moment is left to the next scheduler: requests are on record
-        if self._stopping:
+        if self._stopping.now:
             return False
         if not self._may_launch:
             asked = self._backlog.requests
-            return all(run.id in self._stuck for run in self._ledger.runs.values() if run.task_id in asked)
+            return all(self._stopping.is_stuck(run.id) for run in self._ledger.runs.values() if run.task_id in asked)
         # While something is still to be tidied up, new tasks are welcome.
         nothing_left = not self._ledger.runs and len(self._backlog.queue) <= self._backlog.impossible
         return nothing_left and self._tidy_at is None
 
     def _close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._stopping.close()
+        if self._sampling is not None:
+            self._sampling.cancel()
         self._executor.close()
         self._ledger.close()
         self._store.close()
@@ -286,22 +281,40 @@ class Scheduler:
 
     async def _afterwards(self) -> None:
         """What nobody waits for."""
+        ended = bool(self._untold)
         self._ledger.tell(self._untold)
         self._ledger.describe()
         if self._untold or self._began or self._ledger.dropped:
             wake.announce(self._state.path)
         self._untold, self._began = [], False
         self._logs.look(self._ledger.runs.values(), self._settings)
-        self._watch_gpus()
+        self._watch_gpus(ended=ended)
+        self._watch_runs()
         if self._tidy_at is not None and time.monotonic() >= self._tidy_at:
             await self._tidy()
 
-    def _watch_gpus(self) -> None:
+    def _watch_gpus(self, *, ended: bool) -> None:
         """Say what is new about them, and have them looked at again where that was long ago."""
         if self._watch is not None:
             for line in self._watch.news(self._ledger.slots.gpus, self._ledger.runs.values()):
                 self._journal.say(line)
-            self._watch.look(self._settings.check_interval, waiting=bool(self._backlog.queue))
+            self._watch.look(self._settings.check_interval, waiting=bool(self._backlog.queue), ended=ended)
+
+    def _watch_runs(self) -> None:
+        """What they use."""
+        sample, runs = self._ledger.slots.seen, list(self._ledger.runs.values())
+        if sample is not None:
+            self._ledger.sampler.see(runs, sample, self._settings)
+        if runs and time.monotonic() >= self._sample_at and (self._sampling is None or self._sampling.done()):
+            self._sample_at = time.monotonic() + self._settings.check_interval
+            self._sampling = asyncio.create_task(self._ledger.sampler.look(runs, self._settings))
+            self._sampling.add_done_callback(self._sampled)
+
+    def _sampled(self, done: asyncio.Task[None]) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:  # a defect, but no reason to end
+            self._journal.say(f"what the runs use could not be seen: {error!r}")
+        if self._settings.kill_stalled:
+            self._woken.set()
 
     def _should_launch(self) -> bool:
         return self._may_launch and time.monotonic() >= self._launch_at and not self._stopped()
@@ -363,7 +376,7 @@ class Scheduler:
 
     def _is_settled(self, run: Run) -> bool:
         """Whether something is done about a run already, so that there is nothing to do about it now."""
-        return run.id in self._stopping or run.id in self._dead or run.id in self._being_launched()
+        return self._stopping.has(run.id) or run.id in self._being_launched()
 
     def _being_launched(self) -> set[str]:
         """The runs, by id, of whose launch nothing is known yet."""
@@ -403,12 +416,13 @@ class Scheduler:
         endings = []
         for handle, observation in seen.items():
             run = handles[handle]
-            if isinstance(observation, Running | Unreachable) or run.id in self._stopping:
+            if isinstance(observation, Running | Unreachable) or run.id in self._stopping.now:
                 continue
             if self._outlived(run, observation):
                 continue
-            reaped, first = self._reaped.get(run.id, ()), self._dead.get(run.id, False)
-            circumstances = self._ledger.circumstances(run, observation, reaped, ended_first=first)
+            reaped, first = self._stopping.reaped.get(run.id, ()), self._stopping.dead.get(run.id, False)
+            stalled = run.id in self._stopping.stalled
+            circumstances = self._ledger.circumstances(run, observation, reaped, ended_first=first, stalled=stalled)
             now = self._ledger.now_of(run)
             ending = ending_of(run, clock.corrected(observation, run, now), circumstances, self._settings, now)
             if ending is not None:
@@ -421,9 +435,7 @@ class Scheduler:
         self._diagnosing.recorded(endings)
         for ending in endings:
             self._logs.ended.append(ending.run)
-            self._reaped.pop(ending.run.id, None)
-            self._stuck.pop(ending.run.id, None)
-            self._dead.pop(ending.run.id, None)
+            self._stopping.forget(ending.run.id)
             self._tidy_soon()
 
     # -- ending runs
@@ -433,59 +445,33 @@ class Scheduler:
         if not asked:
             return
         for run in self._ledger.runs.values():
-            if run.task_id in asked and not self._is_settled(run) and self._stuck.get(run.id, 0.0) < time.monotonic():
-                what = "kill-all" if asked[run.task_id] is Request.KILL_ALL else "cancel"
-                self._journal.say(f"{run.task}: {what}: its processes get TERM")
-                self._stopping[run.id] = asyncio.create_task(self._stop(run))
+            if run.task_id in asked and not self._is_settled(run) and not self._stopping.is_resting(run.id):
+                self._end(run, "kill-all" if asked[run.task_id] is Request.KILL_ALL else "cancel")
 
     def _end_overdue(self) -> None:
-        """Runs whose time limit has passed. That it had is what their ending shows."""
+        """Runs whose time limit has passed: that it had is what their ending shows. And those that are stalled."""
         for run in self._ledger.runs.values():
-            if run.deadline is None or self._is_settled(run) or not self._may_launch:
+            if self._is_settled(run) or not self._may_launch:
                 continue
-            if run.deadline <= self._ledger.now_of(run):
-                self._journal.say(f"{run.task}: its time limit has passed: its processes get TERM")
-                self._stopping[run.id] = asyncio.create_task(self._stop(run))
+            if run.deadline is not None and run.deadline <= self._ledger.now_of(run):
+                self._end(run, "its time limit has passed")
+            elif self._settings.kill_stalled and self._ledger.sampler.is_stalled(run.id):
+                self._stopping.stalled.add(run.id)
+                self._end(run, "it is stalled")
 
-    async def _stop(self, run: Run) -> None:
-        dead, ended_first = False, RunDir(run.directory).exit_status() is not None
-        try:
-            dead = await self._executor.stop(self._ledger.handle(run), grace=self._settings.stop_grace)
-        except OSError as error:
-            self._journal.say(f"{run.task}: could not be ended: {error}")
-        finally:
-            del self._stopping[run.id]
-            self._wake_up()
-        if dead:
-            self._dead[run.id] = ended_first
-        else:
-            self._stuck[run.id] = time.monotonic() + STUCK_SECONDS
-            self._journal.say(f"{run.task}: some of its processes could not be killed; it keeps its slot")
+    def _end(self, run: Run, why: str) -> None:
+        self._stopping.end(run, self._ledger.handle(run), self._settings.stop_grace, why)
+
+    def _fail(self) -> None:
+        self._back_off = True
 
     def _outlived(self, run: Run, seen: Observation) -> bool:
         """Whether processes are left of a run whose command has ended. They get the grace, then they are killed."""
         if not isinstance(seen, Exited) or not seen.leftovers:
             return False
-        if self._settings.keep_children:
-            return True  # they keep the slot, and the executor reports their end
-        named = ", ".join(f"{process.name} ({process.pid})" for process in seen.leftovers[:5])
-        self._journal.say(f"{run.task}: ended; {named} outlived it and may end by itself for a while")
-        self._stopping[run.id] = asyncio.create_task(self._reap(run, seen.leftovers))
+        if not self._settings.keep_children:  # else they keep the slot, and the executor reports their end
+            self._stopping.reap(run, seen.leftovers, self._settings.stop_grace)
         return True
-
-    async def _reap(self, run: Run, leftovers: Sequence[Process]) -> None:
-        names = tuple(process.name for process in leftovers)
-        try:
-            loop, grace = asyncio.get_running_loop(), self._settings.stop_grace
-            if not await loop.run_in_executor(self._threads, processes.wait_for, leftovers, grace):
-                await loop.run_in_executor(self._threads, functools.partial(processes.end, run.id, grace=1.0))
-                self._reaped[run.id] = names
-        except OSError as error:
-            self._back_off = True
-            self._journal.say(f"{run.task}: what outlived it could not be ended: {error}")
-        finally:
-            del self._stopping[run.id]
-            self._wake_up()
 
     async def _tidy(self) -> None:
         """Close what is kept of ended runs beyond what the user wants to keep.

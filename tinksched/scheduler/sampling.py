@@ -18,7 +18,7 @@ from ..core.model import Run
 from ..core.usage import Sample, Usage
 from ..core.watching import Sight, flags_of, is_idle, is_stalled, sight_of
 from ..errors import StoreError
-from ..host import processes
+from ..host import nvml, processes
 from ..host.consumption import Consumption, consumption
 from ..store import Store
 from .journal import Journal
@@ -37,6 +37,7 @@ class Sampler:
         self._used: dict[str, tuple[float, Consumption]] = {}  # at the last round, with its time
         self._idle_since: dict[str, float] = {}
         self._devices: Mapping[str, GpuState] = {}
+        self._seen_at = 0.0  # when these were seen, in seconds since the epoch
 
     def adopt(self, run_ids: Collection[str]) -> None:
         """Go on where another scheduler ended."""
@@ -45,6 +46,10 @@ class Sampler:
     def usage_of(self, run_id: str) -> Usage | None:
         """What a run was seen to use, if anybody looked."""
         return self._usage.get(run_id)
+
+    def usages(self, run_ids: Collection[str]) -> dict[str, Usage]:
+        """The same of several."""
+        return {run_id: self._usage[run_id] for run_id in run_ids if run_id in self._usage}
 
     def is_stalled(self, run_id: str) -> bool:
         """Whether a run has done nothing for `stall_after`."""
@@ -56,11 +61,12 @@ class Sampler:
         for kept in (self._usage, self._sights, self._used, self._idle_since):
             kept.pop(run_id, None)
 
-    def see(self, runs: Sequence[Run], states: Mapping[str, GpuState], settings: Settings, now: float) -> None:
-        """NVML has said something new."""
-        self._devices = states
-        for run in runs:
-            self._take(run, settings, now)
+    def see(self, runs: Sequence[Run], sample: nvml.Sample, settings: Settings) -> None:
+        """What NVML says, if that is new."""
+        if sample.at > self._seen_at:
+            self._seen_at, self._devices = sample.at, sample.states
+            for run in runs:
+                self._take(run, settings, sample.at)
 
     async def look(self, runs: Sequence[Run], settings: Settings) -> None:
         """One round: the processes of all runs and their logs, and everything on record."""
@@ -76,7 +82,7 @@ class Sampler:
 
     def record(self, run_ids: Collection[str]) -> None:
         """Put on record what these runs use."""
-        usages = {run_id: self._usage[run_id] for run_id in run_ids if run_id in self._usage}
+        usages = self.usages(run_ids)
         if usages:
             with contextlib.suppress(StoreError), self._store.transaction(WHO, time.time(), synced=False) as tx:
                 tx.record_usage(usages)

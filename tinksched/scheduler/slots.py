@@ -19,7 +19,7 @@ from .devices import cpu_slots, is_on
 
 
 class Slots:
-    """What the scheduler of one workspace knows of them. `own` are its runs that go on, `others` the leases of others."""
+    """What a workspace's scheduler knows of them. `own` are its runs that go on, `others` the leases of others."""
 
     def __init__(self) -> None:
         self._leases = Leases()
