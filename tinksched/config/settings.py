@@ -187,6 +187,10 @@ class Settings:
                 options = rule.over(options)
         return options
 
+    def rule_for(self, task: str, option: str) -> TaskRule | None:
+        """The rule of `tasks` that gives a task this option: the last that does. None: it is that of the workspace."""
+        return next((rule for rule in reversed(self.tasks) if option in rule.given and rule.matches(task)), None)
+
     @property
     def running_limits(self) -> tuple[RunningLimit, ...]:
         """The `max_running` of each rule of `tasks` that has one. A task must keep to all that match its name."""

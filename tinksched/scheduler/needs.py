@@ -1,0 +1,74 @@
+"""What is known of a task's need of GPU memory besides its spec: what its own last run taught, and what its siblings had.
+
+`min_free_memory: auto` stands for the most that a completed sibling had, and a margin. Siblings are the tasks for which
+the same line of the configuration says `auto`. Until one of them has completed, nothing is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..config import Settings, TaskRule
+from ..core.model import ALONE, Task
+from ..core.sharing import AUTO
+
+MARGIN = 10  # percent
+MOST_RUNS = 1000  # the last ones, among which siblings are looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What siblings have taught. Sizes are bytes."""
+
+    need: int
+    peak: int
+    siblings: int
+    pattern: str  # what they have in common; empty for all tasks
+
+
+class Needs:
+    """Knows what the completed runs of one workspace had."""
+
+    def __init__(self, settings: Settings, peaks: Iterable[tuple[str, int]]) -> None:
+        """`peaks` are tasks' names with the most memory (bytes) that a completed run of each had on a GPU."""
+        self._settings = settings
+        self._peaks: dict[str, int] = {}
+        self._lessons: dict[str, Lesson | None] = {}
+        for name, peak in peaks:
+            self.completed(name, peak)
+
+    def use(self, settings: Settings) -> None:
+        """The configuration has changed."""
+        self._settings = settings
+        self._lessons.clear()
+
+    def completed(self, name: str, peak: int) -> None:
+        """A run of this task has completed."""
+        self._peaks[name] = max(peak, self._peaks.get(name, 0))
+        self._lessons.clear()
+
+    def of(self, task: Task) -> int | None:
+        """What must be free on each of its GPUs, in bytes; ALONE for a GPU for itself; None if nothing is known."""
+        if task.need == ALONE:
+            return ALONE
+        lesson = self.lesson(task)
+        known = [need for need in (task.need, lesson.need if lesson else None) if need is not None]
+        return max(known, default=None)
+
+    def lesson(self, task: Task) -> Lesson | None:
+        """What its siblings have taught; None if it doesn't say `auto`, or none of them has completed."""
+        if task.spec.min_free_memory != AUTO:
+            return None
+        rule = self._settings.rule_for(task.name, "min_free_memory")
+        pattern = rule.pattern if rule is not None else ""
+        if pattern not in self._lessons:
+            self._lessons[pattern] = self._learn(rule)
+        return self._lessons[pattern]
+
+    def _learn(self, rule: TaskRule | None) -> Lesson | None:
+        peaks = [peak for name, peak in self._peaks.items() if rule is None or rule.matches(name)]
+        if not peaks:
+            return None
+        most = max(peaks)
+        return Lesson(most + most * MARGIN // 100, most, len(peaks), rule.pattern if rule is not None else "")
