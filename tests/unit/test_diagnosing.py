@@ -36,8 +36,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def judge(store: Store, tmp_path: Path) -> Iterator[Diagnosing]:
     journal = Journal(tmp_path / "journal.log", screen=False)
     yield Diagnosing(store, journal)
-    for handler in journal._logger.handlers:
-        handler.close()
+    journal.close()
 
 
 def ended(run: Run, **given: object) -> Ending:
