@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -50,18 +51,50 @@ def test_ascii_terminals_get_ascii(lab: Lab) -> None:
     assert out.isascii() and "+ completed" in out
 
 
+def test_what_completed_tells_when_the_rest_will_start_and_end(lab: Lab) -> None:
+    bench = lab.workspace(tasks={"a.yml": "seconds: 1"}, gpu_count=1, max_jobs_per_gpu=1)
+    bench.run("start", "--wait")
+    assert " left, ends ~" not in bench.run("status").out, "nothing is to be done"
+    gate = bench.gate()
+    bench.add("b.yml", gate.config)
+    bench.add("c.yml", gate.config)
+    bench.run("start")
+    bench.wait_for_starts("b")
+    status = bench.status()
+    tasks = {task["name"]: task for task in status["tasks"]}
+    (one,) = json.loads(bench.run("show", "a", "--json").out)["runs"]
+    took = one["seconds"]
+    if tasks["b"]["expected_end"] is not None:  # a slow machine may have taken longer than a second by now
+        assert tasks["b"]["expected_end"] == pytest.approx(tasks["b"]["started_at"] + took, abs=0.01)
+    assert tasks["b"]["expected_start"] is None
+    assert tasks["c"]["expected_start"] >= status["at"] - took
+    assert tasks["c"]["expected_end"] == pytest.approx(tasks["c"]["expected_start"] + took, abs=0.01)
+    assert status["batch_ends"] == tasks["c"]["expected_end"]
+    assert re.search(r"3 tasks: .*; about \ds left, ends ~\d\d:\d\d", bench.run("status").out)
+    assert "By what others took it will start at about " in bench.run("explain", "c").out
+    assert json.loads(bench.run("show", "c", "--json").out)["expected_start"] is not None
+    assert "starts     about 20" in bench.run("show", "c").out
+    bench.run("stop")
+    bench.wait_for_scheduler_end()
+    status = bench.status()
+    tasks = {task["name"]: task for task in status["tasks"]}
+    assert (tasks["c"]["expected_start"], status["batch_ends"]) == (None, None), "nobody would start it"
+    gate.open()
+
+
 def test_json_has_a_version_and_these_fields(lab: Lab) -> None:
     bench = lab.workspace(tasks={"exp1.yml": "code: 4\n"})
     bench.run("start", "--wait", code=1)
     status = bench.status()
     assert status["version"] == 1
     assert set(status) == {
-        "version", "workspace", "task_name", "at", "scheduler", "gpus", "gpu_note", "counts", "tasks",
+        "version", "workspace", "task_name", "at", "scheduler", "gpus", "gpu_note", "counts", "batch_ends", "tasks",
     }  # fmt: skip
     (task,) = status["tasks"]
     assert set(task) == {
         "name", "state", "reason", "config", "config_changed", "gpus", "wanted_gpus", "priority", "attempt",
-        "exit_code", "queued_at", "started_at", "ended_at", "session", "log", "pid",
+        "exit_code", "queued_at", "started_at", "ended_at", "session", "log", "pid", "diagnosis", "expected_start",
+        "expected_end",
     }  # fmt: skip
     assert (task["state"], task["exit_code"], task["reason"]["code"]) == ("failed", 4, "exit_code")
     assert set(status["gpus"][0]) == {"index", "device", "name", "slots", "tasks", "others"}

@@ -214,8 +214,8 @@ def _circle(graph: dict[str, set[str]]) -> list[str] | None:
 
 def test_the_rules_of_scheduling_know_no_clock_and_no_files() -> None:
     pure = {
-        "__future__", "collections.abc", "dataclasses", "datetime", "enum", "fnmatch", "itertools", "math", "re",
-        "typing",
+        "__future__", "bisect", "collections", "collections.abc", "dataclasses", "datetime", "enum", "fnmatch", "heapq",
+        "itertools", "math", "re", "typing",
     }  # fmt: skip
     foreign = [one for one in imports() if floor(one.module) in ("core", "errors") and not one.ours]
     assert said([one for one in foreign if one.target not in pure]) == []

@@ -171,6 +171,8 @@ def history(found: History) -> None:
         "time limit": clock(task.spec.time_limit) if task.spec.time_limit else "",
         "retries": f"{task.failures} of {task.spec.max_retries} used" if task.spec.max_retries else "",
         "queued": _date(task.queued_at),
+        "starts": f"about {_date(found.expected_start)}" if found.expected_start else "",
+        "ends": f"about {_date(found.expected_end)}" if found.expected_end else "",
     }
     _print_facts(facts, 2)
     for item in found.runs:

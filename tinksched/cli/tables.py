@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
+from ..operations.estimates import clock_time
 from ..operations.status import GpuStatus, Status, TaskStatus
 
 Cell = tuple[str, str]  # a text and its style
@@ -210,7 +211,14 @@ def _tally(now: Status) -> str:
         return "no tasks: put configs into the config folder, then `tinksched start`"
     order = [state for state in _LOOKS if now.counts.get(state)]
     counts = ", ".join(f"{now.counts[state]} {state.replace('_', ' ')}" for state in order)
-    return f"{now.total} task{'s' * (now.total != 1)}: {counts}"
+    return f"{now.total} task{'s' * (now.total != 1)}: {counts}{_estimate(now)}"
+
+
+def _estimate(now: Status) -> str:
+    """When all will be done, where that is known."""
+    if now.batch_ends is None:
+        return ""
+    return f"; about {clock(now.batch_ends - now.at)} left, ends ~{clock_time(now.batch_ends, now.at)}"
 
 
 def _left_out(now: Status) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from ..core.model import ALONE, Outcome, Run, Task
+from ..core.model import ALONE, Outcome, Run, Task, TaskState
 from ..core.usage import Usage
 from ..errors import NothingToActOn
 from ..host.completion import signal_name
 from ..store import Event, Store
 from . import selection
 from .logs import last_lines
-from .status import diagnosis_json
+from .status import diagnosis_json, explain
 from .workspace import Workspace
 
 JSON_VERSION = 1
@@ -40,6 +40,8 @@ class History:
     task: Task
     runs: tuple[RunHistory, ...]
     events: tuple[Event, ...]
+    expected_start: float | None = None
+    expected_end: float | None = None
 
     def json(self) -> dict[str, object]:
         """The versioned form for programs."""
@@ -61,6 +63,8 @@ class History:
             "need": _need_json(task.need),
             "failures": task.failures,
             "queued_at": task.queued_at,
+            "expected_start": self.expected_start,
+            "expected_end": self.expected_end,
             "runs": [_run_json(item) for item in self.runs],
             "events": [
                 {"at": event.at, "who": event.who, "what": event.what, "run": event.run_id, "from": event.from_state,
@@ -84,7 +88,11 @@ def show(workspace: Workspace, name: str, attempt: int | None = None) -> History
         if task is None:
             names = store.names()
             raise NothingToActOn(f"there is no task {name!r} on record", hint=selection.near(name, names))
-        return _history(workspace, store, task, attempt)
+        found = _history(workspace, store, task, attempt)
+    if task.state is TaskState.DONE:
+        return found
+    now, _ = explain(workspace, name)
+    return replace(found, expected_start=now.expected_start, expected_end=now.expected_end)
 
 
 def _history(workspace: Workspace, store: Store, task: Task, attempt: int | None) -> History:

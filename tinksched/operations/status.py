@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..config import Settings
+from ..core.estimate import Forecast
 from ..core.model import CPU, GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskState, Tenant, spot
 from ..core.relations import Fate, Relations
 from ..errors import NothingToActOn, TinkschedError
@@ -23,13 +24,14 @@ from ..host.rundir import RunDir
 from ..host.statedir import read_home
 from ..scheduler.devices import cpu_slots, gpus_if_any
 from ..store import STOPPED, DoneTask, Store
-from . import selection
+from . import estimates, selection
 from .markers import is_marked
 from .workspace import Workspace
 
 JSON_VERSION = 1
 MOST = 200  # tasks that a person wants to see in a table
 _RECENT = 64  # runs among which the last start of each GPU is looked for
+_COMPLETED = 500  # runs that ended last, by which is estimated what others will take
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class TaskStatus:
     log: str | None
     pid: int | None
     attach: str = ""  # the command that shows its session
+    expected_start: float | None = None  # of a queued one
+    expected_end: float | None = None  # of a queued or active one
 
     @property
     def active(self) -> bool:
@@ -88,6 +92,7 @@ class Status:
     max_jobs_per_gpu: int
     log_dir: str
     output_dir: str
+    batch_ends: float | None = None  # when all that is queued and active will probably be done
 
     @property
     def total(self) -> int:
@@ -109,6 +114,7 @@ class Status:
             "gpus": [_gpu_json(gpu) for gpu in self.gpus],
             "gpu_note": self.gpu_note,
             "counts": dict(self.counts),
+            "batch_ends": self.batch_ends,
             "tasks": [_task_json(task) for task in self.tasks],
         }
 
@@ -125,6 +131,7 @@ class _Record:
     recent: Sequence[Run] = ()  # those that were started last
     fates: Mapping[str, Fate] = field(default_factory=dict)  # of all tasks, if one comes after others
     counts: Mapping[str, int] = field(default_factory=dict)
+    durations: Sequence[tuple[str, float]] = ()  # of the runs that completed last, where something is to be done
     new: Sequence[TaskStatus] = ()
 
 
@@ -177,19 +184,21 @@ def _read(settings: Settings, store: Store, most: int | None) -> _Record:
     listed: list[Task | DoneTask] = [*queue[:share], *active, *store.done(share)]
     listed.sort(key=lambda task: task.id)
     runs = store.last_runs([*active, *(task for task in queue[:share] if task.attempts)])
-    return _Record(queue, active, listed, runs, counts=counts, new=new, **_circumstances(store, queue))
+    return _Record(queue, active, listed, runs, counts=counts, new=new, **_circumstances(store, queue, active))
 
 
 def _read_one(store: Store, task: Task) -> _Record:
     queue = store.queue() if task.state is TaskState.QUEUED else []
     active = store.active_tasks()
     shown = [task] if task.state is not TaskState.DONE else store.done(name=task.name)
-    return _Record(queue, active, shown, store.last_runs([*active, task]), **_circumstances(store, queue))
+    return _Record(queue, active, shown, store.last_runs([*active, task]), **_circumstances(store, queue, active))
 
 
-def _circumstances(store: Store, queue: Sequence[Task]) -> dict[str, Any]:
+def _circumstances(store: Store, queue: Sequence[Task], active: Sequence[Task]) -> dict[str, Any]:
     fates = store.fates() if any(task.spec.after for task in queue) else {}
-    return {"stopped": store.fact(STOPPED), "recent": store.last_started(_RECENT), "fates": fates}
+    durations = store.durations(_COMPLETED) if queue or active else []
+    recent = store.last_started(_RECENT)
+    return {"stopped": store.fact(STOPPED), "recent": recent, "fates": fates, "durations": durations}
 
 
 def _share(most: int | None, total: int) -> int | None:
@@ -206,10 +215,12 @@ def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | 
     held = _held([*map(lease_name, resolved.gpus), CPU])
     slots, gpu_status = _gpus(settings, resolved.gpus, living, record.recent, held)
     waiting = _reasons(workspace, record, slots, held, living, pid)
+    queue = record.queue if pid is not None else None
+    expected = estimates.of(settings, record.durations, queue, living, slots, time.time())
     tasks = {
         task.id: _done(task)
         if isinstance(task, DoneTask)
-        else _task(settings, task, record.runs.get(task.id), waiting.get(task.id), ended)
+        else _task(settings, task, record.runs.get(task.id), waiting.get(task.id), ended, expected)
         for task in record.shown
     }
     counts = Counter({state: count for state, count in record.counts.items() if state != TaskState.ACTIVE.value})
@@ -228,6 +239,7 @@ def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | 
         max_jobs_per_gpu=settings.max_jobs_per_gpu,
         log_dir=str(settings.log_dir),
         output_dir=str(settings.output_dir),
+        batch_ends=expected.batch_ends,
     )
 
 
@@ -324,7 +336,7 @@ def _reasons(
 
 
 def _task(
-    settings: Settings, task: Task, run: Run | None, waits: Reason | None, ended: Mapping[str, Run]
+    settings: Settings, task: Task, run: Run | None, waits: Reason | None, ended: Mapping[str, Run], expected: Forecast
 ) -> TaskStatus:
     """A task that is queued or active, as it is now."""
     run = ended.get(run.id, run) if run is not None else None
@@ -350,6 +362,8 @@ def _task(
         log=run.log if run else None,
         pid=ran.pid if ran else None,
         attach=_attach(settings, ran) if ran and ran.session else "",
+        expected_start=expected.starts.get(task.id),
+        expected_end=expected.ends.get(task.id),
     )
 
 
@@ -401,8 +415,13 @@ def _sentences(task: TaskStatus, now: Status) -> list[str]:
             stopped = f" (stopped: {now.stopped})" if now.stopped else ""
             lines.append(f"No scheduler runs{stopped}: `tinksched start` starts one.")
         lines += [_on_gpu(gpu) for gpu in now.gpus if task.wanted_gpus]
+        if task.expected_start is not None and task.expected_end is not None:
+            start, end = (estimates.clock_time(at, now.at) for at in (task.expected_start, task.expected_end))
+            lines.append(f"By what others took it will start at about {start} and end at about {end}.")
     elif task.active:
         lines.append(f"It is {task.state} on {'the ' * (not task.gpus)}{spot(task.gpus)}, attempt {task.attempt}.")
+        if task.expected_end is not None:
+            lines.append(f"By what others took it will end at about {estimates.clock_time(task.expected_end, now.at)}.")
     else:
         why = f": {task.reason.text}" if task.reason else ""
         lines.append(f"It is {task.state.replace('_', ' ')}{why}.")
@@ -454,6 +473,8 @@ def _task_json(task: TaskStatus) -> dict[str, object]:
         "queued_at": task.queued_at,
         "started_at": task.started_at,
         "ended_at": task.ended_at,
+        "expected_start": task.expected_start,
+        "expected_end": task.expected_end,
         "session": task.session,
         "log": task.log,
         "pid": task.pid,

@@ -1,0 +1,38 @@
+"""When things will probably start and end, and how that is said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..config import Settings
+from ..core.estimate import Forecast, Plan, Typical, forecast
+from ..core.model import GpuSlots, Run, Task
+
+
+def of(
+    settings: Settings,
+    durations: Sequence[tuple[str, float]],
+    queue: Sequence[Task] | None,
+    running: Sequence[Run],
+    slots: Sequence[GpuSlots],
+    now: float,
+) -> Forecast:
+    """What is to be expected, by runs that have completed (`Store.durations`). Without any nothing is known.
+
+    `queue` is None while no scheduler runs: then nothing starts.
+    """
+    if not durations:
+        return Forecast()
+    limits = [(limit.pattern, limit.limit) for limit in settings.running_limits]
+    typical = Typical(durations, [rule.pattern for rule in settings.tasks])
+    found = forecast(Plan(queue or (), running, slots, limits), typical, now)
+    return replace(found, batch_ends=None) if queue is None else found
+
+
+def clock_time(at: float, now: float) -> str:
+    """An instant to come, as a person says it: with its day if that is another one."""
+    then, today = time.localtime(at), time.localtime(now)
+    day = "" if then[:3] == today[:3] else "%a " if at - now < 6 * 86400 else "%Y-%m-%d "
+    return time.strftime(f"{day}%H:%M", then)
