@@ -11,20 +11,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..config import Settings
+from ..core.gpu import GpuState
 from ..core.model import GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskState, Tenant
 from ..core.relations import Fate, Relations
 from ..errors import NothingToActOn, TinkschedError
-from ..host import processes
+from ..host import nvml, processes
 from ..host.completion import conclude, file_hash, is_fresh
 from ..host.gpus import lease_name
 from ..host.leases import Held, Leases, default_folder, tenant_of
 from ..host.processes import Process, boot_id, identify
 from ..host.rundir import RunDir
 from ..host.statedir import read_home
-from ..scheduler.devices import resolve_gpus
+from ..scheduler.devices import is_on, resolve_gpus
 from ..store import STOPPED, DoneTask, Store
 from . import selection
 from .markers import is_marked
+from .seen import state_json
 from .workspace import Workspace
 
 JSON_VERSION = 1
@@ -70,6 +72,7 @@ class GpuStatus:
     slots: int
     tasks: tuple[str, ...]
     others: tuple[Tenant, ...]
+    state: GpuState | None = None  # None without a driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,8 +272,9 @@ def _wrapper_lives(run: Run) -> bool:
 def _gpus(
     settings: Settings, active: Sequence[Run], recent: Collection[Run]
 ) -> tuple[list[GpuSlots], list[Held], list[GpuStatus], str | None]:
+    sample = nvml.look()
     try:
-        resolved = resolve_gpus(settings)
+        resolved = resolve_gpus(settings, sample.inventory)
     except TinkschedError as error:  # `status` never fails for what `start` will refuse
         return [], [], [], error.message
     held = _held([lease_name(gpu) for gpu in resolved.gpus])
@@ -278,12 +282,13 @@ def _gpus(
     slots, shown = [], []
     for gpu in resolved.gpus:
         device = lease_name(gpu)
-        mine = tuple(run for run in active if device in run.devices)
+        mine = tuple(run for run in active if is_on(run, gpu.index, device))
         others = tuple(tenant_of(lease) for lease in held if lease.device == device and lease.claim.run_id not in own)
         begun = [run.created_at for run in recent if gpu.index in run.gpus]
-        slots.append(GpuSlots(gpu.index, device, settings.max_jobs_per_gpu, mine, others, max(begun, default=None)))
+        last, state = max(begun, default=None), sample.state_of(device, gpu.index)
+        slots.append(GpuSlots(gpu.index, device, settings.max_jobs_per_gpu, mine, others, last, state=state))
         names = tuple(run.task for run in mine)
-        shown.append(GpuStatus(gpu.index, device, gpu.name, settings.max_jobs_per_gpu, names, others))
+        shown.append(GpuStatus(gpu.index, device, gpu.name, settings.max_jobs_per_gpu, names, others, state))
     return slots, held, shown, resolved.note
 
 
@@ -420,6 +425,7 @@ def _gpu_json(gpu: GpuStatus) -> dict[str, object]:
             {"user": tenant.user, "workspace": tenant.workspace, "task": tenant.task, "since": tenant.since}
             for tenant in gpu.others
         ],
+        "state": state_json(gpu.state),
     }
 
 

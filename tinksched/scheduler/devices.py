@@ -40,9 +40,12 @@ def is_on(run: Run, index: int, device: str) -> bool:
 class Watch:
     """What a scheduler sees of its GPUs while it works. Nobody waits for the driver after the beginning."""
 
-    def __init__(self) -> None:
-        """Takes the first sample, and waits for it: what starts first has to know as much as what starts later."""
-        self._monitor = nvml.Monitor() if nvml.has_library() else None
+    def __init__(self, *, blind: bool = False) -> None:
+        """Takes the first sample, and waits for it: what starts first has to know as much as what starts later.
+
+        A blind one sees nothing.
+        """
+        self._monitor = nvml.Monitor() if not blind and nvml.has_library() else None
         self._said: str | None = None
         self._lost: set[str] = set()
         if self._monitor is not None:
@@ -72,10 +75,8 @@ class Watch:
     def look(self, interval: float, *, waiting: bool) -> None:
         """Ask for a sample if the newest one is old: older than `interval`, or than a second while tasks wait."""
         sample = self.sample
-        if self._monitor is None or sample is None:
-            return
-        age = time.time() - sample.at
-        if not 0 <= age < min(interval, FRESH_SECONDS if waiting else interval):
+        age = time.time() - sample.at if sample else -1.0
+        if self._monitor and not 0 <= age < min(interval, FRESH_SECONDS if waiting else interval):
             self._monitor.request()
 
     def news(self, used: Mapping[int, str], runs: Collection[Run]) -> Iterator[str]:

@@ -38,7 +38,7 @@ from .endings import Ending, ending_of
 from .guard import Guard
 from .journal import Journal
 from .ledger import Ledger
-from .longlogs import LongLogs
+from .logs import Logs
 
 BLIND_SECONDS = 0.5  # how often to look at runs that the kernel can't report
 TIDY_SECONDS = 1.0  # after an end, until tmux has surely passed on the last output
@@ -71,7 +71,7 @@ class Scheduler:
         gpus: Sequence[Device],
         journal: Journal,
         lock: SchedulerLock,
-        watch: Watch | None = None,
+        watch: Watch,
         *,
         launching: bool = True,
     ) -> None:
@@ -105,7 +105,7 @@ class Scheduler:
         self._stuck: dict[str, float] = {}  # could not be ended, and when to try again (monotonic)
         self._reaped: dict[str, tuple[str, ...]] = {}  # processes that outlived them and were killed
         self._tidy_at: float | None = None  # monotonic
-        self._logs = LongLogs(journal)
+        self._logs = Logs(journal)
         self._interrupted = False
         self._terminated = False
 
@@ -122,8 +122,7 @@ class Scheduler:
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             self._listen(stack, loop)
-            if self._watch is not None:
-                self._watch.listen(lambda: loop.call_soon_threadsafe(self._wake_up))
+            self._watch.listen(lambda: loop.call_soon_threadsafe(self._wake_up))
             self._ledger.adopt()
             self._tidy_soon()
             wake.announce(self._state.path, b"ready")
@@ -207,7 +206,7 @@ class Scheduler:
             seconds.append(self._launch_at - time.monotonic())
         if self._ledger.runs and self._logs.flooded and not self._launches:
             seconds.append(self._logs.look_at - time.monotonic())
-        if self._watch is not None and self._watch.due is not None:
+        if self._watch.due is not None:
             seconds.append(self._watch.due - time.monotonic())
         if self._executor.blind:
             seconds.append(BLIND_SECONDS)
@@ -257,7 +256,7 @@ class Scheduler:
         look |= self._follow_settings()
         self._backlog.refresh()
         look |= self._backlog.has_news
-        self._ledger.seen = self._watch.sample if self._watch else None
+        self._ledger.seen = self._watch.sample
         self._take_answers()
         self._serve_requests()
         self._end_overdue()
@@ -286,17 +285,16 @@ class Scheduler:
         if self._untold or self._began or self._ledger.dropped:
             wake.announce(self._state.path)
         self._untold, self._began = [], False
-        self._logs.look(self._ledger.runs.values(), self._settings)
+        self._logs.shorten(self._ledger.runs.values(), self._settings)
         self._watch_gpus()
         if self._tidy_at is not None and time.monotonic() >= self._tidy_at:
             await self._tidy()
 
     def _watch_gpus(self) -> None:
         """Say what is new about them, and have them looked at again where that was long ago."""
-        if self._watch is not None:
-            for line in self._watch.news(self._gpus, self._ledger.runs.values()):
-                self._journal.say(line)
-            self._watch.look(self._settings.check_interval, waiting=bool(self._backlog.queue))
+        for line in self._watch.news(self._gpus, self._ledger.runs.values()):
+            self._journal.say(line)
+        self._watch.look(self._settings.check_interval, waiting=bool(self._backlog.queue))
 
     def _use(self, gpus: Mapping[int, str]) -> None:
         """These are the GPUs from now on: index to device name, in order of preference."""
@@ -384,7 +382,7 @@ class Scheduler:
         old = self._settings
         try:
             new = load(old.workspace, old.file)
-            resolved = resolve_gpus(new, self._watch.inventory if self._watch else None)
+            resolved = resolve_gpus(new, self._watch.inventory)
         except TinkschedError as error:
             self._journal.say(f"the configuration was edited, but the old one stays in use: {error}")
             return False
@@ -416,7 +414,7 @@ class Scheduler:
 
     def _forget(self, endings: Sequence[Ending]) -> None:
         for ending in endings:
-            self._logs.ended.append(ending.run)
+            self._logs.ended(ending.run)
             self._reaped.pop(ending.run.id, None)
             self._stuck.pop(ending.run.id, None)
             self._dead.pop(ending.run.id, None)
@@ -489,7 +487,7 @@ class Scheduler:
         Not before TIDY_SECONDS after an end: closing a session drops what tmux has not yet passed on to the log.
         """
         self._tidy_at = None
-        self._logs.finish(self._settings)
+        self._logs.shorten_ended(self._settings)
         with contextlib.suppress(TinkschedError, OSError):
             kept = self._store.recently_ended(self._settings.keep_sessions)
             if self._settings.cleanup_on_complete:
