@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from .gpu import GpuState
@@ -183,6 +183,17 @@ class TaskSpec:
     old_marker: str = ""  # where the config's own `root_dir` puts its marker
     commit: str = ""  # of work_dir when the task was queued
     dirty: bool = False
+    pinned_devices: tuple[str, ...] = ()  # the names of the GPUs in `pinned`, which outlive a change of indices
+
+    def pinned_on(self, gpus: Mapping[int, str]) -> tuple[int, ...]:
+        """The indices that the pinned GPUs have now, among these (index to name); -1 for one that is not there."""
+        if not self.pinned_devices:  # queued by a version that did not know them
+            return self.pinned
+        index_of = {device: index for index, device in gpus.items()}
+        return tuple(
+            index_of.get(device, index if device.startswith("index-") else -1)
+            for index, device in zip(self.pinned, self.pinned_devices, strict=False)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +216,11 @@ class Task:
     config_hash: str | None = None
     failures: int = 0  # failed, timed-out and lost runs since it was last queued by hand
     not_before: float | None = None
+
+    def on(self, gpus: Mapping[int, str]) -> Task:
+        """The task, pinned to the indices that its GPUs have among these (index to name)."""
+        pinned = self.spec.pinned_on(gpus) if self.spec.pinned else ()
+        return self if pinned == self.spec.pinned else replace(self, spec=replace(self.spec, pinned=pinned))
 
     @property
     def rank(self) -> tuple[int, int]:

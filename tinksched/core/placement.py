@@ -241,7 +241,9 @@ def _others(desks: list[_Desk]) -> str:
 
 
 def _no_such_gpu(task: Task, desks: list[_Desk]) -> Reason:
-    pinned = ", ".join(str(gpu) for gpu in task.spec.pinned)
+    spec = task.spec
+    names = spec.pinned_devices or tuple(map(str, spec.pinned))
+    pinned = ", ".join(name if gpu < 0 else str(gpu) for gpu, name in zip(spec.pinned, names, strict=True))
     wanted = f"GPU {pinned}" if task.spec.pinned else f"{task.spec.gpus} GPUs"
     exists = f"GPU {_listed(desks)}" if len(desks) == 1 else f"GPUs {_listed(desks)}"
     return Reason(ReasonCode.NO_SUCH_GPU, {"wanted": wanted, "exists": exists if desks else "no GPU"})

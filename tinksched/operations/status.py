@@ -303,7 +303,7 @@ def _reasons(
     workspace: Workspace, record: _Record, slots: Sequence[GpuSlots], held: Sequence[Held], running: Sequence[str],
     scheduler: int | None,
 ) -> Mapping[int, Reason]:  # fmt: skip
-    queue = record.queue
+    queue = [task.on({gpu.index: gpu.device for gpu in slots}) for task in record.queue]
     waiting: Mapping[int, Reason] = {}
     if slots and queue:
         from ..scheduler.deciding import Scene, decide

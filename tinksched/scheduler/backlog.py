@@ -28,7 +28,7 @@ class Backlog:
         self._requests: dict[int, Request] = {}  # by task id
         self._bound: dict[int, Task] = {}  # queued ones that come after others, or wait for a time
         self._relations: Relations | None = None  # read when somebody asks for it
-        self._gpus: tuple[int, ...] = ()
+        self._gpus: Mapping[int, str] = {}
         self._impossible: int | None = None
         self.stopped: str | None = None  # who stopped the scheduler
         self.has_news = False  # of others, on which nothing has been decided yet
@@ -42,7 +42,7 @@ class Backlog:
         version = self._store.version()
         if version == self._version:
             return False
-        self._queue = self._store.queue()
+        self._queue = [task.on(self._gpus) for task in self._store.queue()]
         self._tasks = {task.id: task for task in (*self._queue, *self._store.active_tasks())}
         self._requests = {task.id: task.request for task in self._tasks.values() if task.request is not None}
         self._bound = {task.id: task for task in self._queue if _is_bound(task)}
@@ -119,20 +119,22 @@ class Backlog:
                 f"{self._store.path}: task {task_id} is done, but has a run that goes on", hint=REPAIR
             ) from None
 
-    def use(self, gpus: Iterable[int]) -> None:
-        """These are the GPUs (indices) from now on."""
-        self._gpus = tuple(gpus)
+    def use(self, gpus: Mapping[int, str]) -> None:
+        """These are the GPUs (index to device name) from now on."""
+        if gpus != self._gpus:
+            self.forget()  # pinned ones may have other indices now
+        self._gpus = gpus
         self._impossible = None
 
     @property
     def impossible(self) -> int:
         """How many queued tasks can't ever start on these GPUs."""
         if self._impossible is None:
-            self._impossible = sum(not can_ever_start(task, self._gpus) for task in self._queue)
+            self._impossible = sum(not can_ever_start(task, tuple(self._gpus)) for task in self._queue)
         return self._impossible
 
     def _count(self, task: Task, change: int) -> None:
-        if self._impossible is not None and not can_ever_start(task, self._gpus):
+        if self._impossible is not None and not can_ever_start(task, tuple(self._gpus)):
             self._impossible += change
 
 
