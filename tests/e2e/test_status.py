@@ -97,7 +97,7 @@ def test_json_has_a_version_and_these_fields(lab: Lab) -> None:
         "expected_end",
     }  # fmt: skip
     assert (task["state"], task["exit_code"], task["reason"]["code"]) == ("failed", 4, "exit_code")
-    assert set(status["gpus"][0]) == {"index", "device", "name", "slots", "tasks", "others"}
+    assert set(status["gpus"][0]) == {"index", "device", "name", "slots", "tasks", "others", "state"}
     explained = json.loads(bench.run("explain", "exp1", "--json").out)
     assert explained["version"] == 1 and explained["reason"]["code"] == "exit_code"
 

@@ -19,8 +19,8 @@ COMMANDS = {  # by name: the first line of its help
     "status": "Show the tasks, the slots and the scheduler.",
     "logs": "Print what a run printed. Without -f, what a progress bar overwrote is left out.",
     "attach": "Show the live session of a task. Leave it with Ctrl-b d; the task goes on.",
-    "gpus": "Show who holds which slots of this machine's GPUs since when, and who waits for one: all users, all "
-    "workspaces.",
+    "gpus": "Show this machine's GPUs: what they do, who is on them since when, all users and other programs, and who "
+    "waits.",
     "explain": "Say why a task waits, or how it ended.",
     "show": "Print everything on record about a task: every run, what exactly it ran, and what its config changed.",
     "cancel": "Cancel tasks: a queued one leaves the queue, a running one is ended with all its processes.",

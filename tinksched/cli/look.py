@@ -23,9 +23,9 @@ AttemptOption = Annotated[int | None, typer.Option("--attempt", metavar="N", hel
 
 
 def gpus(as_json: JsonOption = False) -> None:
-    """Show who holds which slots of this machine's GPUs since when, and who waits for one: all users, all workspaces.
+    """Show this machine's GPUs: what they do, who is on them since when, all users and other programs, and who waits.
 
-    Example:  tinksched gpus
+    Examples:  tinksched gpus   |   tinksched gpus --json
     """
     found = occupancy.occupancy()
     if as_json:

@@ -25,13 +25,14 @@ from ..operations.start import Plan
 from ..operations.status import MOST, Status, TaskStatus
 from ..operations.status import status as status_of
 from ..operations.workspace import Workspace
-from . import tables
+from . import gputables, tables
 from .tables import Part, Table, clock, look, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table as RichTable
 
+WIDE = 140  # columns, from which on there is room for UUIDs
 PIPE_WIDTH = 10_000  # a table takes only what it needs of it
 _LAST_WORDS = 6
 _MOST_NAMES, _FIRST_NAMES = 200, 20  # names in a list; those of a list that would be longer
@@ -84,29 +85,10 @@ def watch(workspace: Workspace) -> None:
 
 
 def occupancy(now: Occupancy) -> None:
-    """The table of `gpus`."""
-    from rich.text import Text
-
+    """The tables of `gpus`."""
     console = _console()
-    table = _table("GPU", "since", "user", "task", "workspace")
-    for gpu in now.gpus:
-        label = printable(f"GPU {gpu.index}" if gpu.index is not None else gpu.device)
-        for held in gpu.holders:
-            table.add_row(
-                Text(label, style="bold"), Text(time.strftime("%m-%d %H:%M", time.localtime(held.claim.since))),
-                Text(printable(held.user)), Text(printable(held.claim.task)), Text(printable(held.claim.workspace)),
-            )  # fmt: skip
-            label = ""
-        if not gpu.holders:
-            table.add_row(Text(label, style="bold"), Text(""), Text("free", style="dim"), Text(""), Text(""))
-    if now.gpus:
-        console.print(table)
-    for rival in now.waiting:
-        count = sum(ask.count for ask in rival.asks)
-        what = "1 task waits" if count == 1 else f"{count} tasks wait"
-        print(f"{what} for a slot: {printable(rival.user)}, {printable(rival.workspace)}")
-    if now.note:
-        print(now.note if now.gpus else f"{now.note}; nobody holds a slot")
+    for part in gputables.occupancy(now, wide=console.width >= WIDE):
+        console.print(rich_part(part))
 
 
 def plan(done: Plan, *, dry: bool) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
+from ..core.gpu import GpuState
 from ..operations.estimates import clock_time
+from ..operations.seen import memory_text
 from ..operations.status import GpuStatus, Status, TaskStatus
 
 Cell = tuple[str, str]  # a text and its style
@@ -145,6 +147,7 @@ def _heading(now: Status) -> list[Cell]:
 
 def _gpu_table(now: Status, signs: bool) -> Table:
     rows = []
+    known = any(gpu.state is not None for gpu in now.gpus)
     for gpu in now.gpus:
         there = [printable(name) for name in gpu.tasks]
         there += [f"{printable(tenant.task)} ({tenant.user}, {printable(tenant.workspace)})" for tenant in gpu.others]
@@ -154,9 +157,20 @@ def _gpu_table(now: Status, signs: bool) -> Table:
             (_bar(gpu, used, signs), ""),
             (f"{used}/{gpu.slots}", ""),
             (", ".join(there) or "free", "" if there else "dim"),
+            *([_doing(gpu.state)] if known else []),
             (gpu.name or "", "dim"),
         ])  # fmt: skip
     return Table((), rows)
+
+
+def _doing(state: GpuState | None) -> Cell:
+    """What a GPU does: its memory and how busy it is, or that it is lost."""
+    if state is None:
+        return "", ""
+    if state.lost:
+        return "lost", "bold red"
+    busy = "" if state.utilization is None else f"{state.utilization} %"
+    return "  ".join(filter(None, [memory_text(state), busy])), "dim"
 
 
 def _bar(gpu: GpuStatus, used: int, signs: bool) -> str:

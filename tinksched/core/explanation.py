@@ -29,8 +29,8 @@ def why(demand: Demand, desks: Sequence[Desk], free: Sequence[Desk], now: float)
     return _no_room(demand, desks, there, now)
 
 
-def no_such_gpu(demand: Demand, desks: Sequence[Desk]) -> Reason:
-    """Why a task can't ever start on these GPUs."""
+def no_such_gpu(demand: Demand, desks: Sequence[Desk], names: Sequence[str] = ()) -> Reason:
+    """Why a task can't ever start on these GPUs. `names` are the devices that it is pinned to."""
     if not demand.gpus:
         return Reason(ReasonCode.NO_CPU_SLOTS)
     able = [desk for desk in desks if not demand.pinned or desk.gpu.index in demand.pinned]
@@ -39,7 +39,8 @@ def no_such_gpu(demand: Demand, desks: Sequence[Desk]) -> Reason:
         each = f" on each of {demand.gpus} GPUs" if demand.gpus > 1 else ""
         words = {"wanted": _amount(demand), "where": each, "count": count or "none"}
         return Reason(ReasonCode.NO_SUCH_MEMORY, {**words, "has": "has" if count <= 1 else "have"})
-    pinned = ", ".join(str(gpu) for gpu in demand.pinned)
+    names = names or [str(gpu) for gpu in demand.pinned]
+    pinned = ", ".join(name if gpu < 0 else str(gpu) for gpu, name in zip(demand.pinned, names, strict=True))
     wanted = f"GPU {pinned}" if demand.pinned else f"{demand.gpus} GPU{'s' * (demand.gpus > 1)}"
     exists = f"GPU {_listed(desks)}" if len(desks) == 1 else f"GPUs {_listed(desks)}"
     return Reason(ReasonCode.NO_SUCH_GPU, {"wanted": wanted, "exists": exists if desks else "no GPU"})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
@@ -230,6 +230,17 @@ class TaskSpec:
     commit: str = ""  # of work_dir when the task was queued
     dirty: bool = False
     min_free_memory: int | Literal["auto"] | None = None  # bytes, on each of its GPUs
+    pinned_devices: tuple[str, ...] = ()  # the names of the GPUs in `pinned`, which outlive a change of indices
+
+    def pinned_on(self, gpus: Mapping[int, str]) -> tuple[int, ...]:
+        """The indices that the pinned GPUs have now, among these (index to name); -1 for one that is not there."""
+        if not self.pinned_devices:  # queued by a version that did not know them
+            return self.pinned
+        index_of = {device: index for index, device in gpus.items()}
+        return tuple(
+            index_of.get(device, index if device.startswith("index-") else -1)
+            for index, device in zip(self.pinned, self.pinned_devices, strict=False)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +264,11 @@ class Task:
     failures: int = 0  # failed, timed-out and lost runs since it was last queued by hand
     not_before: float | None = None
     need: int | None = None  # bytes that must be free on each of its GPUs, or ALONE: what its last run has taught
+
+    def on(self, gpus: Mapping[int, str]) -> Task:
+        """The task, pinned to the indices that its GPUs have among these (index to name)."""
+        pinned = self.spec.pinned_on(gpus) if self.spec.pinned else ()
+        return self if pinned == self.spec.pinned else replace(self, spec=replace(self.spec, pinned=pinned))
 
     @property
     def rank(self) -> tuple[int, int]:

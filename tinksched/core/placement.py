@@ -145,7 +145,7 @@ class _Walk:
             return known[0]
         desks = self._candidates(demand)
         if len(desks) < demand.spots:
-            return no_such_gpu(demand, self.desks)
+            return no_such_gpu(demand, self.desks, task.spec.pinned_devices)
         free = [desk for desk in desks if desk.admits(demand)]
         ready = [desk for desk in free if desk.ready_at() is None]
         if len(ready) >= demand.spots:

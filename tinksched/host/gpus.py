@@ -59,6 +59,13 @@ class Resolved:
     """In order of preference: that of `use_gpus`, else that of CUDA_VISIBLE_DEVICES, else NVML's."""
     note: str | None
     """What `status` should say about them, if anything."""
+    there: tuple[Device, ...] = ()
+    """All devices of this machine, those that MIG divides as well."""
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The names under which their leases stand, by index."""
+        return {gpu.index: lease_name(gpu) for gpu in self.gpus}
 
 
 def instance_number(parent: int, place: int) -> int:
@@ -104,7 +111,8 @@ def resolve(
         )
     if not inventory.devices and not inventory.driver:
         note = f"{inventory.problem}: slots only" if inventory.problem else NO_DRIVER
-        return Resolved(_slots_only(gpu_count, use_gpus, note), note)
+        slots = _slots_only(gpu_count, use_gpus, note)
+        return Resolved(slots, note, slots)
     if not inventory.devices:
         raise UsageError(
             "no GPU: the NVIDIA driver is there, but it counts 0 GPUs",
@@ -120,7 +128,22 @@ def resolve(
         gpus = _named(use_gpus, inventory.devices, allowed)
     else:
         gpus = _counted(gpu_count, inventory.devices, allowed)
-    return Resolved(gpus, inventory.problem)
+    return Resolved(gpus, inventory.problem, inventory.devices)
+
+
+def pinned(entry: str, found: Resolved) -> Device:
+    """The GPU in use that an entry of the GPU list names, by index or UUID.
+
+    Raises:
+        UsageError: there is none.
+    """
+    known = [gpu for gpu in found.there if entry in (str(gpu.index), gpu.uuid)]
+    for gpu in known:
+        refuse_divided(gpu, found.there, "the GPU list")
+        if gpu in found.gpus:
+            return gpu
+    exist = ", ".join(str(gpu.index) for gpu in sorted(found.gpus, key=lambda gpu: gpu.index))
+    raise UsageError(f"GPU {entry!r} is not one that the scheduler uses (there are: {exist})")
 
 
 def lease_name(device: Device) -> str:

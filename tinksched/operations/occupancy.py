@@ -1,4 +1,4 @@
-"""`gpus`: who holds which slots of this host since when, and who waits for one. Needs no workspace, and reads only."""
+"""`gpus`: what this host's GPUs do, who is on them since when, and who waits. Needs no workspace, and reads only."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 
 from ..core.fairness import Rival
+from ..core.gpu import GpuState
 from ..host import gpus, notices, nvml
 from ..host.leases import Held, Leases, default_folder
+from .seen import state_json
 
 JSON_VERSION = 1
 _INDEX = re.compile(r"index-([0-9]{1,4})")
@@ -22,6 +24,10 @@ class Occupied:
     name: str | None
     present: bool | None  # whether the driver knows it; None without a driver
     holders: tuple[Held, ...]
+    uuid: str | None = None
+    parent: int | None = None  # the index of the GPU that this is a MIG instance of
+    divided: bool = False  # MIG is on: its instances are used, not the GPU itself
+    state: GpuState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +37,14 @@ class Occupancy:
     gpus: tuple[Occupied, ...]
     waiting: tuple[Rival, ...]  # schedulers that wait for slots which others hold
     note: str | None
+    driver: str | None = None  # its version
 
     def json(self) -> dict[str, object]:
         """The versioned form for programs. Times are seconds since the epoch."""
         return {
             "version": JSON_VERSION,
             "note": self.note,
+            "driver": self.driver,
             "gpus": [_gpu_json(gpu) for gpu in self.gpus],
             "waiting": [
                 {
@@ -56,21 +64,27 @@ def occupancy() -> Occupancy:
     Raises:
         TinkschedError: the lease folder can't be read.
     """
-    inventory = nvml.discover()
+    sample = nvml.look()
+    inventory = sample.inventory
     folder = default_folder()
     held = Leases(folder).look() if folder.is_dir() else []
     rivals = tuple(heard.rival for heard in notices.listen(folder, "")) if folder.is_dir() else ()
-    shown = [
-        Occupied(found.index, gpus.lease_name(found), found.name, True, _on(gpus.lease_name(found), held))
-        for found in inventory.devices
-    ]
+    shown = [_occupied(found, held, sample) for found in inventory.devices]
     known = {gpu.device for gpu in shown}
     for device in sorted({lease.device for lease in held} - known):
         counted = _INDEX.fullmatch(device)
         present = False if inventory.driver else None
         shown.append(Occupied(int(counted[1]) if counted else None, device, None, present, _on(device, held)))
-    note = inventory.problem or (None if inventory.driver else "no NVIDIA GPU: slots are counted by index")
-    return Occupancy(tuple(shown), rivals, note)
+    note = inventory.problem or (None if inventory.driver else gpus.NO_DRIVER)
+    return Occupancy(tuple(shown), rivals, note, inventory.version)
+
+
+def _occupied(found: gpus.Device, held: list[Held], sample: nvml.Sample) -> Occupied:
+    device = gpus.lease_name(found)
+    state = sample.states.get(device)
+    return Occupied(
+        found.index, device, found.name, True, _on(device, held), found.uuid, found.parent, found.divided, state
+    )
 
 
 def _on(device: str, held: list[Held]) -> tuple[Held, ...]:
@@ -83,6 +97,9 @@ def _gpu_json(gpu: Occupied) -> dict[str, object]:
         "device": gpu.device,
         "name": gpu.name,
         "present": gpu.present,
+        "uuid": gpu.uuid,
+        "mig": {"divided": gpu.divided, "parent": gpu.parent},
+        "state": state_json(gpu.state),
         "holders": [
             {
                 "user": lease.user,

@@ -151,12 +151,13 @@ def requeue(opened: OpenWorkspace, tasks: Sequence[Task], command: str) -> None:
     settings = opened.settings
     found, resolved = preflight.check(settings, on_gpus=any(settings.options_for(task.name).gpus for task in tasks))
     reference = environments.save(opened.state.environments, found.environment)
-    make = SpecMaker(opened.settings, found, programs.commit(opened.settings.work_dir), reference)
+    make = SpecMaker(opened.settings, found, programs.commit(opened.settings.work_dir), reference, resolved.names)
     with opened.store.transaction(actor(command), time.time()) as tx:
         for number, task in zip(tx.queue_numbers(len(tasks)), tasks, strict=True):
             options, config = opened.settings.options_for(task.name), _config_of(task)
-            refuse_impossible(task.name, options, task.spec.pinned, resolved.gpus, settings.cpu_slots)
-            spec = make(config, options, task.spec.pinned, old_marker(config))
+            pinned = task.spec.pinned_on(resolved.names)
+            refuse_impossible(task.name, options, pinned, resolved.gpus, settings.cpu_slots)
+            spec = make(config, options, pinned, old_marker(config))
             tx.apply(task, Requeued(number, options.priority, spec))
         tx.set_fact(STOPPED, None)
 
@@ -164,7 +165,11 @@ def requeue(opened: OpenWorkspace, tasks: Sequence[Task], command: str) -> None:
 class SpecMaker:
     """Makes what tasks run and need, as the configuration says now. Placeholders are filled in when a run starts."""
 
-    def __init__(self, settings: Settings, found: Programs, commit: Commit, environment_ref: str) -> None:
+    def __init__(
+        self, settings: Settings, found: Programs, commit: Commit, environment_ref: str, gpus: Mapping[int, str]
+    ) -> None:
+        """`gpus` are the names of those that the scheduler uses, by index."""
+        self._gpus = gpus
         self._output_dir = str(settings.output_dir)
         self._retries = settings.auto_restart_failed
         self._common: dict[str, Any] = {
@@ -189,6 +194,7 @@ class SpecMaker:
             marker=marker_path(self._output_dir, config.name),
             gpus=options.gpus,
             pinned=pinned,
+            pinned_devices=tuple(self._gpus.get(index, f"index-{index}") for index in pinned),
             exclusive=options.exclusive,
             environment=tuple(options.environment.items()),
             after=options.after,
@@ -255,7 +261,8 @@ class Prepared:
         self._commit = programs.commit(settings.work_dir)
         self._gpus = resolved.gpus
         self._note = resolved.note
-        self._pins = _pins(wish.gpus, self._configs, resolved.gpus)
+        self._names = resolved.names
+        self._pins = _pins(wish.gpus, self._configs, resolved)
         for config in self._configs:
             options, pinned = self.options(config.name), self._pinned(config)
             refuse_impossible(config.name, options, pinned, self._gpus, settings.cpu_slots)
@@ -278,7 +285,7 @@ class Prepared:
     def spec(self, config: TaskConfig, reference: str) -> TaskSpec:
         """The spec of one of the chosen configs."""
         if self._maker is None or self._maker[0] != reference:
-            self._maker = (reference, SpecMaker(self._settings, self.programs, self._commit, reference))
+            self._maker = (reference, SpecMaker(self._settings, self.programs, self._commit, reference, self._names))
         return self._maker[1](config, self.options(config.name), self._pinned(config), self._old_marker(config))
 
     def new_task(self, config: TaskConfig, reference: str) -> NewTask:
@@ -409,9 +416,7 @@ def _left_behind(task: Task) -> bool:
     return task.reason is not None and task.reason.code is ReasonCode.KILL_ALL
 
 
-def _pins(
-    wanted: str | None, configs: Sequence[TaskConfig], there: Sequence[gpus.Device]
-) -> dict[str, tuple[int, ...]]:
+def _pins(wanted: str | None, configs: Sequence[TaskConfig], resolved: gpus.Resolved) -> dict[str, tuple[int, ...]]:
     """GPU entry i pins config i; a shorter list leaves the rest to automatic placement."""
     entries = [entry.strip() for entry in (wanted or "").split(",")] if wanted else []
     if len(entries) > len(configs):
@@ -419,11 +424,5 @@ def _pins(
             f"{len(entries)} GPUs are named for {len(configs)} config{'s' * (len(configs) != 1)}",
             hint="GPU entry i pins config i; a shorter list leaves the rest to automatic placement",
         )
-    indices = [gpu.index for gpu in there]
-    pins: dict[str, tuple[int, ...]] = {}
-    for entry, config in zip(entries, configs, strict=False):
-        if not entry.isdecimal() or int(entry) not in indices:
-            exist = ", ".join(map(str, sorted(indices)))
-            raise UsageError(f"GPU {entry!r} is not one that the scheduler uses (there are: {exist})")
-        pins[config.name] = (int(entry),)
-    return pins
+    pairs = zip(entries, configs, strict=False)
+    return {config.name: (gpus.pinned(entry, resolved).index,) for entry, config in pairs}

@@ -12,20 +12,22 @@ from typing import Any
 
 from ..config import Settings
 from ..core.estimate import Forecast
+from ..core.gpu import GpuState
 from ..core.model import CPU, GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskState, Tenant, spot
 from ..core.relations import Fate, Relations
 from ..errors import NothingToActOn, TinkschedError
-from ..host import processes
+from ..host import nvml, processes
 from ..host.completion import conclude, file_hash, is_fresh, with_diagnosis
 from ..host.gpus import Device, lease_name
 from ..host.leases import Held, Leases, default_folder, tenant_of
 from ..host.processes import Process, boot_id, identify
 from ..host.rundir import RunDir
 from ..host.statedir import read_home
-from ..scheduler.devices import cpu_slots, gpus_if_any
+from ..scheduler.devices import cpu_slots, gpus_if_any, is_on
 from ..store import STOPPED, DoneTask, Store
 from . import estimates, selection
 from .markers import is_marked
+from .seen import state_json
 from .workspace import Workspace
 
 JSON_VERSION = 1
@@ -74,6 +76,7 @@ class GpuStatus:
     slots: int
     tasks: tuple[str, ...]
     others: tuple[Tenant, ...]
+    state: GpuState | None = None  # None without a driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +214,10 @@ def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | 
     active = [record.runs[task.id] for task in record.active]
     ended = _ended_unseen(settings, active) if pid is None else {}
     living = [run for run in active if run.id not in ended]
-    resolved = gpus_if_any(settings)  # `status` never fails for what `start` will refuse
+    sample = nvml.look()
+    resolved = gpus_if_any(settings, sample.inventory)  # `status` never fails for what `start` will refuse
     held = _held([*map(lease_name, resolved.gpus), CPU])
-    slots, gpu_status = _gpus(settings, resolved.gpus, living, record.recent, held)
+    slots, gpu_status = _gpus(settings, resolved.gpus, living, record.recent, held, sample)
     waiting = _reasons(workspace, record, slots, held, living, pid)
     queue = record.queue if pid is not None else None
     expected = estimates.of(settings, record.durations, queue, living, slots, time.time())
@@ -282,17 +286,19 @@ def _wrapper_lives(run: Run) -> bool:
 
 
 def _gpus(
-    settings: Settings, there: Sequence[Device], active: Sequence[Run], recent: Collection[Run], held: Sequence[Held]
-) -> tuple[list[GpuSlots], list[GpuStatus]]:
+    settings: Settings, there: Sequence[Device], active: Sequence[Run], recent: Collection[Run], held: Sequence[Held],
+    sample: nvml.Sample,
+) -> tuple[list[GpuSlots], list[GpuStatus]]:  # fmt: skip
     slots, shown = [], []
     for gpu in there:
         device = lease_name(gpu)
-        mine = tuple(run for run in active if device in run.devices)
+        mine = tuple(run for run in active if is_on(run, gpu.index, device))
         others = _others(device, active, held)
         begun = [run.created_at for run in recent if gpu.index in run.gpus]
-        slots.append(GpuSlots(gpu.index, device, settings.max_jobs_per_gpu, mine, others, max(begun, default=None)))
+        last, state = max(begun, default=None), sample.state_of(device, gpu.index)
+        slots.append(GpuSlots(gpu.index, device, settings.max_jobs_per_gpu, mine, others, last, state=state))
         names = tuple(run.task for run in mine)
-        shown.append(GpuStatus(gpu.index, device, gpu.name, settings.max_jobs_per_gpu, names, others))
+        shown.append(GpuStatus(gpu.index, device, gpu.name, settings.max_jobs_per_gpu, names, others, state))
     return slots, shown
 
 
@@ -313,7 +319,8 @@ def _reasons(
     scheduler: int | None,
 ) -> Mapping[int, Reason]:  # fmt: skip
     # Without GPUs to look at, nobody knows why tasks wait that need some.
-    queue = record.queue if slots else [task for task in record.queue if not task.spec.gpus]
+    queue = [task.on({gpu.index: gpu.device for gpu in slots}) for task in record.queue]
+    queue = queue if slots else [task for task in queue if not task.spec.gpus]
     waiting: Mapping[int, Reason] = {}
     if queue:
         from ..scheduler.deciding import decide
@@ -447,6 +454,7 @@ def _gpu_json(gpu: GpuStatus) -> dict[str, object]:
             {"user": tenant.user, "workspace": tenant.workspace, "task": tenant.task, "since": tenant.since}
             for tenant in gpu.others
         ],
+        "state": state_json(gpu.state),
     }
 
 

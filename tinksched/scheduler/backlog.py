@@ -30,7 +30,7 @@ class Backlog:
         self._requests: dict[int, Request] = {}  # by task id
         self._bound: dict[int, Task] = {}  # queued ones that come after others, or wait for a time
         self._relations: Relations | None = None  # read when somebody asks for it
-        self._gpus: tuple[int, ...] = ()
+        self._gpus: Mapping[int, str] = {}
         self._has_cpu = True
         self._kinds: Counter[Demand] | None = None  # of the queue; counted when somebody asks
         self.stopped: str | None = None  # who stopped the scheduler
@@ -45,7 +45,7 @@ class Backlog:
         version = self._store.version()
         if version == self._version:
             return False
-        self._queue = self._store.queue()
+        self._queue = [task.on(self._gpus) for task in self._store.queue()]
         self._tasks = {task.id: task for task in (*self._queue, *self._store.active_tasks())}
         self._requests = {task.id: task.request for task in self._tasks.values() if task.request is not None}
         self._bound = {task.id: task for task in self._queue if _is_bound(task)}
@@ -122,9 +122,11 @@ class Backlog:
                 f"{self._store.path}: task {task_id} is done, but has a run that goes on", hint=REPAIR
             ) from None
 
-    def use(self, gpus: Iterable[int], *, cpu: bool = True) -> None:
-        """These are the GPUs (indices) from now on, and whether there are slots for tasks without."""
-        self._gpus = tuple(gpus)
+    def use(self, gpus: Mapping[int, str], *, cpu: bool = True) -> None:
+        """These are the GPUs (index to device name) from now on, and whether there are slots for tasks without."""
+        if gpus != self._gpus:
+            self.forget()  # pinned ones may have other indices now
+        self._gpus = gpus
         self._has_cpu = cpu
 
     @property

@@ -53,9 +53,12 @@ def is_on(run: Run, index: int, device: str) -> bool:
 class Watch:
     """What a scheduler sees of its GPUs while it works. Nobody waits for the driver after the beginning."""
 
-    def __init__(self) -> None:
-        """Takes the first sample, and waits for it: what starts first has to know as much as what starts later."""
-        self._monitor = nvml.Monitor() if nvml.has_library() else None
+    def __init__(self, *, blind: bool = False) -> None:
+        """Takes the first sample, and waits for it: what starts first has to know as much as what starts later.
+
+        A blind one sees nothing.
+        """
+        self._monitor = nvml.Monitor() if not blind and nvml.has_library() else None
         self._said: str | None = None
         self._lost: set[str] = set()
         if self._monitor is not None:
@@ -88,10 +91,9 @@ class Watch:
         If a run has ended for which others wait, it is: what that run had is free now.
         """
         sample = self.sample
-        if self._monitor is None or sample is None:
-            return
-        age = time.time() - sample.at
-        if (ended and waiting) or not 0 <= age < min(interval, FRESH_SECONDS if waiting else interval):
+        age = time.time() - sample.at if sample else -1.0
+        old = not 0 <= age < min(interval, FRESH_SECONDS if waiting else interval)
+        if self._monitor and (old or (ended and waiting)):
             self._monitor.request()
 
     def news(self, used: Mapping[int, str], runs: Collection[Run]) -> Iterator[str]:

@@ -36,7 +36,7 @@ from .endings import Ending, ending_of
 from .guard import Guard
 from .journal import Journal
 from .ledger import Ledger
-from .longlogs import LongLogs
+from .logs import Logs
 from .stopping import Stopping
 
 BLIND_SECONDS = 0.5  # how often to look at runs that the kernel can't report
@@ -70,7 +70,7 @@ class Scheduler:
         gpus: Sequence[Device],
         journal: Journal,
         lock: SchedulerLock,
-        watch: Watch | None = None,
+        watch: Watch,
         *,
         launching: bool = True,
     ) -> None:
@@ -102,7 +102,7 @@ class Scheduler:
         self._held_for = 0.0
         self._trouble = ""  # why nothing could be written at the last try
         self._tidy_at: float | None = None  # monotonic
-        self._logs = LongLogs(journal)
+        self._logs = Logs(journal)
         self._diagnosing = Diagnosing(self._store, journal)
         self._interrupted = False
         self._terminated = False
@@ -120,8 +120,7 @@ class Scheduler:
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             self._listen(stack, loop)
-            if self._watch is not None:
-                self._watch.listen(lambda: loop.call_soon_threadsafe(self._wake_up))
+            self._watch.listen(lambda: loop.call_soon_threadsafe(self._wake_up))
             self._ledger.adopt()
             self._tidy_soon()
             wake.announce(self._state.path, b"ready")
@@ -205,7 +204,7 @@ class Scheduler:
             seconds.append(self._logs.look_at - time.monotonic())
         if self._diagnosing.wake_at is not None:
             seconds.append(max(BRIEF_SECONDS, self._diagnosing.wake_at - time.monotonic()))
-        if self._watch is not None and self._watch.due is not None:
+        if self._watch.due is not None:
             seconds.append(self._watch.due - time.monotonic())
         if self._executor.blind:
             seconds.append(BLIND_SECONDS)
@@ -257,7 +256,7 @@ class Scheduler:
         look |= self._follow_settings()
         self._backlog.refresh()
         look |= self._backlog.has_news
-        self._ledger.slots.seen = self._watch.sample if self._watch else None
+        self._ledger.slots.seen = self._watch.sample
         self._take_answers()
         self._serve_requests()
         self._end_overdue()
@@ -287,7 +286,7 @@ class Scheduler:
         if self._untold or self._began or self._ledger.dropped:
             wake.announce(self._state.path)
         self._untold, self._began = [], False
-        self._logs.look(self._ledger.runs.values(), self._settings)
+        self._logs.shorten(self._ledger.runs.values(), self._settings)
         self._watch_gpus(ended=ended)
         self._watch_runs()
         if self._tidy_at is not None and time.monotonic() >= self._tidy_at:
@@ -295,10 +294,9 @@ class Scheduler:
 
     def _watch_gpus(self, *, ended: bool) -> None:
         """Say what is new about them, and have them looked at again where that was long ago."""
-        if self._watch is not None:
-            for line in self._watch.news(self._ledger.slots.gpus, self._ledger.runs.values()):
-                self._journal.say(line)
-            self._watch.look(self._settings.check_interval, waiting=bool(self._backlog.queue), ended=ended)
+        for line in self._watch.news(self._ledger.slots.gpus, self._ledger.runs.values()):
+            self._journal.say(line)
+        self._watch.look(self._settings.check_interval, waiting=bool(self._backlog.queue), ended=ended)
 
     def _watch_runs(self) -> None:
         """What they use."""
@@ -397,7 +395,7 @@ class Scheduler:
         old = self._settings
         try:
             new = load(old.workspace, old.file)
-            inventory = self._watch.inventory if self._watch else None
+            inventory = self._watch.inventory
             resolved = resolve_gpus(new, inventory) if self._ledger.slots.gpus else gpus_if_any(new, inventory)
         except TinkschedError as error:
             self._journal.say(f"the configuration was edited, but the old one stays in use: {error}")
@@ -434,7 +432,7 @@ class Scheduler:
     def _forget(self, endings: Sequence[Ending]) -> None:
         self._diagnosing.recorded(endings)
         for ending in endings:
-            self._logs.ended.append(ending.run)
+            self._logs.ended(ending.run)
             self._stopping.forget(ending.run.id)
             self._tidy_soon()
 
@@ -479,7 +477,7 @@ class Scheduler:
         Not before TIDY_SECONDS after an end: closing a session drops what tmux has not yet passed on to the log.
         """
         self._tidy_at = None
-        self._logs.finish(self._settings)
+        self._logs.shorten_ended(self._settings)
         self._diagnosing.look_again()
         with contextlib.suppress(TinkschedError, OSError):
             kept = self._store.recently_ended(self._settings.keep_sessions)

@@ -56,7 +56,7 @@ def settle_requests(settings: Settings, state: StateDir, home: Home) -> bool:
         return False
     journal = _journal(settings, home, screen=False)
     try:
-        asyncio.run(Scheduler(settings, state, home, [], journal, lock, launching=False).run())
+        asyncio.run(Scheduler(settings, state, home, [], journal, lock, Watch(blind=True), launching=False).run())
     finally:
         lock.release()
         journal.close()

@@ -1,4 +1,4 @@
-"""What is known of a task's need of GPU memory besides its spec: what its own last run taught, and what its siblings had.
+"""What is known of tasks' needs of GPU memory besides their specs: what their last runs taught, and their siblings.
 
 `min_free_memory: auto` stands for the most that a completed sibling had, and a margin. Siblings are the tasks for which
 the same line of the configuration says `auto`. Until one of them has completed, nothing is known.
