@@ -43,7 +43,7 @@ def content(path: Path) -> list[tuple[object, ...]]:
         connection.close()
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_migration_that_is_killed_at_any_statement_loses_nothing(tmp_path: Path, version: int) -> None:
     path, killed = tmp_path / "state.db", 0
     while True:

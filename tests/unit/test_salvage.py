@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_store import SPEC
-from tinksched.core.lifecycle import Began, Ended, Finished, Launched
-from tinksched.core.model import Outcome, Run, RunState, Task
+from tinksched.core.diagnosis import Diagnosis, Kind
+from tinksched.core.lifecycle import Began, Ended, Finished, Launched, Retried
+from tinksched.core.model import Outcome, Reason, ReasonCode, Run, RunState, Task
+from tinksched.core.usage import Usage
 from tinksched.errors import StoreError
 from tinksched.store import NewTask, Store, salvage
 
@@ -55,6 +57,29 @@ def test_a_whole_database_comes_back_whole(path: Path, tmp_path: Path) -> None:
         assert after.tasks() == before.tasks()
         assert after.last_runs() == before.last_runs()
         assert after.events() == before.events()
+
+
+def test_needs_diagnoses_and_usage_are_saved_and_what_makes_no_sense_is_left_out(tmp_path: Path) -> None:
+    path, found = tmp_path / "state.db", Diagnosis(Kind.CUDA_MEMORY, "CUDA out of memory")
+    usage = Usage(NOW, 3, 2, 5, 1 << 34, 50.0, 9.5, 7, 8, ("never touched its GPU",))
+    with Store(path, create=True) as store:
+        with store.transaction("test", NOW) as tx:
+            tasks = tx.add_tasks([NewTask(name, "/c", SPEC, 0) for name in ("a", "b")])
+            for task in tasks:
+                began = tx.apply(task, Began("hash"))
+                tx.add_run(run_of(task))
+                run = tx.apply_run(run_of(task), Launched(1, 2, ""))
+                reason = Reason(ReasonCode.EXIT_CODE, {"code": 1}, found)
+                tx.apply_run(run, Ended(Outcome.FAILED, reason, 1, NOW))
+                tx.apply(began, Retried(reason, NOW, 1 << 35))
+                tx.record_usage({run.id: usage})
+        before = store.tasks(), store.last_runs()
+        ids = [run_of(task).id for task in tasks]
+        store._connection.execute("UPDATE usage SET flags = '{broken' WHERE run_id = ?", (ids[1],))
+    with usable(tmp_path / "new.db", salvage.salvage(path)) as after:
+        assert (after.tasks(), after.last_runs()) == before
+        assert {task.need for task in after.tasks()} == {1 << 35}
+        assert after.usage_of(ids) == {ids[0]: usage}
 
 
 def page(number: int, content: Callable[[bytes], bytes]) -> Callable[[Path], None]:
