@@ -39,6 +39,7 @@ def assert_same(backlog: Backlog, store: Store) -> None:
     assert {task.id for task in backlog.bound} == {task.id for task in fresh.bound}
     assert backlog.requests == fresh.requests
     assert backlog.impossible == fresh.impossible
+    assert backlog.kinds == fresh.kinds
     for task in store.active_tasks():
         assert backlog.task(task.id) == task
 
@@ -109,7 +110,7 @@ def test_after_many_changes_of_both_sides_it_is_what_the_database_says(store: St
     for number in range(300):
         if chance.random() < 0.1:
             after = ("t*",) if chance.random() < 0.3 else ()
-            add(other, f"t{number}", after=after, priority=chance.randint(-1, 1), gpus=chance.choice((1, 1, 9)))
+            add(other, f"t{number}", after=after, priority=chance.randint(-1, 1), gpus=chance.choice((0, 1, 1, 9)))
         tasks = store.tasks()
         if not tasks:
             continue
@@ -128,6 +129,8 @@ def test_after_many_changes_of_both_sides_it_is_what_the_database_says(store: St
                 backlog.put(moved)
         backlog.refresh()
         assert_same(backlog, store)
+    backlog.use((0, 1), cpu=False)
+    assert backlog.impossible == sum(task.spec.gpus not in (1, 2) for task in backlog.queue)
 
 
 def test_two_that_move_a_task_at_once(store: Store, other: Store) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinksched.core import fairness
-from tinksched.core.fairness import Ask, Rival, Turns
+from tinksched.core.fairness import Ask, Rival, Turns, asks_of
+from tinksched.core.gpu import GpuProcess, GpuState
 from tinksched.core.model import GpuSlots, Tenant
-from tinksched.core.sharing import Terms, desks_of
+from tinksched.core.sharing import Demand, Terms, desks_of
 
 A, B, C = "GPU-a", "GPU-b", "GPU-c"
 
@@ -29,6 +31,24 @@ def rival(
 
 def me(last: float = 0.0, count: int = 100, user: str = "me") -> Rival:
     return rival("mine", last, count, user=user)
+
+
+GIB = 2**30
+
+
+def seen(slots: GpuSlots, free: int | None, *, ours: int = 0) -> GpuSlots:
+    """The GPU with so many GiB free, and so many that runs of tinksched hold."""
+    process = GpuProcess(1, ours * GIB, run="run")
+    state = GpuState(
+        slots.device, slots.index, 0.0, 80 * GIB, None if free is None else free * GIB, processes=(process,)
+    )
+    return replace(slots, state=state)
+
+
+def needs(memory: int, last: float = 1.0, count: int = 1, gpus: int = 1) -> Rival:
+    """A rival whose tasks need so many GiB."""
+    one = rival("other", last, count, gpus=gpus)
+    return replace(one, asks=tuple(replace(ask, memory=memory * GIB) for ask in one.asks))
 
 
 def turns(me: Rival, others: list[Rival], gpus: list[GpuSlots], held: dict[tuple[str, str], int]) -> Turns:
@@ -96,6 +116,46 @@ def test_a_wide_task_has_its_gpus_kept() -> None:
 
 def test_one_that_asks_for_gpus_which_i_do_not_use_takes_nothing_from_me() -> None:
     assert left(turns(me(last=2), [rival(last=1, devices=("GPU-f",))], [gpu()], {})) == {}
+
+
+def test_one_whose_memory_is_there_gets_a_slot_and_its_memory() -> None:
+    turn = turns(me(last=2), [needs(50)], [seen(gpu(slots=4), 60)], {})
+    assert turn.reserved[A].count == 1 and turn.reserved[A].memory == 50 * GIB
+    assert turn.ready == {"other"}
+
+
+def test_one_whose_memory_is_not_there_yet_has_it_gathered() -> None:
+    turn = turns(me(last=2), [needs(50)], [seen(gpu(slots=4, used=1), 30, ours=50)], {("me", "/mine"): 1})
+    assert left(turn) == {A: 3}, "nothing starts there until it fits"
+    assert turn.ready == frozenset(), "it can't start yet, so it has all the time it needs"
+
+
+def test_it_gathers_where_the_least_is_missing() -> None:
+    gpus = [seen(gpu(A, slots=4), 30, ours=50), seen(gpu(B, slots=4, used=2), 45, ours=35)]
+    assert left(turns(me(last=2), [needs(50)], gpus, {})) == {B: 2}
+
+
+def test_memory_that_strangers_hold_or_nobody_knows_of_keeps_nobody_waiting() -> None:
+    for hopeless in (seen(gpu(slots=4), 30, ours=10), seen(gpu(slots=4), None), gpu(slots=4)):
+        assert turns(me(last=2), [needs(50)], [hopeless], {}) == Turns({}, frozenset())
+
+
+def test_of_several_that_need_memory_only_as_many_fit_as_there_is_memory() -> None:
+    turn = turns(me(last=2), [needs(30, count=9)], [seen(gpu(slots=9), 70)], {})
+    assert turn.ready == {"other"}
+    assert turn.reserved[A].memory >= 30 * GIB
+
+
+def test_asks_name_the_gpus_that_will_do_and_the_slots_of_the_cpu() -> None:
+    gpus = [seen(gpu(A, slots=2), 70), seen(gpu(B, slots=2), 30, ours=10), gpu(C, slots=2)]
+    desks = desks_of(gpus, Terms(), 0.0)
+    need = Demand(1, memory=50 * GIB)
+    assert asks_of([need, need, Demand(1)], desks) == (
+        Ask((A,), 1, 2, 2, 50 * GIB), Ask((A, B, C), 1, 2, 1),
+    )  # fmt: skip
+    assert asks_of([need._replace(gpus=2)], desks) == ()
+    cpu = desks_of([GpuSlots(-1, "cpu", 8)], Terms(), 0.0)
+    assert asks_of([Demand(0), Demand(0)], cpu) == (Ask(("cpu",), 1, 8, 2),)
 
 
 @given(

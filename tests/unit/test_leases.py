@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -621,6 +622,27 @@ def test_admission_locks_that_were_deleted_meanwhile_grant_nothing(host: Leases)
         with pytest.raises(TinkschedError, match="somebody deleted this lock"):
             desk.grant([GPU0], claim())
     assert names(host) == []
+
+
+def test_a_lease_says_what_memory_its_run_reserves_and_for_how_long(host: Leases) -> None:
+    with host.admission([GPU0]) as desk:
+        lease = desk.grant([GPU0], replace(claim("young"), memory=20 * 2**30, warmup=90.0))
+        ((held),) = desk.occupants()
+    there = leases.tenant_of(held)
+    assert (there.run, there.memory, there.warmup) == ("young", 20 * 2**30, 90.0)
+    lease.close()
+
+
+def test_a_lease_of_an_older_version_reserves_nothing_and_an_absurd_one_not_for_ever(host: Leases) -> None:
+    held = [grant(host, run) for run in ("old", "mad")]
+    assert "memory" not in json.loads(held[0].path.read_text())
+    mad = {**json.loads(held[1].path.read_text()), "memory": -5, "warmup": 1e300}
+    held[1].path.write_text(json.dumps(mad))
+    claims = {one.claim.run_id: one.claim for one in host.look([GPU0])}
+    assert (claims["old"].memory, claims["old"].warmup) == (0, 0.0)
+    assert (claims["mad"].memory, claims["mad"].warmup) == (0, 86400.0)
+    for lease in held:
+        lease.close()
 
 
 def test_files_of_dead_processes_are_cleared_away(host: Leases) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,15 @@ def test_news_replace_what_was_said_and_change_the_stamp(tmp_path: Path, notice:
     notice.say("/ws", 6.0, ASKS[:1])
     (second,) = listen(tmp_path, "")
     assert second.rival.asks == ASKS[:1] and second.stamp != first.stamp
+
+
+def test_memory_is_said_so_that_older_versions_understand_the_rest(tmp_path: Path, notice: Notice) -> None:
+    asks = (ASKS[0], replace(ASKS[1], memory=20 * 2**30))
+    notice.say("/ws", 5.5, asks)
+    ((heard),) = listen(tmp_path, "")
+    assert heard.rival.asks == asks
+    said = json.loads((tmp_path / notice.name).read_text())
+    assert all(len(words) == 4 for words in said["asks"]) and said["memory"] == [0, 20 * 2**30]
 
 
 def test_others_are_woken_by_news_only(tmp_path: Path, notice: Notice) -> None:
@@ -82,7 +93,17 @@ def test_a_notice_that_a_cleaner_deleted_is_said_again(tmp_path: Path, notice: N
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"{", b"[]", b'{"workspace": "w", "last_start": "x", "asks": []}', b"\xff", b"[" * 60_000]
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"workspace": "w", "last_start": "x", "asks": []}',
+        b"\xff",
+        b'{"workspace": "w", "last_start": 1, "asks": [], "memory": [1]}',
+        b'{"asks": [], "memory": 5}',
+        b"[" * 60_000,
+    ],
 )
 def test_nonsense_is_nobodys_turn(tmp_path: Path, notice: Notice, text: bytes) -> None:
     notice.say("/ws", 5.5, ASKS)

@@ -43,13 +43,22 @@ def test_any_task_comes_back(spec: Any, name: str, config: str, marker: str, old
 def test_any_run_comes_back(
     name: str, run_id: str, directory: str, marker: str, log: str | None, command: list[str], port: int | None
 ) -> None:
-    record = RunRecord(tuple(command), "python", "node", None, "commit", True, port, marker, log, 3, 4.5)
+    record = RunRecord(tuple(command), "python", "node", None, "commit", True, port, marker, log, 3, 4.5, 6)
     paths: dict[str, Any] = {"directory": directory, "lease": directory, "marker": marker, "log": log}
     run = replace(new_run(task(name, "/c")), id=run_id, record=record, **paths)
     for one in (run, replace(run, record=RunRecord())):
         keys: dict[str, Any] = {"id": run_id, "task_id": 1, "task": name, "attempt": 1, "text": packing.run_text(one)}
         columns = {**keys, **packing.run_columns(one)}
         assert packing.run_of(*(columns[column] for column in packing.RUN_COLUMNS)) == one
+
+
+def test_texts_of_before_there_was_memory_are_still_read() -> None:
+    """A database that an older version wrote is taken as it is."""
+    given = task("a", "/c/a.yml")
+    old = json.loads(packing.task_text(given))
+    del old["min_free_memory"]
+    row: dict[str, Any] = {"id": 1, "name": "a", "request": None, "text": json.dumps(old)}
+    assert packing.task_of(*({**row, **packing.task_columns(given)}[name] for name in packing.TASK_COLUMNS)) == given
 
 
 @pytest.mark.parametrize("names", [("exp1", "exp2"), ("a", "b"), ("1", "2"), ("x_1", "y.2"), ("höhe", "lr=0.1")])

@@ -176,11 +176,12 @@ specs = st.builds(
     work_dir=texts,
     marker=texts,
     output_dir=texts,
-    gpus=st.integers(1, 64),
+    gpus=st.integers(0, 64),
     pinned=st.lists(st.integers(0, 64), max_size=3).map(tuple),
     exclusive=st.booleans(),
     environment=st.lists(st.tuples(texts, texts), max_size=3).map(tuple),
     environment_ref=texts,
+    min_free_memory=st.none() | st.integers(0, 10**13) | st.just("auto"),
 )
 
 

@@ -21,7 +21,7 @@ from .explanation import cpu_full, no_such_gpu, why
 from .linking import best_set
 from .model import GpuSlots, Placement, Reason, ReasonCode, Task
 from .relations import Group
-from .sharing import AUTO, Demand, Desk, Terms, demand_of, desks_of, kind_of
+from .sharing import Demand, Desk, Terms, demand_of, desks_of, kind_of
 
 MOST_MEMORY = 2**60  # bytes: more than any GPU has
 LOOK_AGAIN_SECONDS = 1.0  # for what nothing reports: memory, utilisation, and the processes of others
@@ -86,7 +86,8 @@ def decide(
     With `kinds`, how many tasks of each kind (`kind_of`) the queue has, the walk is brief: it ends where it can't find
     anything more to start, so that a long queue costs no more than a short one, and not all that wait have a reason.
     """
-    walk = _Walk(desks_of(gpus, terms, now, startup_delay), desks_of([cpu] if cpu else [], terms, now), policy, now)
+    desks, on_cpu = desks_of(gpus, terms, now, startup_delay), desks_of([cpu] if cpu else [], terms, now)
+    walk = _Walk(desks, on_cpu, policy, now, bool(needs))
     left = dict(kinds) if kinds is not None else None
     why_not: dict[int, Reason] = {}
     refused = True
@@ -131,12 +132,14 @@ class _Walk:
     cpu: list[Desk]  # one or none
     policy: Policy
     now: float
+    more_is_known: bool  # of what some tasks need than their specs say
     placements: list[Placement] = field(default_factory=list)
     wake_at: float | None = None
     # Demands that found no room, and whose tasks change nothing more by waiting, with the reason and its `_changes`.
     spent: dict[Demand, tuple[Reason, int]] = field(default_factory=dict)
     _changes: int = 0
     _impossible: set[Demand] = field(default_factory=set)
+    _able: dict[tuple[object, ...], list[Desk]] = field(default_factory=dict)
 
     def look(self, task: Task, demand: Demand) -> Reason | None:
         """Start the task if there is room for it, else say why there is none."""
@@ -154,7 +157,8 @@ class _Walk:
         reason = why(demand, desks, free, self.now) if demand.gpus else cpu_full(desks[0])
         for desk in desks:
             desk.wanted += 1
-        self._wake(demand, desks, free)
+        self._wake_when_ready(demand, free)
+        self._wake_for_truth(demand, desks)
         if demand.holds:
             self._hold(task, demand, desks)
         if self._is_spent(demand, desks):
@@ -168,7 +172,13 @@ class _Walk:
     # -- inside
 
     def _candidates(self, demand: Demand) -> list[Desk]:
-        return [desk for desk in self.desks if desk.could_ever(demand)] if demand.gpus else self.cpu
+        if not demand.gpus:
+            return self.cpu
+        key = (demand.pinned, demand.bytes)
+        able = self._able.get(key)
+        if able is None:
+            able = self._able[key] = [desk for desk in self.desks if desk.could_ever(demand)]
+        return able
 
     def _start(self, task: Task, demand: Demand, ready: Sequence[Desk]) -> None:
         chosen = best_set(sorted(ready, key=self._preference), demand.spots)
@@ -181,20 +191,20 @@ class _Walk:
     def _preference(self, desk: Desk) -> tuple[int, int]:
         return (desk.used if self.policy is Policy.SPREAD else -desk.used, desk.order)
 
-    def _wake(self, demand: Demand, desks: Sequence[Desk], free: Sequence[Desk]) -> None:
-        times = [] if self.wake_at is None else [self.wake_at]
-        if len(free) >= demand.spots:
-            times.append(sorted(desk.ready_at() or self.now for desk in free)[demand.spots - 1])
-        times += self._truth_may_change(demand, desks)
-        self.wake_at = min(times, default=None)
+    def _wake_by(self, *times: float) -> None:
+        self.wake_at = min(times if self.wake_at is None else (self.wake_at, *times))
 
-    def _truth_may_change(self, demand: Demand, desks: Sequence[Desk]) -> list[float]:
-        """When to look again, if the task waits for what no event tells: holds aside, there are slots for it."""
+    def _wake_when_ready(self, demand: Demand, free: Sequence[Desk]) -> None:
+        """If the task waits for nothing but startup delays."""
+        if len(free) >= demand.spots:
+            self._wake_by(sorted(desk.ready_at() or self.now for desk in free)[demand.spots - 1])
+
+    def _wake_for_truth(self, demand: Demand, desks: Sequence[Desk]) -> None:
+        """If the task waits for what no event tells: holds aside, there are slots for it."""
         there = [desk for desk in desks if desk.has_slot(demand)]
-        if len(there) < demand.spots or sum(desk.is_open(demand) for desk in there) >= demand.spots:
-            return []
-        ends = [run.until for desk in there for run in desk.young if run.until > self.now]
-        return [self.now + LOOK_AGAIN_SECONDS, *ends]
+        if len(there) >= demand.spots and sum(desk.is_open(demand) for desk in there) < demand.spots:
+            ends = (run.until for desk in there for run in desk.young if run.until > self.now)
+            self._wake_by(self.now + LOOK_AGAIN_SECONDS, *ends)
 
     def _hold(self, task: Task, demand: Demand, desks: Sequence[Desk]) -> None:
         """Reserve the GPUs that the task will get: those that it is certain to get first, then the nearest to it."""
@@ -219,19 +229,26 @@ class _Walk:
         return not demand.holds or len(able) < demand.spots or all(desk.is_held_shut for desk in able)
 
     def _is_settled(self, kind: Demand) -> bool:
-        if kind in self.spent or kind in self._impossible:
+        """Whether no task of the kind can start. Of some more may be known than it says: then the least that they could
+        ask for counts, and the most that they could wait for.
+        """
+        more_is_known = self.more_is_known and kind.gpus > 0
+        if kind in self._impossible or (kind in self.spent and not more_is_known):
             return True
         desks = self._candidates(kind)
         if len(desks) >= kind.spots:
             if any(desk.wanted < desk.gpu.slots for desk in desks):
                 return False
-            # Of some tasks more is known than their kind says: ask for the least, and wait for the most.
-            least = [kind] if kind.bytes else [kind._replace(memory=None), kind._replace(memory=1)]
+            least = [kind] if kind.bytes or not more_is_known else [kind._replace(memory=need) for need in (None, 1)]
             if any(self._has_room(demand, desks) for demand in least):
                 return False
-            self._wake(kind._replace(memory=MOST_MEMORY) if kind.memory == AUTO else kind, desks, ())
+            self._wake_for_truth(kind._replace(memory=MOST_MEMORY) if more_is_known else kind, desks)
         self._impossible.add(kind)
         return True
 
     def _has_room(self, demand: Demand, desks: Sequence[Desk]) -> bool:
-        return sum(desk.admits(demand) and desk.ready_at() is None for desk in desks) >= demand.spots
+        free = [desk for desk in desks if desk.admits(demand)]
+        if sum(desk.ready_at() is None for desk in free) >= demand.spots:
+            return True
+        self._wake_when_ready(demand, free)
+        return False

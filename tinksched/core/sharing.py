@@ -107,6 +107,7 @@ class Desk:
     allowed: int = field(init=False)
     young: tuple[Young, ...] = field(init=False)
     available: int | None = field(init=False)
+    attainable: int | None = field(init=False)  # what would be free if all runs of tinksched here ended
     closed: str = field(init=False)  # why nothing at all may start here now: "", "lost", "others" or "busy"
 
     def __post_init__(self) -> None:
@@ -115,6 +116,7 @@ class Desk:
         self.young = tuple(_young(self.gpu, self.terms, self.now))
         free = state.memory_free if state is not None else None
         self.available = None if free is None else free - sum(run.memory for run in self.young)
+        self.attainable = self._attainable(state)
         self.closed = self._closed(state)
 
     def _closed(self, state: GpuState | None) -> str:
@@ -150,10 +152,8 @@ class Desk:
         """All its memory, if that is known."""
         return self.gpu.state.memory_total if self.gpu.state is not None else None
 
-    @property
-    def attainable(self) -> int | None:
-        """What would be free if all runs of tinksched here ended. None if nobody knows what is free."""
-        state = self.gpu.state
+    def _attainable(self, state: GpuState | None) -> int | None:
+        """None if nobody knows what is free."""
         if state is None or state.memory_free is None:
             return None
         runs = [process for process in state.processes or () if process.run]
