@@ -22,7 +22,8 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
 QUICKSTART, TESTS, *REST = COMMANDS
 BENCHMARKS = "sh tests/bench/run.sh"  # run by test_bench.py
-GUIDE = [command for command in REST if command != BENCHMARKS]
+ON_A_GPU = "sh tests/gpu/run.sh"  # run by test_gpu_checks.py
+GUIDE = [command for command in REST if command not in (BENCHMARKS, ON_A_GPU)]
 SHOWN_ON_A_TERMINAL = {"tinksched status --watch": "first", "tinksched attach example": "words of example"}
 
 
@@ -32,6 +33,10 @@ def test_the_first_two_commands_are_the_two_that_matter() -> None:
 
 def test_the_benchmarks_are_one_command() -> None:
     assert REST.count(BENCHMARKS) == 1
+
+
+def test_the_checks_on_a_gpu_are_one_command() -> None:
+    assert REST.count(ON_A_GPU) == 1
 
 
 def test_the_commands_of_the_guide_run_in_their_order(lab: Lab) -> None:

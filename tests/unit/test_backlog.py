@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -28,7 +29,7 @@ def add(store: Store, *names: str, after: tuple[str, ...] = (), priority: int = 
 
 def backlog_of(store: Store) -> Backlog:
     backlog = Backlog(store)
-    backlog.use((0, 1))
+    backlog.use({0: "index-0", 1: "index-1"})
     backlog.refresh()
     return backlog
 
@@ -142,3 +143,29 @@ def test_two_that_move_a_task_at_once(store: Store, other: Store) -> None:
         tx.apply(backlog.task(task.id), Began(None))
     backlog.refresh()
     assert not backlog.queue
+
+
+@pytest.mark.parametrize(
+    ("pinned", "devices", "now"),
+    [
+        ((1,), ("GPU-b",), (0,)),
+        ((0,), ("GPU-a",), (-1,)),
+        ((1,), ("index-1",), (1,)),
+        ((1,), (), (1,)),
+    ],
+    ids=["its index has changed", "it is gone", "there was no driver", "queued by an older version"],
+)
+def test_a_pin_means_the_same_gpu_whatever_its_index(
+    store: Store, pinned: tuple[int, ...], devices: tuple[str, ...], now: tuple[int, ...]
+) -> None:
+    with store.transaction("test", NOW) as tx:
+        tx.add_tasks([NewTask("a", "/c/a.yml", replace(spec("a"), pinned=pinned, pinned_devices=devices), 0)])
+    backlog = Backlog(store)
+    backlog.use({0: "GPU-a", 1: "GPU-b"})
+    backlog.refresh()
+    assert backlog.queue[0].spec.pinned in (pinned, (0,)), "as it was"
+    backlog.use({0: "GPU-b", 1: "GPU-c"})
+    assert backlog.refresh()
+    assert backlog.queue[0].spec.pinned == now
+    assert backlog.impossible == (1 if now == (-1,) else 0)
+    assert store.queue()[0].spec.pinned == pinned, "what is on record stays"

@@ -1,0 +1,1 @@
+"""Checks for a machine with an NVIDIA GPU; `run.sh` says how."""
