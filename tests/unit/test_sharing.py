@@ -146,14 +146,14 @@ def test_where_processes_can_not_be_listed_a_young_run_reserves_all() -> None:
 
 def test_auto_asks_for_nothing_until_something_is_known() -> None:
     assert placed([task(1, "auto")], gpu(0, 0)) == [(1, 0)]
-    assert placed([task(1, "auto")], gpu(0, 10), needs={1: 20 * GIB}) == []
-    assert placed([task(1, "auto")], gpu(0, 10), needs={1: None}) == [(1, 0)]
+    assert placed([task(1, "auto")], gpu(0, 10), need_of=lambda _: 20 * GIB) == []
+    assert placed([task(1, "auto")], gpu(0, 10), need_of=lambda _: None) == [(1, 0)]
 
 
 def test_of_what_the_spec_says_and_what_is_known_the_larger_counts() -> None:
-    assert placed([task(1, 10)], gpu(0, 15), needs={1: 20 * GIB}) == []
-    assert placed([task(1, 20)], gpu(0, 15), needs={1: 10 * GIB}) == []
-    assert placed([task(1)], gpu(0, 15), needs={1: 20 * GIB}) == []
+    assert placed([task(1, 10)], gpu(0, 15), need_of=lambda _: 20 * GIB) == []
+    assert placed([task(1, 20)], gpu(0, 15), need_of=lambda _: 10 * GIB) == []
+    assert placed([task(1)], gpu(0, 15), need_of=lambda _: 20 * GIB) == []
 
 
 def test_more_than_any_gpu_has_is_said_and_holds_nothing() -> None:

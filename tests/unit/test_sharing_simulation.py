@@ -157,11 +157,11 @@ class World:
         return sum(self.used(gpu, at_peak=True) + peak <= TOTAL for gpu in range(GPUS)) < task.spec.gpus
 
     def _decide(self, queue: list[Task]) -> float | None:
-        needs = {task.id: self.jobs[task.id].peak for task in queue} if self.oracle else {}
+        needs = (lambda task: self.jobs[task.id].peak) if self.oracle else None
         queue = [_undeclared(task) for task in queue] if self.oracle else queue
         kinds = Counter(kind_of(task.spec) for task in queue)
         decision = decide(
-            queue, self.slots(), self.now, policy=Policy.SPREAD, terms=Terms(warmup=WARMUP), needs=needs, kinds=kinds
+            queue, self.slots(), self.now, policy=Policy.SPREAD, terms=Terms(warmup=WARMUP), need_of=needs, kinds=kinds
         )
         for placement in decision.placements:
             self.runs[placement.task_id] = (self.now, placement.gpus)

@@ -389,6 +389,7 @@ class Placement:
     task_id: int
     gpus: tuple[int, ...]
     memory: int = 0  # bytes to be reserved on each of them until the run has allocated them
+    exclusive: bool = False  # nothing else may start on them meanwhile
 
 
 def spot(gpus: Sequence[int]) -> str:

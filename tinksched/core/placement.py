@@ -14,7 +14,7 @@ What a GPU has room for is said in `sharing`, the sentences are made in `explana
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .explanation import cpu_full, no_such_gpu, why
@@ -26,7 +26,6 @@ from .sharing import Demand, Desk, Terms, demand_of, desks_of, kind_of
 MOST_MEMORY = 2**60  # bytes: more than any GPU has
 LOOK_AGAIN_SECONDS = 1.0  # for what nothing reports: memory, utilisation, and the processes of others
 _NOBODY: Mapping[int, Reason] = {}
-_NOTHING: Mapping[int, int | None] = {}
 _USUAL = Terms()
 
 
@@ -71,23 +70,23 @@ def decide(
     startup_delay: float = 0,
     terms: Terms = _USUAL,
     cpu: GpuSlots | None = None,
-    needs: Mapping[int, int | None] = _NOTHING,
+    need_of: Callable[[Task], int | None] | None = None,
     waiting: Mapping[int, Reason] = _NOBODY,
     groups: Sequence[Group] = (),
     kinds: Mapping[Demand, int] | None = None,
 ) -> Decision:
     """Walk the queue once. Times are seconds since the epoch, `startup_delay` is in seconds.
 
-    `cpu` are the slots of tasks without GPUs. `needs` is what is known of tasks' need of memory besides their specs,
-    in bytes by task id: the larger counts, and `auto` without one asks for nothing. `waiting` are tasks that may not
-    start yet whatever the GPUs say, and why; `groups` the limits on how many tasks of a kind run at once, with those
-    that run already counted. Neither kind of waiting holds a GPU.
+    `cpu` are the slots of tasks without GPUs. `need_of` says what is known of a task's need of memory besides its spec:
+    of two numbers of bytes the larger counts, ALONE asks for GPUs for itself, and `auto` without a number for nothing.
+    `waiting` are tasks that may not start yet whatever the GPUs say, and why; `groups` the limits on how many tasks of
+    a kind run at once, with those that run already counted. Neither kind of waiting holds a GPU.
 
     With `kinds`, how many tasks of each kind (`kind_of`) the queue has, the walk is brief: it ends where it can't find
     anything more to start, so that a long queue costs no more than a short one, and not all that wait have a reason.
     """
     desks, on_cpu = desks_of(gpus, terms, now, startup_delay), desks_of([cpu] if cpu else [], terms, now)
-    walk = _Walk(desks, on_cpu, policy, now, bool(needs))
+    walk = _Walk(desks, on_cpu, policy, now, need_of is not None)
     left = dict(kinds) if kinds is not None else None
     why_not: dict[int, Reason] = {}
     refused = True
@@ -99,7 +98,7 @@ def decide(
                 break
             refused = False
             left[kind] = left.get(kind, 0) - 1
-        demand = demand_of(kind, needs.get(task.id))
+        demand = demand_of(kind, need_of(task) if need_of is not None else None)
         if left is not None and demand in walk.spent:
             continue
         looked_at += 1
@@ -185,7 +184,7 @@ class _Walk:
         for desk in chosen:
             desk.start(task, demand)
         gpus = tuple(sorted(desk.gpu.index for desk in chosen)) if demand.gpus else ()
-        self.placements.append(Placement(task.id, gpus, demand.bytes or 0))
+        self.placements.append(Placement(task.id, gpus, demand.bytes or 0, demand.exclusive))
         self._changes += 1
 
     def _preference(self, desk: Desk) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 from .gpu import GpuProcess, GpuState
-from .model import GpuSlots, Task, TaskSpec
+from .model import ALONE, GpuSlots, Task, TaskSpec
 
 AUTO: Literal["auto"] = "auto"
 
@@ -65,7 +65,9 @@ def kind_of(spec: TaskSpec) -> Demand:
 
 
 def demand_of(kind: Demand, need: int | None) -> Demand:
-    """The demand of a task of this kind. `need` is what is known of its need besides, in bytes: the larger counts."""
+    """The demand of a task of this kind. `need` is what is known besides: bytes (the larger counts), or ALONE."""
+    if need == ALONE:
+        return kind._replace(exclusive=True) if kind.gpus else kind
     memory = max(kind.bytes or 0, need or 0) or None
     return kind if memory == kind.memory or not kind.gpus else kind._replace(memory=memory)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..core.model import Request, Task, TaskState
 from ..core.placement import can_ever_start
 from ..core.relations import Fate, Relations
-from ..core.sharing import Demand, kind_of
+from ..core.sharing import AUTO, Demand, kind_of
 from ..errors import Damaged
 from ..store import REPAIR, STOPPED, Store
 
@@ -33,6 +33,7 @@ class Backlog:
         self._gpus: Mapping[int, str] = {}
         self._has_cpu = True
         self._kinds: Counter[Demand] | None = None  # of the queue; counted when somebody asks
+        self._taught = 0
         self.stopped: str | None = None  # who stopped the scheduler
         self.has_news = False  # of others, on which nothing has been decided yet
 
@@ -50,6 +51,7 @@ class Backlog:
         self._requests = {task.id: task.request for task in self._tasks.values() if task.request is not None}
         self._bound = {task.id: task for task in self._queue if _is_bound(task)}
         self._relations = self._kinds = None
+        self._taught = sum(task.need is not None for task in self._queue)
         self.stopped = self._store.fact(STOPPED)
         self._version = version
         self.has_news = True
@@ -142,7 +144,13 @@ class Backlog:
         kinds = self.kinds.items()
         return sum(count for kind, count in kinds if not can_ever_start(kind, self._gpus, cpu=self._has_cpu))
 
+    @property
+    def asks_for_more(self) -> bool:
+        """Whether of a queued task more may be known than its spec says: see `needs`."""
+        return self._taught > 0 or any(kind.memory == AUTO for kind in self.kinds)
+
     def _count(self, task: Task, change: int) -> None:
+        self._taught += change if task.need is not None else 0
         if self._kinds is not None:
             kind = kind_of(task.spec)
             self._kinds[kind] += change

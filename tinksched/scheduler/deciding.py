@@ -55,7 +55,7 @@ def _decide(scene: Scene) -> Verdict:
         startup_delay=settings.startup_delay,
         terms=scene.terms,
         cpu=scene.cpu,
-        needs=scene.needs,
+        need_of=scene.need_of,
         waiting=bound.waiting if no_room is None else dict.fromkeys((task.id for task in queue), no_room),
         groups=groups,
         kinds=scene.kinds,

@@ -52,6 +52,7 @@ from .backlog import Backlog
 from .deciding import decide
 from .endings import Circumstances, Ending, ending_of, has_fresh_marker
 from .journal import Journal
+from .needs import MOST_RUNS, Needs, largest
 from .sampling import Sampler
 from .scene import Scene
 from .slots import Slots
@@ -74,6 +75,7 @@ class Ledger:
         self._journal = journal
         self.slots = Slots()
         self.sampler = Sampler(store, journal)
+        self._needs = Needs(settings, store.peaks(MOST_RUNS))
         self._turns = Turns(self.slots.folder, home.workspace_id, settings.workspace)
         self._never_began: dict[int, int] = {}
         self._boot = boot_id()
@@ -89,6 +91,7 @@ class Ledger:
         """Work with these settings and GPUs (index to device name, in order of preference) from now on."""
         self._settings = settings
         self.slots.use(settings, gpus)
+        self._needs.use(settings)
         self.backlog.use(gpus, cpu=self.slots.cpu > 0)
         self._maker = RunMaker(settings, self._state, self._home)
 
@@ -258,12 +261,13 @@ class Ledger:
         own = [run for run in self.runs.values() if run.id not in ended]
         others = [lease for lease in held if lease.claim.run_id not in self.runs]
         slots = self.slots.of_gpus(own, others)
+        self._needs.largest = largest(slots)
         last = self.slots.last_start
         running = [run.task for run in own]
         cpu = self.slots.of_cpu(own, others) if CPU in desk.devices else None
         scene = Scene(
             self._settings, backlog.queue, backlog.bound, slots, running, backlog.relations, held, last, now, cpu,
-            kinds=backlog.kinds,
+            self._needs.of if backlog.asks_for_more else None, backlog.kinds,
         )  # fmt: skip
         verdict = decide(scene, self._turns)
         decision = verdict.decision
@@ -348,6 +352,9 @@ class Ledger:
         run = ending.run
         self._ended.append(run.id)
         self.runs.pop(run.id, None)
+        usage = self.sampler.usage_of(run.id)
+        if usage is not None and usage.gpu_memory_peak is not None and ending.outcome is Outcome.COMPLETED:
+            self._needs.completed(run.task, usage.gpu_memory_peak)
         self.sampler.forget(run.id)
         if ending.outcome is None:
             self._never_began[run.task_id] = self._never_began.get(run.task_id, 0) + (not ending.passing)

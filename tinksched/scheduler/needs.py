@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..config import Settings, TaskRule
-from ..core.model import ALONE, Task
+from ..core.model import ALONE, GpuSlots, Task
 from ..core.sharing import AUTO
 
 MARGIN = 10  # percent
@@ -35,6 +35,7 @@ class Needs:
         self._settings = settings
         self._peaks: dict[str, int] = {}
         self._lessons: dict[str, Lesson | None] = {}
+        self.largest: int | None = None  # bytes that the largest GPU has, if that is known
         for name, peak in peaks:
             self.completed(name, peak)
 
@@ -54,7 +55,9 @@ class Needs:
             return ALONE
         lesson = self.lesson(task)
         known = [need for need in (task.need, lesson.need if lesson else None) if need is not None]
-        return max(known, default=None)
+        need = max(known, default=None)
+        # What no GPU has, it can't have had either: with a GPU for itself it has all that there is.
+        return ALONE if need is not None and self.largest is not None and need > self.largest else need
 
     def lesson(self, task: Task) -> Lesson | None:
         """What its siblings have taught; None if it doesn't say `auto`, or none of them has completed."""
@@ -72,3 +75,10 @@ class Needs:
             return None
         most = max(peaks)
         return Lesson(most + most * MARGIN // 100, most, len(peaks), rule.pattern if rule is not None else "")
+
+
+def largest(slots: Iterable[GpuSlots]) -> int | None:
+    """The memory of the largest of these GPUs, in bytes; None if it is not known of all."""
+    totals = [gpu.state.memory_total if gpu.state is not None else None for gpu in slots]
+    known = [total for total in totals if total is not None]
+    return max(known) if known and len(known) == len(totals) else None

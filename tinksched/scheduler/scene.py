@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from ..config import Settings
@@ -29,7 +29,7 @@ class Scene:
     last_start: float  # when this workspace last started a run
     now: float
     cpu: GpuSlots | None = None  # for tasks without GPUs
-    needs: Mapping[int, int | None] = field(default_factory=dict)  # of memory, in bytes by task id, besides the specs'
+    need_of: Callable[[Task], int | None] | None = None  # see `needs`; None if nothing is known besides the specs
     kinds: Mapping[Demand, int] | None = None  # of the queue, if only what starts is asked for, not why others wait
 
     @property
@@ -39,7 +39,7 @@ class Scene:
 
     def demand(self, task: Task) -> Demand:
         """What a task of the queue asks for."""
-        return demand_of(kind_of(task.spec), self.needs.get(task.id))
+        return demand_of(kind_of(task.spec), self.need_of(task) if self.need_of is not None else None)
 
     def desks(self) -> tuple[list[Desk], list[Desk]]:
         """The GPUs; and the CPU, as one or none."""

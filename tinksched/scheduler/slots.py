@@ -92,7 +92,7 @@ class Slots:
     def take(self, desk: Desk, task: Task, placed: Placement, run_id: str, now: float) -> tuple[tuple[str, ...], Path]:
         """Lease the slots of a placement for a run. Returns the devices and the lease's file."""
         devices = tuple(self.gpus[index] for index in placed.gpus) or (CPU,)
-        claim = self._claim(run_id, task.name, placed.gpus, task.spec.exclusive, now, placed.memory)
+        claim = self._claim(run_id, task.name, placed.gpus, placed.exclusive, now, placed.memory)
         self._held[run_id] = desk.grant(devices, claim)
         return devices, self._held[run_id].path
 

@@ -120,7 +120,7 @@ class RunMaker:
             marker_before=marker_identity(task.spec.marker),
             boot_id=self._boot,
             created_at=now,
-            exclusive=task.spec.exclusive and bool(placed.gpus),
+            exclusive=placed.exclusive,
             deadline=now + task.spec.time_limit if task.spec.time_limit is not None else None,
             record=RunRecord(
                 since_boot=since_boot() - (time.time() - now),  # the same instant as `created_at`
