@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..core.fairness import Rival
 from ..core.gpu import GpuState
+from ..core.model import CPU
 from ..host import gpus, notices, nvml
 from ..host.leases import Held, Leases, default_folder
 from .seen import state_json
@@ -73,7 +74,7 @@ def occupancy() -> Occupancy:
     known = {gpu.device for gpu in shown}
     for device in sorted({lease.device for lease in held} - known):
         counted = _INDEX.fullmatch(device)
-        present = False if inventory.driver else None
+        present = False if inventory.driver and device != CPU else None
         shown.append(Occupied(int(counted[1]) if counted else None, device, None, present, _on(device, held)))
     note = inventory.problem or (None if inventory.driver else gpus.NO_DRIVER)
     return Occupancy(tuple(shown), rivals, note, inventory.version)
