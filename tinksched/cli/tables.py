@@ -11,7 +11,7 @@ from typing import TextIO
 
 from ..core.gpu import GpuState
 from ..operations.estimates import clock_time
-from ..operations.seen import memory_text
+from ..operations.seen import memory_text, size_text
 from ..operations.status import GpuStatus, Status, TaskStatus
 
 Cell = tuple[str, str]  # a text and its style
@@ -180,7 +180,16 @@ def _bar(gpu: GpuStatus, used: int, signs: bool) -> str:
 
 def _task_table(now: Status, signs: bool) -> Table:
     tried_again = any(task.attempt > 1 for task in now.tasks)
-    columns = ("TASK", "STATE", "GPU", "TIME", *(["TRY"] if tried_again else []), "DETAIL")
+    seen = any(task.usage is not None and task.usage.gpu_memory_peak is not None for task in now.tasks)
+    columns = (
+        "TASK",
+        "STATE",
+        "GPU",
+        "TIME",
+        *(["TRY"] if tried_again else []),
+        *(["GPU MEM"] if seen else []),
+        "DETAIL",
+    )
     rows = []
     for task in _in_order(now.tasks):
         sign, style = look(task.state, signs=signs)
@@ -190,6 +199,7 @@ def _task_table(now: Status, signs: bool) -> Table:
             ("-".join(map(str, task.gpus)) or ("cpu" if task.started_at and not task.wanted_gpus else ""), ""),
             (_duration(task, now.at), ""),
             *([(str(task.attempt or ""), "")] if tried_again else []),
+            *([(_memory(task), "")] if seen else []),
             (printable(_detail(task)), "" if task.state in ("failed", "lost") else "dim"),
         ])  # fmt: skip
     return Table(columns, rows, right=3)
@@ -207,8 +217,16 @@ def _duration(task: TaskStatus, now: float) -> str:
     return clock((task.ended_at or now) - task.started_at)
 
 
+def _memory(task: TaskStatus) -> str:
+    """What its run has on a GPU, and had at its peak; only that when it has ended."""
+    if task.usage is None or task.usage.gpu_memory_peak is None:
+        return ""
+    peak = size_text(task.usage.gpu_memory_peak)
+    return f"peak {peak}" if not task.active else f"{size_text(task.usage.gpu_memory)}, peak {peak}"
+
+
 def _detail(task: TaskStatus) -> str:
-    parts = []
+    parts = list(task.usage.flags) if task.usage is not None and task.active else []
     if task.reason is not None:
         parts.append(task.reason.text)
     elif task.active and task.session:

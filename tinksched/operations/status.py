@@ -7,27 +7,30 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..config import Settings
 from ..core.estimate import Forecast
 from ..core.gpu import GpuState
-from ..core.model import CPU, GpuSlots, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskState, Tenant, spot
+from ..core.model import CPU, GpuSlots, Reason, ReasonCode, Run, Task, TaskState, Tenant, spot
 from ..core.relations import Fate, Relations
+from ..core.sharing import AUTO
+from ..core.usage import Usage
 from ..errors import NothingToActOn, TinkschedError
-from ..host import nvml, processes
-from ..host.completion import conclude, file_hash, is_fresh, with_diagnosis
+from ..host import nvml
+from ..host.completion import file_hash
 from ..host.gpus import Device, lease_name
 from ..host.leases import Held, Leases, default_folder, tenant_of
-from ..host.processes import Process, boot_id, identify
-from ..host.rundir import RunDir
 from ..host.statedir import read_home
 from ..scheduler.devices import cpu_slots, gpus_if_any, is_on
+from ..scheduler.needs import MOST_RUNS, Needs, largest
 from ..store import STOPPED, DoneTask, Store
 from . import estimates, selection
+from .learned import learned
 from .markers import is_marked
 from .seen import state_json
+from .unseen import ended_unseen
 from .workspace import Workspace
 
 JSON_VERSION = 1
@@ -59,6 +62,7 @@ class TaskStatus:
     attach: str = ""  # the command that shows its session
     expected_start: float | None = None  # of a queued one
     expected_end: float | None = None  # of a queued or active one
+    usage: Usage | None = None  # of its run, as far as anybody looked
 
     @property
     def active(self) -> bool:
@@ -131,6 +135,8 @@ class _Record:
     shown: Sequence[Task | DoneTask] = ()  # those that were asked for
     runs: Mapping[int, Run] = field(default_factory=dict)  # of the active and the queued ones the newest, by task id
     stopped: str | None = None  # by whom the scheduler was
+    usage: Mapping[str, Usage] = field(default_factory=dict)  # of these runs, by their ids
+    peaks: Sequence[tuple[str, int]] = ()  # see `Store.peaks`
     recent: Sequence[Run] = ()  # those that were started last
     fates: Mapping[str, Fate] = field(default_factory=dict)  # of all tasks, if one comes after others
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -176,7 +182,9 @@ def explain(workspace: Workspace, name: str) -> tuple[TaskStatus, list[str]]:
     found = next((task for task in now.tasks if task.name == name), None)
     if found is None:
         raise NothingToActOn(f"there is no task {name!r}", hint=selection.near(name, names))
-    return found, _sentences(found, now)
+    waiting = next((task for task in record.queue if task.name == name), None)
+    taught = learned(Needs(workspace.settings, record.peaks), waiting) if waiting is not None else []
+    return found, [*_sentences(found, now), *taught]
 
 
 def _read(settings: Settings, store: Store, most: int | None) -> _Record:
@@ -187,21 +195,28 @@ def _read(settings: Settings, store: Store, most: int | None) -> _Record:
     listed: list[Task | DoneTask] = [*queue[:share], *active, *store.done(share)]
     listed.sort(key=lambda task: task.id)
     runs = store.last_runs([*active, *(task for task in queue[:share] if task.attempts)])
-    return _Record(queue, active, listed, runs, counts=counts, new=new, **_circumstances(store, queue, active))
+    return _Record(queue, active, listed, runs, counts=counts, new=new, **_circumstances(store, queue, active, runs))
 
 
 def _read_one(store: Store, task: Task) -> _Record:
     queue = store.queue() if task.state is TaskState.QUEUED else []
     active = store.active_tasks()
     shown = [task] if task.state is not TaskState.DONE else store.done(name=task.name)
-    return _Record(queue, active, shown, store.last_runs([*active, task]), **_circumstances(store, queue, active))
+    runs = store.last_runs([*active, task])
+    return _Record(queue, active, shown, runs, **_circumstances(store, queue, active, runs))
 
 
-def _circumstances(store: Store, queue: Sequence[Task], active: Sequence[Task]) -> dict[str, Any]:
-    fates = store.fates() if any(task.spec.after for task in queue) else {}
-    durations = store.durations(_COMPLETED) if queue or active else []
-    recent = store.last_started(_RECENT)
-    return {"stopped": store.fact(STOPPED), "recent": recent, "fates": fates, "durations": durations}
+def _circumstances(
+    store: Store, queue: Sequence[Task], active: Sequence[Task], runs: Mapping[int, Run]
+) -> dict[str, Any]:
+    return {
+        "stopped": store.fact(STOPPED),
+        "recent": store.last_started(_RECENT),
+        "fates": store.fates() if any(task.spec.after for task in queue) else {},
+        "durations": store.durations(_COMPLETED) if queue or active else [],
+        "usage": store.usage_of([run.id for run in runs.values()]),
+        "peaks": store.peaks(MOST_RUNS) if any(task.spec.min_free_memory == AUTO for task in queue) else [],
+    }
 
 
 def _share(most: int | None, total: int) -> int | None:
@@ -212,7 +227,7 @@ def _share(most: int | None, total: int) -> int | None:
 def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | None) -> Status:
     settings = workspace.settings
     active = [record.runs[task.id] for task in record.active]
-    ended = _ended_unseen(settings, active) if pid is None else {}
+    ended = ended_unseen(settings, active) if pid is None else {}
     living = [run for run in active if run.id not in ended]
     sample = nvml.look()
     resolved = gpus_if_any(settings, sample.inventory)  # `status` never fails for what `start` will refuse
@@ -224,7 +239,7 @@ def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | 
     tasks = {
         task.id: _done(task)
         if isinstance(task, DoneTask)
-        else _task(settings, task, record.runs.get(task.id), waiting.get(task.id), ended, expected)
+        else _task(settings, task, record.runs.get(task.id), waiting.get(task.id), ended, expected, record.usage)
         for task in record.shown
     }
     counts = Counter({state: count for state, count in record.counts.items() if state != TaskState.ACTIVE.value})
@@ -252,37 +267,6 @@ def _scheduler(workspace: Workspace) -> int | None:
         return None
     holder = workspace.lock.holder()
     return holder.pid if holder else 0
-
-
-def _ended_unseen(settings: Settings, active: Sequence[Run]) -> dict[str, Run]:
-    """While no scheduler looks: the runs that have ended by now, as the scheduler will record them."""
-    ended: dict[str, Run] = {}
-    living = processes.of_runs(run.id for run in active)
-    for run in active:
-        status = RunDir(run.directory).exit_status()
-        if status is not None:
-            outcome, reason = conclude(
-                status.code,
-                fresh_marker=is_fresh(run.marker, run.marker_before),
-                require_marker=settings.require_marker,
-                strict_exit=settings.strict_exit,
-            )
-            reason = with_diagnosis(run, outcome, reason, status.code)
-            ended[run.id] = replace(
-                run, outcome=outcome, reason=reason, exit_code=status.code, ended_at=max(status.at, run.created_at)
-            )
-        elif not living[run.id] and not _wrapper_lives(run) and run.state is not RunState.STARTING:
-            rebooted = run.boot_id != boot_id()
-            why = Reason(ReasonCode.MACHINE_RESTARTED if rebooted else ReasonCode.NO_EXIT_STATUS)
-            ended[run.id] = replace(run, outcome=Outcome.LOST, reason=why)
-    return ended
-
-
-def _wrapper_lives(run: Run) -> bool:
-    if run.boot_id != boot_id():
-        return False
-    known = Process(run.pid, run.pid_started).alive() if run.pid and run.pid_started is not None else False
-    return known or identify(RunDir(run.directory).began() or -1) is not None
 
 
 def _gpus(
@@ -334,8 +318,11 @@ def _reasons(
         most = cpu_slots(settings)
         mine = tuple(run for run in active if not run.gpus)
         cpu = GpuSlots(-1, CPU, most, mine, _others(CPU, active, held)) if most else None
+        needs = Needs(settings, record.peaks)
+        needs.largest = largest(slots)
         verdict = decide(
-            Scene(settings, queue, queue, slots, running, relations, held, last_start, time.time(), cpu), turns
+            Scene(settings, queue, queue, slots, running, relations, held, last_start, time.time(), cpu, needs.of),
+            turns,
         )
         waiting = {**verdict.decision.waiting, **verdict.hopeless}
     missing = Reason(ReasonCode.STARTS_NEXT if scheduler is not None else ReasonCode.NO_SCHEDULER)
@@ -343,8 +330,9 @@ def _reasons(
 
 
 def _task(
-    settings: Settings, task: Task, run: Run | None, waits: Reason | None, ended: Mapping[str, Run], expected: Forecast
-) -> TaskStatus:
+    settings: Settings, task: Task, run: Run | None, waits: Reason | None, ended: Mapping[str, Run],
+    expected: Forecast, usage: Mapping[str, Usage],
+) -> TaskStatus:  # fmt: skip
     """A task that is queued or active, as it is now."""
     run = ended.get(run.id, run) if run is not None else None
     ran = run if task.state is TaskState.ACTIVE else None
@@ -371,6 +359,7 @@ def _task(
         attach=_attach(settings, ran) if ran and ran.session else "",
         expected_start=expected.starts.get(task.id),
         expected_end=expected.ends.get(task.id),
+        usage=usage.get(ran.id) if ran else None,
     )
 
 
@@ -378,7 +367,7 @@ def _done(task: DoneTask) -> TaskStatus:
     return TaskStatus(
         task.name, task.outcome.value, task.reason, task.config, _has_changed(task), task.gpus, task.wanted_gpus,
         task.priority, task.attempts, task.exit_code, task.queued_at, task.started_at, task.ended_at, task.session,
-        task.log, task.pid,
+        task.log, task.pid, usage=task.usage,
     )  # fmt: skip
 
 
@@ -486,4 +475,5 @@ def _task_json(task: TaskStatus) -> dict[str, object]:
         "session": task.session,
         "log": task.log,
         "pid": task.pid,
+        "usage": asdict(task.usage) if task.usage else None,
     }

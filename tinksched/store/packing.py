@@ -194,14 +194,16 @@ class DoneTask(NamedTuple):
     session: str | None
     log: str | None
     pid: int | None
+    usage: Usage | None = None
 
 
 def done_of(
     task_id: int, name: str, text: str, outcome: str, reason: str | None, config_hash: str | None, priority: int,
     attempts: int, queued_at: float, changed_at: float, run: str | None, exit_code: int | None,
-    created_at: float | None, ended_at: float | None, session: str | None, pid: int | None,
+    created_at: float | None, ended_at: float | None, session: str | None, pid: int | None, *usage: Any,
 ) -> DoneTask:  # fmt: skip
-    """A task that is done from its columns and those of its last run; `text` and `run` are what they share."""
+    """A task that is done from its columns, those of its last run, and what that used; `text` and `run` are what they
+    share."""
     config, _, spec = _parsed_task(text)
     common: dict[str, Any] = _parsed_run(run)[0] if run is not None else {"gpus": (), "log": None}
     log = common["log"]
@@ -209,6 +211,7 @@ def done_of(
         task_id, name, _joined(config, name), spec["gpus"], Outcome(outcome), records.reason_of(reason), config_hash,
         priority, attempts, queued_at, common["gpus"], exit_code, created_at, ended_at if run else changed_at,
         session or None, None if log is None else _joined(log, name), pid,
+        usage_of(*usage) if usage[0] is not None else None,
     )  # fmt: skip
 
 

@@ -23,10 +23,12 @@ STOPPED = "stopped"  # the fact that a user stopped the scheduler; `start` clear
 _AT_ONCE = 500  # names in one query
 _DONE = (
     "SELECT tasks.id, name, texts.text, tasks.outcome, tasks.reason, config_hash, priority, attempts, queued_at, "
-    "changed_at, ran.text, exit_code, created_at, ended_at, session, pid "
+    "changed_at, ran.text, exit_code, created_at, ended_at, session, pid, "
+    f"{', '.join(f'usage.{name}' for name in packing.USAGE_COLUMNS)} "
     "FROM tasks JOIN texts ON texts.id = tasks.shared "
     "LEFT JOIN runs ON runs.task_id = tasks.id "
     "AND runs.attempt = (SELECT max(attempt) FROM runs r WHERE r.task_id = tasks.id) "
+    "LEFT JOIN usage ON usage.run_id = runs.id "
     "LEFT JOIN texts ran ON ran.id = runs.shared WHERE tasks.state = 'done'"
 )
 _EVENTS = "SELECT at, text, task_id, run_id, why FROM events JOIN texts ON texts.id = events.shared"
