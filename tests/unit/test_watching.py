@@ -59,6 +59,7 @@ def test_a_run_on_a_gpu_that_it_was_not_given_is_flagged_at_once() -> None:
 
 def test_a_run_that_does_not_touch_its_gpu_is_flagged_once_it_had_time_to() -> None:
     none, one = sight_of(RUN, states((others(),), (), ())), sight_of(RUN, states((ours(1),), (), ()))
+    assert (none.memory, one.memory) == (None, (1, 0)), "what was never there has no peak that could teach anything"
     assert flags_of(RUN, none, NOW, None, None) == ["it does not use GPUs 0, 1"]
     assert flags_of(RUN, one, NOW, None, None) == ["it does not use GPU 1, which it was given"]
     assert flags_of(replace(RUN, created_at=NOW - 1), none, NOW, None, None) == []

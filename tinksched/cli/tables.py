@@ -181,15 +181,8 @@ def _bar(gpu: GpuStatus, used: int, signs: bool) -> str:
 def _task_table(now: Status, signs: bool) -> Table:
     tried_again = any(task.attempt > 1 for task in now.tasks)
     seen = any(task.usage is not None and task.usage.gpu_memory_peak is not None for task in now.tasks)
-    columns = (
-        "TASK",
-        "STATE",
-        "GPU",
-        "TIME",
-        *(["TRY"] if tried_again else []),
-        *(["GPU MEM"] if seen else []),
-        "DETAIL",
-    )
+    sometimes = [*(["TRY"] if tried_again else []), *(["GPU MEMORY"] if seen else [])]
+    columns = ("TASK", "STATE", "GPU", "TIME", *sometimes, "DETAIL")
     rows = []
     for task in _in_order(now.tasks):
         sign, style = look(task.state, signs=signs)

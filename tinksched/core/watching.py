@@ -18,7 +18,7 @@ SETTLING = 60.0  # seconds from a run's start until it is expected to use its GP
 class Sight:
     """A run on the GPUs of its machine, at one moment."""
 
-    memory: tuple[int, ...] | None  # bytes, on each of its GPUs; None where that can't be told
+    memory: tuple[int, ...] | None  # bytes, on each of its GPUs; None where that can't be told, or it is on none
     utilization: float | None  # percent, mean over its GPUs
     untouched: tuple[int, ...]  # its own GPUs, by index, on which it is surely not
     elsewhere: tuple[int, ...]  # GPUs, by index, on which it is and which it was not given
@@ -27,7 +27,7 @@ class Sight:
 def sight_of(run: Run, states: Mapping[str, GpuState]) -> Sight:
     """Where the run is seen. Processes that can't be listed, and memory that can't be told, are unknown, never 0."""
     own = [states[device] for device in run.devices if device in states]
-    held = [_held(run, state) for state in own]
+    held = [_held(run, state) for state in own] if any(_is_on(run, state) for state in own) else []
     rates = [state.utilization for state in own if state.utilization is not None]
     return Sight(
         memory=tuple(size for size in held if size is not None) if held and None not in held else None,
