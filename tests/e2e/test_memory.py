@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nvml_double import GIB, Gpu, NvmlDouble
+from tests.nvml_double import GIB, Gpu, Mig, NvmlDouble
 from tests.support import Bench, Lab
 from tinksched.host.owners import Owners
 
@@ -221,6 +221,22 @@ def test_a_stalled_run_is_flagged_and_ended_only_if_that_is_wanted(make: Callabl
     assert bench.states() == {"a": "running"}
     end(bench)
     bench.wait_for_states(a="completed")
+
+
+def test_memory_that_nobody_can_measure_is_refused_at_start(lab: Lab) -> None:
+    bench = lab.workspace(min_free_memory="1GiB", tasks={"a.yml": ""})
+    answer = bench.run("start", code=2)
+    assert "nobody can tell what is free: no NVIDIA driver" in answer.err and "leave min_free_memory out" in answer.err
+
+
+def test_several_mig_instances_for_one_task_are_refused_at_start(
+    double: NvmlDouble, make: Callable[..., Bench]
+) -> None:
+    double.write(Gpu(A, mig=True, instances=(Mig("MIG-a"), Mig("MIG-b"))))
+    bench = make()
+    bench.reconfigure(tasks={"wide": {"gpus": 2}})
+    bench.add("wide.yml")
+    assert "a process can use one MIG instance only" in bench.run("start", code=2).err
 
 
 def test_more_memory_than_any_gpu_has_is_refused_at_start(make: Callable[..., Bench]) -> None:

@@ -173,7 +173,7 @@ class _Walk:
     def _candidates(self, demand: Demand) -> list[Desk]:
         if not demand.gpus:
             return self.cpu
-        key = (demand.pinned, demand.bytes)
+        key = (demand.pinned, demand.bytes, demand.gpus > 1)
         able = self._able.get(key)
         if able is None:
             able = self._able[key] = [desk for desk in self.desks if desk.could_ever(demand)]

@@ -184,6 +184,8 @@ class Desk:
         """Whether the task could start here if nobody else were there."""
         if demand.pinned and self.gpu.index not in demand.pinned:
             return False
+        if demand.gpus > 1 and self.gpu.device.startswith("MIG-"):  # a process can use one of them only
+            return False
         return demand.bytes is None or self.total is None or demand.bytes <= self.total
 
     def has_slot(self, demand: Demand) -> bool:

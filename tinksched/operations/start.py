@@ -226,12 +226,19 @@ def refuse_impossible(
     if wanted > len(there):
         indices = ", ".join(str(gpu.index) for gpu in there)
         raise UsageError(f"{task} needs {wanted} GPUs, and the scheduler uses GPU {indices}")
+    if wanted > 1 and wanted > len([gpu for gpu in there if gpu.parent is None]):
+        raise UsageError(f"{task} needs {wanted} GPUs; a process can use one MIG instance only")
     if wanted and isinstance(options.min_free_memory, int):
         _refuse_memory(task, wanted, options.min_free_memory, [gpu for gpu in there if gpu.index in pinned] or there)
 
 
 def _refuse_memory(task: str, wanted: int, need: int, there: Sequence[gpus.Device]) -> None:
-    """Refuse more memory than the GPUs have. Where their memory is not known, the future will tell."""
+    """Refuse more memory than the GPUs have. Where it is not known, the future will tell; without a driver it won't."""
+    if all(gpu.uuid is None and gpu.memory_total is None for gpu in there):
+        raise UsageError(
+            f"{task} needs {size(need)} free (min_free_memory), and nobody can tell what is free: {gpus.NO_DRIVER}",
+            hint="leave min_free_memory out here; max_jobs_per_gpu says how many runs share a GPU",
+        )
     able = [gpu for gpu in there if gpu.memory_total is None or gpu.memory_total >= need]
     if len(able) < wanted:
         exist = ", ".join(f"GPU {gpu.index} {size(gpu.memory_total or 0)}" for gpu in there)
