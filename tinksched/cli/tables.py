@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from ..core.gpu import GpuState
+from ..core.gpu import GpuProcess, GpuState
 from ..operations.estimates import clock_time
 from ..operations.seen import memory_text, size_text
 from ..operations.status import GpuStatus, Status, TaskStatus
@@ -151,6 +151,7 @@ def _gpu_table(now: Status, signs: bool) -> Table:
     for gpu in now.gpus:
         there = [printable(name) for name in gpu.tasks]
         there += [f"{printable(tenant.task)} ({tenant.user}, {printable(tenant.workspace)})" for tenant in gpu.others]
+        there += [f"{_whose(process)}, not tinksched's" for process in _strangers(gpu.state)]
         used = len(gpu.tasks) + len(gpu.others)
         rows.append([
             (f"GPU {gpu.index}", "bold"),
@@ -161,6 +162,17 @@ def _gpu_table(now: Status, signs: bool) -> Table:
             (gpu.name or "", "dim"),
         ])  # fmt: skip
     return Table((), rows)
+
+
+def _strangers(state: GpuState | None) -> list[GpuProcess]:
+    listed = state.processes if state is not None else None
+    return [process for process in listed or () if process.compute and not process.run]
+
+
+def _whose(process: GpuProcess) -> str:
+    """A process in few words: its owner, its program, what it holds."""
+    program = (process.command or "?").split(" ", 1)[0]
+    return f"{printable(program)} of {printable(process.user or '?')} ({size_text(process.memory)})"
 
 
 def _doing(state: GpuState | None) -> Cell:
