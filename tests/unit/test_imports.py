@@ -52,6 +52,7 @@ LATE = {
             ("app", "setup"),
             ("app", "health"),
             ("app", "queue"),
+            ("app", "sweep"),
             ("status", "render"),
             ("quick", "render"),
         )
