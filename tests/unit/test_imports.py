@@ -32,7 +32,7 @@ FLOORS = {
 }
 
 # Imports inside of functions: heavy ones of other people, and what of ours brings such a one along.
-HEAVY = {"ctypes", "libtmux", "psutil", "pynvml", "rich", "ruamel", "typer"}
+HEAVY = {"apprise", "ctypes", "libtmux", "psutil", "pynvml", "rich", "ruamel", "typer"}
 LATE = {
     ("executors.registry", "executors.local"),  # each executor only where it is used
     ("executors.registry", "executors.tmux"),
