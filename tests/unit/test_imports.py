@@ -53,6 +53,8 @@ LATE = {
             ("app", "health"),
             ("app", "queue"),
             ("app", "sweep"),
+            ("app", "report"),
+            ("report", "page"),
             ("status", "render"),
             ("quick", "render"),
         )

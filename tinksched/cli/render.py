@@ -64,6 +64,17 @@ def status(now: Status, *, last_words: bool = False) -> None:
         _last_words(now)
 
 
+def parts(found: Sequence[Part]) -> None:
+    """Tables and lines, one below the other."""
+    if not tables.has_width():
+        for line in tables.lines(found):
+            print(line)
+        return
+    console = _console()
+    for part in found:
+        console.print(rich_part(part))
+
+
 def watch(workspace: Workspace) -> None:
     """`status`, shown anew at every change and every second, until Ctrl-C."""
     from rich.console import Group
