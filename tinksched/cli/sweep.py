@@ -8,11 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ..operations import daemon
-from ..operations import start as starting
 from ..operations import sweep as sweeping
-from ..operations.start import Wish
-from ..operations.sweep import Fate, Point, Sweep
+from ..operations.sweep import Fate, Sweep
 from ..operations.workspace import Workspace
 from . import render
 from .finding import find
@@ -74,20 +71,9 @@ def _say(made: Sweep, dry: bool) -> None:
 
 
 def _start(found: Workspace, made: Sweep, as_json: bool) -> None:
-    """Queue the points that were never queued; others are as they are."""
-    with found.open() as opened:
-        known = opened.store.known([point.name for point in made.points])
-        fresh = [point for point in made.points if point.name not in known]
-        if known:
-            render.message(f"left {len(known)} that were queued before (tinksched retry runs them again)")
-        if not fresh:
-            return
-        prepared = starting.prepare(found.settings, Wish(",".join(_named(made, point) for point in fresh)))
-        plan = starting.queue(opened, prepared)
-        if not as_json:
-            render.plan(plan, dry=False)
-        render.message(daemon.ensure(opened))
-
-
-def _named(made: Sweep, point: Point) -> str:
-    return point.path.name if made.is_task_folder else str(point.path)
+    done = sweeping.queue(found, made)
+    if done.left:
+        render.message(f"left {done.left} that were queued before (tinksched retry runs them again)")
+    if done.plan is not None and not as_json:
+        render.plan(done.plan, dry=False)
+    render.message(done.started)

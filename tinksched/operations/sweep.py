@@ -25,7 +25,10 @@ from ..config.broken import Broken
 from ..config.edit import BadEdit, Given, Template, values_of
 from ..errors import ConfigError, Problem, UsageError
 from ..host.tmux import session_name
-from . import selection
+from . import daemon, selection
+from . import start as starting
+from .start import Plan, Wish
+from .workspace import Workspace
 
 JSON_VERSION = 1
 MANY = 1_000  # points; more need --yes
@@ -169,6 +172,31 @@ def write(sweep: Sweep, *, force: bool = False) -> list[Path]:
         raise UsageError(f"{error.filename or sweep.folder}: {error.strerror}; nothing was written") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """What queueing the points of a sweep did. Those that were queued before are left as they are."""
+
+    plan: Plan | None
+    left: int
+    started: str | None
+
+
+def queue(workspace: Workspace, sweep: Sweep) -> Queued:
+    """Queue the points that were never queued, and have a scheduler run.
+
+    Raises:
+        TinkschedError: something is wrong, and nothing was queued.
+    """
+    with workspace.open() as opened:
+        known = opened.store.known([point.name for point in sweep.points])
+        fresh = [point for point in sweep.points if point.name not in known]
+        if not fresh:
+            return Queued(None, len(known), None)
+        named = [point.path.name if sweep.is_task_folder else str(point.path) for point in fresh]
+        plan = starting.queue(opened, starting.prepare(workspace.settings, Wish(",".join(named))))
+        return Queued(plan, len(known), daemon.ensure(opened))
 
 
 def _put(sweep: Sweep, aside: Path, manifest: bytes) -> list[Path]:
