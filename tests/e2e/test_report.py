@@ -18,6 +18,8 @@ def test_a_day_is_reported(lab: Lab) -> None:
     text = bench.run("report", PYTHONUTF8="1").out
     assert "GPU 0  |" in text and "3: 2 completed, 1 failed" in text and "exit code 3" in text
     assert "accuracy" in text and "0.75" in text
+    narrow = bench.run("report", COLUMNS="80", PYTHONUTF8="1").out
+    assert "GPU 0" in narrow and max(map(len, narrow.splitlines())) <= 80
     found = json.loads(bench.run("report", "--json").out)
     assert found["version"] == 1 and found["run_counts"] == {"completed": 2, "failed": 1}
     assert found["metrics"] == {"good": {"accuracy": 0.75}} and len(found["runs"]) == 3

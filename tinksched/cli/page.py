@@ -37,7 +37,7 @@ th,td{text-align:left;padding:.28rem .8rem .28rem 0;border-bottom:1px solid var(
 th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 td.r{overflow-wrap:anywhere;min-width:12rem}
 svg{display:block;width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:var(--dim)}
-.ok{fill:var(--ok)}.bad{fill:var(--bad)}.cut{fill:var(--cut)}.run{fill:var(--run)}.row{fill:var(--card)}
+.ok{fill:var(--ok)}.bad{fill:var(--bad)}.cut{fill:var(--cut)}.run{fill:var(--run)}.row{fill:var(--dim);opacity:.09}
 .tick{stroke:var(--line)}.stripe{stroke:var(--back);stroke-width:2}
 td .ok{color:var(--ok)}td .bad{color:var(--bad)}td .run{color:var(--run)}td .cut{color:var(--cut)}
 """
@@ -73,8 +73,7 @@ def _cards(made: Report) -> str:
         (str(failed), "failed"),
         (str(made.retries), "retries"),
         (f"{made.gpu_hours:.2f}", "GPU hours busy"),
-        (clock(made.waits.median), "median wait"),
-        (clock(made.waits.longest), "longest wait"),
+        (f"{clock(made.waits.median)} / {clock(made.waits.longest)}", "wait, median / longest"),
     ]
     return '<div class="cards">' + "".join(f'<div class="card"><b>{n}</b>{what}</div>' for n, what in facts) + "</div>"
 
@@ -97,14 +96,14 @@ def _timeline(made: Report) -> str:
         for number, runs in enumerate(rows):
             parts += _bars(runs, made, scale, top + number * LANE)
         top += height + GAP
-    parts += _ticks(made, scale, top)
+    parts = [*_ticks(made, scale, top), *parts]
     label = "What ran on which GPU when"
     legend = "".join(
         f'<rect class="{kind}" x="{LEFT + at * 110:g}" y="{top + 24:g}" width="12" height="10"/>'
         + (_stripe(LEFT + at * 110, top + 24, 12, 10) if kind == "bad" else "")
         + f'<text x="{LEFT + at * 110 + 17:g}" y="{top + 33:g}">{word}</text>'
         for at, (kind, word) in enumerate(
-            (("ok", "completed"), ("bad", "failed"), ("cut", "cancelled"), ("run", "runs"))
+            (("ok", "completed"), ("bad", "failed"), ("cut", "cancelled"), ("run", "running"))
         )
     )
     return (
@@ -186,7 +185,7 @@ def _ticks(made: Report, scale: float, bottom: float) -> Iterator[str]:
 def _gpus(made: Report) -> str:
     total = max(made.until - made.since, 1e-9)
     rows = [
-        [f"GPU {gpu.index}", str(gpu.runs), clock(gpu.busy_seconds), f"{100 * gpu.busy_seconds / total:.0f} %",
+        [f"GPU {gpu.index}", str(gpu.runs), clock(gpu.busy_seconds), f"{int(100 * gpu.busy_seconds / total)} %",
          ", ".join(f"{clock(end - begin)} from {_date(begin)}" for begin, end in gpu.gaps)]
         for gpu in made.gpus
     ]  # fmt: skip

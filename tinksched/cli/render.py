@@ -310,10 +310,10 @@ def rich_part(part: Part) -> RenderableType:
         table.columns[0].overflow = "fold"
         for column in table.columns[1:-1]:
             column.no_wrap = True
-    if part.right is not None:
-        table.columns[part.right].justify = "right"
     for row in part.rows:
         table.add_row(*(Text(text, style=style) for text, style in row))
+    if part.right is not None and table.columns:  # without names they are there with their rows
+        table.columns[part.right].justify = "right"
     return table
 
 

@@ -93,7 +93,7 @@ def _timeline(made: Report, signs: bool) -> list[Part]:
         bar = shades(gpu.busy, made.since, made.until, width, _SHADES if signs else _PLAIN_SHADES)
         gap = f"idle up to {clock(gpu.gaps[0][1] - gpu.gaps[0][0])}" if gpu.gaps else ""
         rows.append([
-            (f"GPU {gpu.index}", "bold"), (f"|{bar}|", "cyan"), (f"{100 * gpu.busy_seconds / total:.0f} %", ""),
+            (f"GPU {gpu.index}", "bold"), (f"|{bar}|", "cyan"), (f"{int(100 * gpu.busy_seconds / total)} %", ""),
             (gap, "dim"),
         ])  # fmt: skip
     return [Table((), rows, right=2)] if rows else []
@@ -145,7 +145,7 @@ def _metrics(made: Report) -> Table:
 
 def number(value: float | None) -> str:
     """A measured number, short."""
-    return "" if value is None else f"{value:.6g}"
+    return "" if value is None else f"{value:.4g}"
 
 
 def date(at: float) -> str:
