@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
+import signal
 import socket
 import sys
 import threading
@@ -154,3 +156,31 @@ def test_without_the_extra_the_error_names_what_to_install(lab: Lab, tmp_path: P
     answer = bench.run("start", code=2, PYTHONPATH=str(hide))
     assert "pip install 'tinksched[notify]'" in answer.err
     assert bench.starts() == {}
+
+
+def test_a_scheduler_that_is_killed_tells_nothing_twice_and_what_it_has_handed_over_is_told(lab: Lab) -> None:
+    tasks = {f"t{number}.yml": "" for number in range(8)}
+    slow = f"import time; time.sleep(0.1); {RECORDER}"
+    bench = lab.workspace(tasks=tasks, executor="local", gpu_count=1, max_jobs_per_gpu=1)
+    bench.reconfigure(on_event=[sys.executable, "-c", slow])
+    bench.run("start")
+    bench.wait_until(lambda: len(bench.starts()) >= 3, "some starts")
+    os.kill(bench.scheduler_pid(), signal.SIGKILL)
+    bench.run("start", "--wait", code=None)
+    bench.wait_until(lambda: any(event["event"] == "batch_done" for event in told(bench)), "the end")
+    seen = [(event["event"], event.get("run")) for event in told(bench) if event["event"] != "batch_done"]
+    assert len(seen) == len(set(seen)) and len({run for _, run in seen}) >= 7
+
+
+def test_a_cancel_without_a_scheduler_is_no_end_of_a_batch(lab: Lab) -> None:
+    bench = lab.workspace(executor="local", gpu_count=1, max_jobs_per_gpu=1)
+    gate = bench.gate()
+    bench.add("a.yml", gate.config)
+    bench.add("b.yml", gate.config)
+    bench.reconfigure(on_event=[sys.executable, "-c", RECORDER])
+    bench.run("start")
+    bench.wait_for_starts("a")
+    bench.run("stop")
+    bench.run("cancel", "a")
+    bench.wait_until(lambda: any(event["event"] == "cancelled" for event in told(bench)), "the news")
+    assert not any(event["event"] == "batch_done" for event in told(bench))

@@ -36,7 +36,7 @@ h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .6rem}.dim{color:
 th,td{text-align:left;padding:.28rem .8rem .28rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 td.r{overflow-wrap:anywhere;min-width:12rem}
-svg{display:block;width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:var(--dim)}
+svg{display:block;width:100%;min-width:40rem;height:auto}svg text{font:11px system-ui,sans-serif;fill:var(--dim)}
 .ok{fill:var(--ok)}.bad{fill:var(--bad)}.cut{fill:var(--cut)}.run{fill:var(--run)}.row{fill:var(--dim);opacity:.09}
 .tick{stroke:var(--line)}.stripe{stroke:var(--back);stroke-width:2}
 td .ok{color:var(--ok)}td .bad{color:var(--bad)}td .run{color:var(--run)}td .cut{color:var(--cut)}
@@ -107,9 +107,8 @@ def _timeline(made: Report) -> str:
         )
     )
     return (
-        f'<h2>Timeline</h2>\n<svg viewBox="0 0 {WIDTH:g} {top + 40:g}" role="img" aria-label="{label}">\n'
-        + "\n".join(parts)
-        + f"\n{legend}\n</svg>"
+        f'<h2>Timeline</h2>\n<div class="wide">\n<svg viewBox="0 0 {WIDTH:g} {top + 40:g}" '
+        f'role="img" aria-label="{label}">\n' + "\n".join(parts) + f"\n{legend}\n</svg></div>"
     )
 
 

@@ -137,7 +137,7 @@ class Settings:
     max_retries: int
     retry_delay: float
     retry_args: tuple[str, ...]
-    notify: tuple[str, ...]
+    notify: tuple[str, ...] = field(repr=False)  # they hold secrets
     notify_on: tuple[str, ...]
     on_event: tuple[str, ...] | None
     check_interval: float

@@ -395,7 +395,9 @@ class Ledger:
             took = f" after {ending.at - ending.run.created_at:.1f} s" if ending.outcome else ""
             why = f": {ending.reason.text}" if ending.reason else ""
             self._journal.say(f"{ending.run.task}: {outcome}{took}{why}")
-        self.news.tell(nothing_left=not self.runs and len(self.backlog.queue) <= self.backlog.impossible)
+        # Who only does what was asked for has no GPUs, and knows nothing of what could still run.
+        nothing_left = bool(self._gpus) and not self.runs and len(self.backlog.queue) <= self.backlog.impossible
+        self.news.tell(nothing_left=nothing_left)
 
     # -- start-up
 
