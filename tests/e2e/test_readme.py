@@ -49,7 +49,8 @@ def test_the_commands_of_the_guide_run_in_their_order(lab: Lab) -> None:
             cwd = Path(command[3:].replace("~", lab.environment["HOME"]))
             _give_it_a_script(bench)
             gate = bench.gate()  # type: ignore[assignment]
-            bench.add("example.yml", f"text: words of example\n{gate.config}")  # type: ignore[attr-defined]
+            example = (bench.folder / "configs" / "example.yml").read_text()
+            bench.add("example.yml", f"{example}text: words of example\n{gate.config}")  # type: ignore[attr-defined]
             continue
         if command in SHOWN_ON_A_TERMINAL:
             bench.wait_for_starts("example")

@@ -28,11 +28,12 @@ FLOORS = {
     "operations": {"errors", "core", "config", "store", "host", "scheduler"},
     "cli": {"errors", "core", "config", "store", "host", "scheduler", "operations", ""},
     "__main__": {"cli"},
-    "": set(),  # tinksched/__init__.py
+    "api": {"errors", "config", "operations"},
+    "": {"api"},  # tinksched/__init__.py, when somebody asks for it
 }
 
 # Imports inside of functions: heavy ones of other people, and what of ours brings such a one along.
-HEAVY = {"ctypes", "libtmux", "psutil", "pynvml", "rich", "ruamel", "typer"}
+HEAVY = {"apprise", "ctypes", "libtmux", "psutil", "pynvml", "rich", "ruamel", "typer"}
 LATE = {
     ("executors.registry", "executors.local"),  # each executor only where it is used
     ("executors.registry", "executors.tmux"),
@@ -53,6 +54,9 @@ LATE = {
             ("app", "setup"),
             ("app", "health"),
             ("app", "queue"),
+            ("app", "sweep"),
+            ("app", "report"),
+            ("report", "page"),
             ("status", "render"),
             ("quick", "render"),
         )
@@ -63,6 +67,7 @@ LATE = {
     ("store.database", "shutil"),  # where a disk is full
     ("store.database", "tempfile"),
     ("cli", "pathlib"),
+    ("", "api"),  # for programs that import it
 }
 
 

@@ -25,6 +25,8 @@ COMMANDS = {  # by name: the first line of its help
     "show": "Print everything on record about a task: every run, what exactly it ran, and what its config changed.",
     "cancel": "Cancel tasks: a queued one leaves the queue, a running one is ended with all its processes.",
     "retry": "Queue finished tasks again.",
+    "sweep": "Write one config for each point of a grid, from a template whose comments and order stay.",
+    "report": "Show what ran on which GPU when, how long GPUs and tasks waited, what failed, and what tasks measured.",
     "stop": "Stop the scheduler. Running tasks go on; a later `start` finds them again.",
     "kill-all": "The emergency stop: end the scheduler and every run of this workspace, now. Asks nothing.",
     "doctor": "Check what the workspace needs: its state, the disk, the leases, tmux. Exit code 1 if something is "
@@ -101,6 +103,10 @@ def function(command: str) -> Callable[..., None]:
         from . import look as module
     elif command == "setup-workspace":
         from . import setup as module  # type: ignore[no-redef]
+    elif command == "sweep":
+        from . import sweep as module  # type: ignore[no-redef]
+    elif command == "report":
+        from . import report as module  # type: ignore[no-redef]
     elif command == "doctor":
         from . import health as module  # type: ignore[no-redef]
     else:

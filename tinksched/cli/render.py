@@ -65,6 +65,17 @@ def status(now: Status, *, last_words: bool = False) -> None:
         _last_words(now)
 
 
+def parts(found: Sequence[Part]) -> None:
+    """Tables and lines, one below the other."""
+    if not tables.has_width():
+        for line in tables.lines(found):
+            print(line)
+        return
+    console = _console()
+    for part in found:
+        console.print(rich_part(part))
+
+
 def watch(workspace: Workspace) -> None:
     """`status`, shown anew at every change and every second, until Ctrl-C."""
     from rich.console import Group
@@ -284,10 +295,10 @@ def rich_part(part: Part) -> RenderableType:
         table.columns[0].overflow = "fold"
         for column in table.columns[1:-1]:
             column.no_wrap = True
-    if part.right is not None:
-        table.columns[part.right].justify = "right"
     for row in part.rows:
         table.add_row(*(Text(text, style=style) for text, style in row))
+    if part.right is not None and table.columns:  # without names they are there with their rows
+        table.columns[part.right].justify = "right"
     return table
 
 

@@ -55,7 +55,7 @@ def status(now: Status, *, signs: bool) -> list[Part]:
 
 def show(now: Status) -> None:
     """Print `status` where nobody says how wide it may be."""
-    for line in _lines(status(now, signs=takes_signs(sys.stdout))):
+    for line in lines(status(now, signs=takes_signs(sys.stdout))):
         print(line)
 
 
@@ -82,7 +82,7 @@ def takes_signs(stream: TextIO) -> bool:
     return (stream.encoding or "").lower().replace("-", "") == "utf8"
 
 
-def _lines(parts: Iterable[Part]) -> Iterator[str]:
+def lines(parts: Iterable[Part]) -> Iterator[str]:
     """The parts as plain text."""
     for part in parts:
         if not isinstance(part, Table):

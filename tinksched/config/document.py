@@ -99,7 +99,7 @@ class _Composer:
 
     def __init__(self, text: str) -> None:
         self.broken: list[Broken] = []
-        self._events = _events(text)
+        self._events = events(text)
         self._anchors: dict[str, Node] = {}
         self._size = 0
 
@@ -195,7 +195,7 @@ class _Composer:
                 merged.setdefault(entry.key.text, entry)
 
 
-def _events(text: str) -> Iterator[Any]:
+def events(text: str) -> Iterator[Any]:
     """The parser's events; whatever it raises becomes one Broken."""
     from ruamel.yaml import YAML
 

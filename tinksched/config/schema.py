@@ -9,7 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from . import globs, retries, values
+from ..core.news import KINDS, TOLD
+from . import globs, retries, telling, values
 from .broken import quoted
 from .document import ScalarNode
 from .settings import NO_VARIABLES, TaskRule, in_file, plain
@@ -159,6 +160,9 @@ KEYS: Mapping[str, Key] = _table(
     Key("max_retries", values.integer(0, 1000), 3, "how many times a task is retried"),
     Key("retry_delay", values.positive_seconds, 10.0, "time before the first retry; it doubles with each, up to 30m"),
     Key("retry_args", values.arguments, (), "more arguments for a retried run, such as [--resume]"),
+    Key("notify", telling.urls, (), "list of apprise URLs that are told what happens; needs `tinksched[notify]`"),
+    Key("notify_on", telling.kinds, TOLD, f"what these are told of: list of {', '.join(KINDS)}"),
+    Key("on_event", telling.program, None, "argument list that gets every event as JSON on standard input"),
     Key("check_interval", values.positive_seconds, 30.0, "safety net: how often to look even if nothing was reported"),
     Key("startup_delay", values.seconds, 0.0, "least time between two starts on the same GPU"),
     Key("scheduler_session_suffix", values.file_name_part, "_scheduler", "the scheduler's session: task_name and this"),

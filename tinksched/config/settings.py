@@ -17,6 +17,7 @@ CONFIG_NAME = "scheduler_config.yml"
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 # What the file says where we say None.
 WORDS_FOR_NONE: Mapping[str, str] = MappingProxyType({"gpu_count": "auto", "cpu_slots": "auto"})
+SECRETS = ("notify",)  # URLs of which only the scheme is shown
 SIZES = ("log_max_size", "min_free_disk", "min_free_memory")  # bytes here, with a unit in the file
 
 
@@ -147,6 +148,9 @@ class Settings:
     max_retries: int
     retry_delay: float
     retry_args: tuple[str, ...]
+    notify: tuple[str, ...] = field(repr=False)  # they hold secrets
+    notify_on: tuple[str, ...]
+    on_event: tuple[str, ...] | None
     check_interval: float
     startup_delay: float
     scheduler_session_suffix: str
@@ -216,6 +220,8 @@ def in_file(key: str, value: object) -> object:
     """The value as the file would say it: `auto` for None, sizes with a unit."""
     if key in SIZES and isinstance(value, int):
         return size_text(value)
+    if key in SECRETS and isinstance(value, tuple):
+        return [f"{url.partition('://')[0]}://…" for url in value]
     return WORDS_FOR_NONE.get(key) if value is None else value
 
 

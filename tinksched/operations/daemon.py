@@ -7,6 +7,7 @@ import select
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -124,6 +125,8 @@ def _start_detached(opened: OpenWorkspace) -> tuple[str, Process | None]:
         env=current_environment(),
         cwd="/",
     )
+    # A program that lives on must not keep a dead scheduler as a zombie.
+    threading.Thread(target=child.wait, name="reaper", daemon=True).start()
     where = f", log {log}" if log else ""
     return f"scheduler started as process {child.pid}{where}", processes.identify(child.pid)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -33,6 +35,7 @@ def check(settings: Settings, *, on_gpus: bool) -> tuple[Programs, gpus.Resolved
 
     if settings.executor == "tmux":
         attempt(tmux.require)
+    attempt(lambda: _require_services(settings))
     attempt(_require_flock)
     attempt(lambda: _require_folder(settings.work_dir, "work_dir"))
     attempt(lambda: _require_script(settings))
@@ -51,6 +54,25 @@ def check(settings: Settings, *, on_gpus: bool) -> tuple[Programs, gpus.Resolved
 def _require_flock() -> None:
     if shutil.which("flock") is None:
         raise MissingProgram("flock is not installed", hint="it is part of util-linux: sudo apt-get install util-linux")
+
+
+def _require_services(settings: Settings) -> None:
+    """The services of `notify`, as far as this can be known without asking them."""
+    if not settings.notify:
+        return
+    if importlib.util.find_spec("apprise") is None:
+        raise MissingProgram("notify needs apprise, which is not installed", hint="pip install 'tinksched[notify]'")
+    import apprise
+
+    logging.getLogger("apprise").disabled = True  # its messages hold parts of the URLs
+    for number, url in enumerate(settings.notify):
+        if apprise.Apprise.instantiate(url) is None:
+            scheme = url.partition("://")[0]
+            line = settings.origins["notify"].line
+            raise UsageError(
+                f"{settings.file}:{line}: notify[{number}] ({scheme}://…) is no URL that apprise understands",
+                hint="https://github.com/caronc/apprise/wiki lists the services and their URLs",
+            )
 
 
 def _require_folder(path: Path, key: str) -> None:
@@ -74,6 +96,7 @@ def _require_commands(settings: Settings, found: Programs) -> None:
         (settings.command, "command", settings.origins.get("command")),
         (settings.pre_run, "pre_run", settings.origins.get("pre_run")),
         (settings.post_run, "post_run", settings.origins.get("post_run")),
+        (settings.on_event, "on_event", settings.origins.get("on_event")),
         *((rule.command, f"command of tasks[{rule.pattern!r}]", rule) for rule in settings.tasks),
     ]
     for command, what, place in given:

@@ -14,6 +14,7 @@ class Journal:
 
     def __init__(self, log: Path | None, *, screen: bool) -> None:
         logging.raiseExceptions = False
+        self.log = log
         self._logger = logging.Logger("tinksched", logging.INFO)
         form = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
         handlers: list[logging.Handler] = [_screen()] if screen else []

@@ -53,6 +53,7 @@ from .deciding import decide
 from .endings import Circumstances, Ending, ending_of, has_fresh_marker
 from .journal import Journal
 from .needs import MOST_RUNS, Needs, largest
+from .news import Newsroom
 from .sampling import Sampler
 from .scene import Scene
 from .slots import Slots
@@ -81,6 +82,8 @@ class Ledger:
         self._boot = boot_id()
         self._ended: collections.deque[str] = collections.deque(maxlen=256)  # the last ones, by run id
         self._undescribed: list[tuple[Task, Run]] = []
+        self._moves: list[tuple[Task, TaskEvent, Ending | None]] = []  # of the transaction that is under way
+        self.news = Newsroom(settings, os.uname().nodename, journal)
         self.backlog = Backlog(store)
         self.runs: dict[str, Run] = {}
         self.wake_at: float | None = None  # when a startup_delay ends that somebody waits for
@@ -94,6 +97,7 @@ class Ledger:
         self._needs.use(settings)
         self.backlog.use(gpus, cpu=self.slots.cpu > 0)
         self._maker = RunMaker(settings, self._state, self._home)
+        self.news.use(settings)
 
     def is_news(self, name: str) -> bool:
         """Whether something that happened to a file of the lease folder was done by others."""
@@ -101,6 +105,7 @@ class Ledger:
 
     def close(self) -> None:
         """Let go of the leases. Runs that go on hold theirs themselves."""
+        self.news.close()
         self._turns.withdraw()
         self.slots.close()
 
@@ -155,6 +160,7 @@ class Ledger:
         if not endings and not launching:
             return []
         new: list[Run] = []
+        self._moves = []
         with contextlib.ExitStack() as stack:
             desk, held = self._desk(stack, endings) if launching else (None, [])
             try:
@@ -168,6 +174,7 @@ class Ledger:
                 for run in new:
                     self._take_away(run)
                 raise
+        self.news.moved(self._moves)
         for ending in endings:
             self._forget(ending)
         for run in new:
@@ -201,6 +208,7 @@ class Ledger:
             moved = [apply_run(run, event, time.time()) for run, event in events]
             self._journal.say(f"{_names(moved)}: started, but that could not be recorded: {error}")
         self.runs.update({run.id: run for run in moved})
+        self.news.started(moved)
         for run in moved:
             again = f", attempt {run.attempt}" if run.attempt > 1 else ""
             session = f", session {run.session}" if run.session else ""
@@ -226,7 +234,7 @@ class Ledger:
             else:
                 tx.apply_run(ending.run, Ended(ending.outcome, ending.reason, ending.exit_code, ending.at))
                 tx.record_usage(self.sampler.usages([ending.run.id]))
-                self._move(tx, task, self._after(task, ending.outcome, ending))
+                self._move(tx, task, self._after(task, ending.outcome, ending), ending)
 
     def _after(self, task: Task, outcome: Outcome, ending: Ending) -> TaskEvent:
         """What becomes of the task."""
@@ -234,9 +242,10 @@ class Ledger:
         peak = usage.gpu_memory_peak if usage else None
         return after_run(task, outcome, ending.reason, time.time(), exit_code=ending.exit_code, peak=peak)
 
-    def _move(self, tx: Transaction, task: Task, event: TaskEvent) -> Task:
+    def _move(self, tx: Transaction, task: Task, event: TaskEvent, ending: Ending | None = None) -> Task:
         """Each change of a task goes to the database and to the backlog, which forgets it if it is not committed."""
         moved = tx.apply(task, event)
+        self._moves.append((moved, event, ending))
         self.backlog.put(moved)
         return moved
 
@@ -362,12 +371,15 @@ class Ledger:
             self._never_began.pop(run.task_id, None)
 
     def tell(self, endings: Sequence[Ending]) -> None:
-        """Say in the journal what ended."""
+        """Say in the journal what ended, and to others what happened."""
         for ending in endings:
             outcome = ending.outcome.value.replace("_", " ") if ending.outcome else "queued again"
             took = f" after {ending.at - ending.run.created_at:.1f} s" if ending.outcome else ""
             why = f": {ending.reason.text}" if ending.reason else ""
             self._journal.say(f"{ending.run.task}: {outcome}{took}{why}")
+        # Who only does what was asked for has no GPUs, and knows nothing of what could still run.
+        nothing_left = bool(self._gpus) and not self.runs and len(self.backlog.queue) <= self.backlog.impossible
+        self.news.tell(nothing_left=nothing_left)
 
     # -- start-up
 

@@ -215,6 +215,32 @@ def done_of(
     )  # fmt: skip
 
 
+class Ran(NamedTuple):
+    """What a report says of a run: there may be very many. Without an end it goes on."""
+
+    task: str
+    attempt: int
+    outcome: Outcome | None
+    reason: Reason | None
+    exit_code: int | None
+    gpus: tuple[int, ...]
+    queued_at: float  # when its task was queued last
+    started_at: float
+    ended_at: float | None
+
+
+def ran_of(
+    task: str, attempt: int, outcome: str | None, reason: str | None, exit_code: int | None, text: str,
+    queued_at: float, started_at: float, ended_at: float | None,
+) -> Ran:  # fmt: skip
+    """A run from its columns and its task's; `text` is the one that it shares."""
+    gpus = _parsed_run(text)[0]["gpus"]
+    return Ran(
+        task, attempt, records.outcome_of(outcome), records.reason_of(reason), exit_code, gpus, queued_at, started_at,
+        ended_at,
+    )  # fmt: skip
+
+
 USAGE_COLUMNS = tuple(field.name for field in fields(Usage))  # after `run_id`
 
 

@@ -16,7 +16,7 @@ from ..core.usage import Usage
 from ..errors import Damaged, StoreError, Unwritable
 from . import packing
 from .database import REPAIR, connect, connect_copy, connect_new, transaction, trouble
-from .packing import RUNS, TASKS, DoneTask
+from .packing import RUNS, TASKS, DoneTask, Ran
 from .transaction import Transaction
 
 STOPPED = "stopped"  # the fact that a user stopped the scheduler; `start` clears it
@@ -223,6 +223,16 @@ class Store:
             return {run.task_id: run for run in self._runs(newest)}
         found = (self._runs(f"{newest} AND runs.task_id = ?", task.id) for task in tasks)
         return {run.task_id: run for runs in found for run in runs}
+
+    def ran(self, since: float = 0.0) -> list[Ran]:
+        """The runs that had not ended at a time, and all later ones; in the order of their starts."""
+        sql = (
+            "SELECT name, attempt, runs.outcome, runs.reason, exit_code, text, queued_at, created_at, ended_at "
+            "FROM runs JOIN tasks ON tasks.id = runs.task_id JOIN texts ON texts.id = runs.shared "
+            "WHERE ended_at IS NULL OR ended_at >= ? ORDER BY created_at, attempt"
+        )
+        with self._sense():
+            return [packing.ran_of(*row) for row in self._read(sql, since)]
 
     def last_started(self, limit: int) -> list[Run]:
         """The last `limit` runs that were made, newest first."""
