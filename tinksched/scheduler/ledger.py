@@ -75,7 +75,6 @@ class Ledger:
         self._store = store
         self._journal = journal
         self.slots = Slots()
-        self.sampler = Sampler(store, journal)
         self._needs = Needs(settings, store.peaks(MOST_RUNS))
         self._turns = Turns(self.slots.folder, home.workspace_id, settings.workspace)
         self._never_began: dict[int, int] = {}
@@ -84,6 +83,7 @@ class Ledger:
         self._undescribed: list[tuple[Task, Run]] = []
         self._moves: list[tuple[Task, TaskEvent, Ending | None]] = []  # of the transaction that is under way
         self.news = Newsroom(settings, os.uname().nodename, journal)
+        self.sampler = Sampler(store, journal, self.news.stalled)
         self.backlog = Backlog(store)
         self.runs: dict[str, Run] = {}
         self.wake_at: float | None = None  # when a startup_delay ends that somebody waits for
@@ -378,7 +378,8 @@ class Ledger:
             why = f": {ending.reason.text}" if ending.reason else ""
             self._journal.say(f"{ending.run.task}: {outcome}{took}{why}")
         # Who only does what was asked for has no GPUs, and knows nothing of what could still run.
-        nothing_left = bool(self._gpus) and not self.runs and len(self.backlog.queue) <= self.backlog.impossible
+        hopeless = self.backlog.impossible if self.slots.gpus else 0
+        nothing_left = not self.runs and len(self.backlog.queue) <= hopeless
         self.news.tell(nothing_left=nothing_left)
 
     # -- start-up

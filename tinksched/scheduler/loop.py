@@ -311,8 +311,7 @@ class Scheduler:
     def _sampled(self, done: asyncio.Task[None]) -> None:
         if not done.cancelled() and (error := done.exception()) is not None:  # a defect, but no reason to end
             self._journal.say(f"what the runs use could not be seen: {error!r}")
-        if self._settings.kill_stalled:
-            self._woken.set()
+        self._woken.set()  # somebody may want to know, or to end one that is stalled
 
     def _should_launch(self) -> bool:
         return self._may_launch and time.monotonic() >= self._launch_at and not self._stopped()

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..config import Settings
 from ..core.gpu import GpuState
@@ -29,7 +29,9 @@ WHO = "scheduler"
 class Sampler:
     """Looks at the runs of one workspace."""
 
-    def __init__(self, store: Store, journal: Journal) -> None:
+    def __init__(self, store: Store, journal: Journal, tell: Callable[[Run, str], None] = lambda *_: None) -> None:
+        """`tell` is called each time that a run stalls, with the sentence."""
+        self._tell = tell
         self._store = store
         self._journal = journal
         self._usage: dict[str, Usage] = {}  # by run id, as all of these
@@ -95,6 +97,8 @@ class Sampler:
         for flag in flags:
             if flag not in before.flags:
                 self._journal.say(f"{run.task}: {flag}")
+                if is_stalled([flag]):
+                    self._tell(run, flag)
         self._usage[run.id] = before.with_sample(
             Sample(
                 now,
