@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..core.model import Request, Task, TaskState
+from ..core.model import Reason, Request, Task, TaskState
 from ..core.placement import can_ever_start
 from ..core.relations import Fate, Relations
 from ..errors import Damaged
@@ -26,11 +26,12 @@ class Backlog:
         self._queue: list[Task] = []  # in order of rank
         self._tasks: dict[int, Task] = {}  # queued and active
         self._requests: dict[int, Request] = {}  # by task id
-        self._bound: dict[int, Task] = {}  # queued ones that come after others, or wait for a time
+        self._bound: dict[int, Task] = {}  # queued ones that come after others, are held, or wait for a time
         self._relations: Relations | None = None  # read when somebody asks for it
         self._gpus: tuple[int, ...] = ()
         self._impossible: int | None = None
         self.stopped: str | None = None  # who stopped the scheduler
+        self.paused: Reason | None = None  # why nothing starts
         self.has_news = False  # of others, on which nothing has been decided yet
 
     def refresh(self) -> bool:
@@ -48,6 +49,7 @@ class Backlog:
         self._bound = {task.id: task for task in self._queue if _is_bound(task)}
         self._relations = self._impossible = None
         self.stopped = self._store.fact(STOPPED)
+        self.paused = self._store.paused()
         self._version = version
         self.has_news = True
         return True
@@ -85,7 +87,7 @@ class Backlog:
 
     @property
     def bound(self) -> Iterable[Task]:
-        """Those of the queue that come after others, or wait for a time."""
+        """Those of the queue that come after others, are held, or wait for a time."""
         return self._bound.values()
 
     @property
@@ -137,7 +139,7 @@ class Backlog:
 
 
 def _is_bound(task: Task) -> bool:
-    return bool(task.spec.after) or task.not_before is not None
+    return bool(task.spec.after) or task.not_before is not None or task.hold is not None
 
 
 def _rank(task: Task) -> tuple[int, int]:

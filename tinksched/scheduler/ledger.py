@@ -260,8 +260,9 @@ class Ledger:
         last = max(self._last_start.values(), default=0.0)
         running = [run.task for run in own]
         scene = Scene(
-            self._settings, backlog.queue, backlog.bound, slots, running, backlog.relations, held, last, now, brief=True
-        )
+            self._settings, backlog.queue, backlog.bound, slots, running, backlog.relations, held, last, now,
+            paused=backlog.paused, brief=True,
+        )  # fmt: skip
         verdict = decide(scene, self._turns)
         decision = verdict.decision
         self._turns.say(decision, backlog.queue, slots, now if decision.placements else last)
