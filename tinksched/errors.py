@@ -9,6 +9,7 @@
     │   │   └── Unwritable        exit 2   its disk is full or read-only: it may work again later
     │   └── MissingProgram        exit 2   tmux or an interpreter is not there, or too old
     ├── NothingToActOn            exit 3   no such task, or it is not in a state for this
+    ├── TimedOut                  exit 124 it was waited for, and not done in time (as timeout(1) says it)
     └── Conflict                  exit 1   somebody else changed it first; nothing was written
 
 A message says what happened, what is allowed, and what to do next. `hint` is the "do next" part where it is a
@@ -88,3 +89,9 @@ class NothingToActOn(TinkschedError):
 
 class Conflict(TinkschedError):
     """The record was no longer in the state that the change was made for. Nothing was written."""
+
+
+class TimedOut(TinkschedError):
+    """What was waited for was not done in time."""
+
+    exit_code = 124
