@@ -39,6 +39,10 @@ LATE = {
     ("executors.registry", "host.tmux"),
     ("cli", "cli.app"),  # Ctrl-C is met already while this is loaded
     ("cli", "cli.quick"),
+    ("cli", "cli.complete"),
+    ("cli.complete", "cli.app"),  # Typer, where no names of tasks are asked for
+    ("cli.complete", "operations.workspace"),
+    ("cli.complete", "store"),
     ("cli.queue", "scheduler.main"),  # asyncio, for those commands that are a scheduler
     ("cli.queue", "host.wake"),
     ("operations.control", "scheduler.main"),  # asyncio, where no scheduler is there to do what was asked for
@@ -52,6 +56,9 @@ LATE = {
             ("app", "setup"),
             ("app", "health"),
             ("app", "queue"),
+            ("app", "waiting"),
+            ("app", "command"),
+            ("app", "cleaning"),
             ("status", "render"),
             ("quick", "render"),
         )

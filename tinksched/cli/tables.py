@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from ..operations.status import GpuStatus, Status, TaskStatus
+from . import colour
 
 Cell = tuple[str, str]  # a text and its style
 
@@ -21,6 +22,7 @@ class Table:
     columns: tuple[str, ...]
     rows: Sequence[Sequence[Cell]]
     right: int | None = None
+    folded: int = 0  # the column that gives way where there is little room
 
 
 Part = Table | Sequence[Cell]  # a table, or a line of texts that follow each other
@@ -72,6 +74,11 @@ def as_json(record: Mapping[str, object]) -> str:
 def has_width(stream: TextIO | None = None) -> bool:
     """Whether somebody says how wide what is printed may be."""
     return (stream or sys.stdout).isatty() or os.environ.get("COLUMNS", "").isdecimal()
+
+
+def wants_rich() -> bool:
+    """Whether the output has colours or a width."""
+    return has_width() or colour.chosen() == "always"
 
 
 def takes_signs(stream: TextIO) -> bool:
@@ -139,7 +146,8 @@ def _heading(now: Status) -> list[Cell]:
         scheduler, style = f"scheduler stopped ({now.stopped})", "yellow"
     else:
         scheduler, style = "no scheduler runs", "dim"
-    return [(printable(now.task_name), "bold"), (f"  {printable(now.workspace)}  ", ""), (scheduler, style)]
+    paused = [(f", {printable(now.paused.text)}", "yellow")] if now.paused else []
+    return [(printable(now.task_name), "bold"), (f"  {printable(now.workspace)}  ", ""), (scheduler, style), *paused]
 
 
 def _gpu_table(now: Status, signs: bool) -> Table:
@@ -165,11 +173,21 @@ def _bar(gpu: GpuStatus, used: int, signs: bool) -> str:
 
 def _task_table(now: Status, signs: bool) -> Table:
     tried_again = any(task.attempt > 1 for task in now.tasks)
-    columns = ("TASK", "STATE", "GPU", "TIME", *(["TRY"] if tried_again else []), "DETAIL")
+    numbered = any(task.number is not None for task in now.tasks)
+    columns = (
+        *(["#"] if numbered else []),
+        "TASK",
+        "STATE",
+        "GPU",
+        "TIME",
+        *(["TRY"] if tried_again else []),
+        "DETAIL",
+    )
     rows = []
     for task in _in_order(now.tasks):
         sign, style = look(task.state, signs=signs)
         rows.append([
+            *([("" if task.number is None else str(task.number), "dim")] if numbered else []),
             (printable(task.name), ""),
             (f"{sign} {task.state.replace('_', ' ')}", style),
             ("-".join(map(str, task.gpus)), ""),
@@ -177,7 +195,7 @@ def _task_table(now: Status, signs: bool) -> Table:
             *([(str(task.attempt or ""), "")] if tried_again else []),
             (printable(_detail(task)), "" if task.state in ("failed", "lost") else "dim"),
         ])  # fmt: skip
-    return Table(columns, rows, right=3)
+    return Table(columns, rows, right=columns.index("TIME"), folded=columns.index("TASK"))
 
 
 def _in_order(tasks: Sequence[TaskStatus]) -> list[TaskStatus]:

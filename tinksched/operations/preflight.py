@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ..config import Origin, Settings, TaskRule, placeholders
 from ..errors import MissingProgram, TinkschedError, UsageError
@@ -15,6 +16,8 @@ from ..scheduler.devices import resolve_gpus
 from . import programs
 from .programs import Programs
 
+T = TypeVar("T")
+
 
 def check(settings: Settings) -> tuple[Programs, gpus.Resolved]:
     """The programs and the GPUs, if this machine and these settings can run tasks.
@@ -22,30 +25,49 @@ def check(settings: Settings) -> tuple[Programs, gpus.Resolved]:
     Raises:
         UsageError: they can't; every problem is named.
     """
-    problems: list[TinkschedError] = []
+    checks = _Checks()
+    checks.attempt(lambda: _require_folder(settings.work_dir, "work_dir"))
+    checks.attempt(lambda: _require_script(settings))
+    found = checks.attempt(lambda: programs.find(settings))
+    if found is not None:
+        checks.attempt(lambda: _require_commands(settings, found))
+    return found or Programs("", {}), checks.of_the_machine(settings)
 
-    def attempt(step: Callable[[], object]) -> object:
+
+def check_machine(settings: Settings) -> gpus.Resolved:
+    """The GPUs, if this machine and these settings can run commands that bring all else along.
+
+    Raises:
+        UsageError: they can't; every problem is named.
+    """
+    return _Checks().of_the_machine(settings)
+
+
+class _Checks:
+    """Checks, of which each is made whatever the others say."""
+
+    def __init__(self) -> None:
+        self._problems: list[TinkschedError] = []
+
+    def attempt(self, step: Callable[[], T]) -> T | None:
+        """What the step returns; None if it finds a problem."""
         try:
             return step()
         except TinkschedError as error:
-            problems.append(error)
+            self._problems.append(error)
             return None
 
-    if settings.executor == "tmux":
-        attempt(tmux.require)
-    attempt(_require_flock)
-    attempt(lambda: _require_folder(settings.work_dir, "work_dir"))
-    attempt(lambda: _require_script(settings))
-    attempt(Leases)
-    attempt(lambda: _require_writable(settings))
-    found = attempt(lambda: programs.find(settings))
-    if isinstance(found, Programs):
-        attempt(lambda: _require_commands(settings, found))
-    resolved = attempt(lambda: resolve_gpus(settings))
-    if problems:
-        raise _together(problems)
-    assert isinstance(found, Programs) and isinstance(resolved, gpus.Resolved)
-    return found, resolved
+    def of_the_machine(self, settings: Settings) -> gpus.Resolved:
+        """The last checks. Raises UsageError: there were problems."""
+        if settings.executor == "tmux":
+            self.attempt(tmux.require)
+        self.attempt(_require_flock)
+        self.attempt(Leases)
+        self.attempt(lambda: _require_writable(settings))
+        resolved = self.attempt(lambda: resolve_gpus(settings))
+        if self._problems or resolved is None:
+            raise _together(self._problems)
+        return resolved
 
 
 def _require_flock() -> None:

@@ -81,6 +81,24 @@ def stopped_by(workspace: Workspace) -> str | None:
         return store.fact(STOPPED)
 
 
+def has_only_commands(workspace: Workspace) -> bool:
+    """Whether there are no configs, but tasks that `run` queued and that are not done."""
+    with contextlib.suppress(UsageError):
+        if selection.available(workspace.settings):
+            return False
+    store = workspace.store()
+    if store is None:
+        return False
+    with store:
+        return bool(store.names(done=False))
+
+
+def go_on(opened: OpenWorkspace) -> None:
+    """Take back a `stop`, without anything new."""
+    with opened.store.transaction(actor("start"), time.time()) as tx:
+        tx.set_fact(STOPPED, None)
+
+
 def prepare(settings: Settings, wish: Wish) -> Prepared:
     """Check everything that can be checked before anything is touched.
 
@@ -119,7 +137,7 @@ def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
         reference = environments.save(opened.state.environments, prepared.programs.environment)
     except OSError as error:
         raise UsageError(f"{opened.state.environments}: can't be written: {error.strerror}") from None
-    _keep_config(opened)
+    keep_config(opened)
     with opened.store.transaction(actor("start"), time.time()) as tx:
         sorting = prepared.sort(opened.store.named(prepared.names))
         numbers = tx.queue_numbers(len(sorting.again) + len(sorting.new))
@@ -131,7 +149,7 @@ def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
     return prepared.plan(sorting, None)
 
 
-def _keep_config(opened: OpenWorkspace) -> None:
+def keep_config(opened: OpenWorkspace) -> None:
     """Keep the configuration for those commands that must work even if it is broken later."""
     aside = opened.state.path / f"{LAST_GOOD}.{os.getpid()}"
     with contextlib.suppress(OSError):
@@ -146,16 +164,27 @@ def requeue(opened: OpenWorkspace, tasks: Sequence[Task], command: str) -> None:
     Raises:
         TinkschedError: the workspace can't run them; nothing was queued.
     """
+    anew = _anew(opened, [task for task in tasks if task.config])
+    with opened.store.transaction(actor(command), time.time()) as tx:
+        for number, task in zip(tx.queue_numbers(len(tasks)), tasks, strict=True):
+            priority, spec = anew.get(task.id, (task.priority, task.spec))  # a command stays what it was
+            tx.apply(task, Requeued(number, priority, spec))
+        tx.set_fact(STOPPED, None)
+
+
+def _anew(opened: OpenWorkspace, tasks: Sequence[Task]) -> dict[int, tuple[int, TaskSpec]]:
+    """The priorities and specs of tasks as the configuration says now, by id."""
+    if not tasks:
+        return {}
     found, resolved = preflight.check(opened.settings)
     reference = environments.save(opened.state.environments, found.environment)
     make = SpecMaker(opened.settings, found, programs.commit(opened.settings.work_dir), reference)
-    with opened.store.transaction(actor(command), time.time()) as tx:
-        for number, task in zip(tx.queue_numbers(len(tasks)), tasks, strict=True):
-            options, config = opened.settings.options_for(task.name), _config_of(task)
-            refuse_impossible(task.name, options.gpus, task.spec.pinned, resolved.gpus)
-            spec = make(config, options, task.spec.pinned, old_marker(config))
-            tx.apply(task, Requeued(number, options.priority, spec))
-        tx.set_fact(STOPPED, None)
+    anew = {}
+    for task in tasks:
+        options, config = opened.settings.options_for(task.name), _config_of(task)
+        refuse_impossible(task.name, options.gpus, task.spec.pinned, resolved.gpus)
+        anew[task.id] = (options.priority, make(config, options, task.spec.pinned, old_marker(config)))
+    return anew
 
 
 class SpecMaker:
@@ -284,6 +313,11 @@ class Prepared:
         return sorting
 
     def _sort_known(self, task: Task, config: TaskConfig, sorting: Sorted) -> None:
+        if not task.config:
+            raise UsageError(
+                f"{config.path}: {task.name!r} is the name of a command that `tinksched run` queued",
+                hint=f"rename the config, or forget that command: tinksched clean {task.name}",
+            )
         if str(config.path) != task.config and not _same_file(config.path, task.config):
             raise UsageError(
                 f"{config.path}: the task {task.name!r} is known by another config, {task.config}",

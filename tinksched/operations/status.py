@@ -53,6 +53,7 @@ class TaskStatus:
     log: str | None
     pid: int | None
     attach: str = ""  # the command that shows its session
+    number: int | None = None  # by which selectors name it; None if it is not on record
 
     @property
     def active(self) -> bool:
@@ -88,6 +89,7 @@ class Status:
     max_jobs_per_gpu: int
     log_dir: str
     output_dir: str
+    paused: Reason | None = None  # why nothing new starts, if a user wants it so
 
     @property
     def total(self) -> int:
@@ -105,6 +107,7 @@ class Status:
                 "running": self.scheduler_pid is not None,
                 "pid": self.scheduler_pid,
                 "stopped": self.stopped,
+                "paused": dict(self.paused.detail) if self.paused else None,
             },
             "gpus": [_gpu_json(gpu) for gpu in self.gpus],
             "gpu_note": self.gpu_note,
@@ -122,6 +125,7 @@ class _Record:
     shown: Sequence[Task | DoneTask] = ()  # those that were asked for
     runs: Mapping[int, Run] = field(default_factory=dict)  # of the active and the queued ones the newest, by task id
     stopped: str | None = None  # by whom the scheduler was
+    paused: Reason | None = None
     recent: Sequence[Run] = ()  # those that were started last
     fates: Mapping[str, Fate] = field(default_factory=dict)  # of all tasks, if one comes after others
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -189,7 +193,8 @@ def _read_one(store: Store, task: Task) -> _Record:
 
 def _circumstances(store: Store, queue: Sequence[Task]) -> dict[str, Any]:
     fates = store.fates() if any(task.spec.after for task in queue) else {}
-    return {"stopped": store.fact(STOPPED), "recent": store.last_started(_RECENT), "fates": fates}
+    facts = {"stopped": store.fact(STOPPED), "paused": store.paused()}
+    return {**facts, "recent": store.last_started(_RECENT), "fates": fates}
 
 
 def _share(most: int | None, total: int) -> int | None:
@@ -226,6 +231,7 @@ def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | 
         max_jobs_per_gpu=settings.max_jobs_per_gpu,
         log_dir=str(settings.log_dir),
         output_dir=str(settings.output_dir),
+        paused=record.paused,
     )
 
 
@@ -309,7 +315,19 @@ def _reasons(
         turns = Turns(default_folder(), home.workspace_id if home else "", settings.workspace)
         last_start = max((run.created_at for run in record.recent), default=0.0)
         verdict = decide(
-            Scene(settings, queue, queue, slots, running, Relations(record.fates), held, last_start, time.time()), turns
+            Scene(
+                settings,
+                queue,
+                queue,
+                slots,
+                running,
+                Relations(record.fates),
+                held,
+                last_start,
+                time.time(),
+                paused=record.paused,
+            ),
+            turns,
         )
         waiting = {**verdict.decision.waiting, **verdict.hopeless}
     missing = Reason(ReasonCode.STARTS_NEXT if scheduler is not None else ReasonCode.NO_SCHEDULER)
@@ -343,6 +361,7 @@ def _task(
         log=run.log if run else None,
         pid=ran.pid if ran else None,
         attach=_attach(settings, ran) if ran and ran.session else "",
+        number=task.id,
     )
 
 
@@ -350,7 +369,7 @@ def _done(task: DoneTask) -> TaskStatus:
     return TaskStatus(
         task.name, task.outcome.value, task.reason, task.config, _has_changed(task), task.gpus, task.wanted_gpus,
         task.priority, task.attempts, task.exit_code, task.queued_at, task.started_at, task.ended_at, task.session,
-        task.log, task.pid,
+        task.log, task.pid, number=task.id,
     )  # fmt: skip
 
 
@@ -390,6 +409,8 @@ def _sentences(task: TaskStatus, now: Status) -> list[str]:
         lines.append("It was never queued: `tinksched start` queues it.")
     elif task.state == "queued":
         lines.append(f"It waits: {task.reason.text if task.reason else 'nobody knows why'}.")
+        if now.paused and task.reason != now.paused:
+            lines.append(f"All is {now.paused.text}.")
         if now.scheduler_pid is None:
             stopped = f" (stopped: {now.stopped})" if now.stopped else ""
             lines.append(f"No scheduler runs{stopped}: `tinksched start` starts one.")
@@ -434,10 +455,11 @@ def _task_json(task: TaskStatus) -> dict[str, object]:
     reason = task.reason
     return {
         "name": task.name,
+        "number": task.number,
         "state": task.state,
         "reason": {"code": reason.code.value, "text": reason.text, "detail": dict(reason.detail)} if reason else None,
         "diagnosis": diagnosis_json(reason),
-        "config": task.config,
+        "config": task.config or None,
         "config_changed": task.config_changed,
         "gpus": list(task.gpus),
         "wanted_gpus": task.wanted_gpus,

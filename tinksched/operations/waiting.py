@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
+import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..core.model import Outcome, Task
-from ..errors import TinkschedError
+from ..errors import NothingToActOn, TimedOut, TinkschedError
 from ..host import processes, wake
 from ..store import STOPPED
-from . import daemon
+from . import daemon, selection
+from .selection import Wanted
 from .workspace import OpenWorkspace
 
 _RESTARTS = 5
 
 
-def follow(opened: OpenWorkspace, names: Sequence[str]) -> Iterator[list[Task]]:
+def choose(opened: OpenWorkspace, wanted: Wanted) -> list[str]:
+    """The tasks to wait for; where none are named, all that are not done.
+
+    Raises:
+        NothingToActOn: there are none.
+    """
+    if wanted and not wanted.everything:
+        return selection.select(opened.store, wanted)
+    names = opened.store.names(done=False)
+    if not names:
+        raise NothingToActOn("nothing to wait for: nothing is queued or running")
+    return names
+
+
+def follow(opened: OpenWorkspace, names: Sequence[str], deadline: float | None = None) -> Iterator[list[Task]]:
     """The tasks of these names at once, and those that may have changed after every change, until all are done.
 
-    A scheduler that was killed meanwhile is started again.
+    A scheduler that was killed meanwhile is started again. `deadline` is of the monotonic clock.
 
     Raises:
         TinkschedError: the scheduler was stopped before they were done, or does not stay.
+        TimedOut: the deadline has passed.
     """
     pending = set(names)
     looked_at = pending
@@ -41,8 +59,10 @@ def follow(opened: OpenWorkspace, names: Sequence[str]) -> Iterator[list[Task]]:
             yield [*tasks.values()]
             if not pending:
                 return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimedOut(f"{len(pending)} of {len(names)} tasks are not done in time; they go on")
             if opened.lock.is_held():
-                _await_change(listener, scheduler)
+                _await_change(listener, scheduler, deadline)
             elif opened.store.fact(STOPPED) or restarts >= _RESTARTS:
                 raise _ended(len(pending), len(names))
             else:
@@ -64,14 +84,16 @@ def _ended(left: int, of: int) -> TinkschedError:
     )
 
 
-def _await_change(listener: wake.Receiver, scheduler: processes.Process | None) -> None:
+def _await_change(listener: wake.Receiver, scheduler: processes.Process | None, deadline: float | None) -> None:
     poller = select.poll()
     poller.register(listener.fileno(), select.POLLIN)
     pidfd = processes.open_pidfd(scheduler) if scheduler is not None else None
     if pidfd is not None:
         poller.register(pidfd, select.POLLIN)
     try:
-        poller.poll(1000 if pidfd is None else None)
+        most = 1.0 if pidfd is None else float("inf")
+        left = most if deadline is None else min(most, max(0.0, deadline - time.monotonic()), 86_400.0)
+        poller.poll(None if left == float("inf") else math.ceil(left * 1000))
     finally:
         if pidfd is not None:
             os.close(pidfd)
