@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from ..config.units import size_text
 from ..errors import TinkschedError, UsageError
 from ..operations import cleaning, times
 from ..operations.cleaning import Kinds, Rubbish
@@ -83,4 +82,4 @@ def _summary(found: Rubbish, count: int) -> str:
 
 def _size(count: int) -> str:
     unit = next(((factor, name) for factor, name in _UNITS if count >= factor), None)
-    return f"{count / unit[0]:.1f} {unit[1]}" if unit else size_text(count)
+    return f"{count / unit[0]:.1f} {unit[1]}" if unit else f"{count} B"
