@@ -19,6 +19,10 @@ command -v flock >/dev/null || missing="$missing util-linux"
 command -v cc >/dev/null || command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
 # On Debian, cron as well: its line is tried with the real one.
 ! command -v apt-get >/dev/null || [ -x /usr/sbin/cron ] || missing="$missing cron"
+# The shells whose completion is tried.
+for shell in zsh fish; do
+    ! command -v apt-get >/dev/null || command -v "$shell" >/dev/null || missing="$missing $shell"
+done
 # And a FUSE file system that can call itself a network's.
 ! command -v apt-get >/dev/null || [ ! -e /dev/fuse ] || command -v bindfs >/dev/null || missing="$missing bindfs"
 if [ -n "$missing" ]; then

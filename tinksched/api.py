@@ -31,6 +31,7 @@ from .operations import workspace as workspaces
 from .operations.control import Cancelled, Killed, Stopped
 from .operations.history import History
 from .operations.report import Report
+from .operations.selection import Wanted
 from .operations.start import Plan, Wish
 from .operations.status import Status, TaskStatus
 from .operations.sweep import Sweep
@@ -114,7 +115,7 @@ class Workspace:
             NothingToActOn: there is no such task, or none that is done.
         """
         with self._found().open_existing() as opened:
-            return control.retry(opened, tasks, failed=failed)[0]
+            return control.retry(opened, Wanted(tasks, failed=failed)).queued
 
     def sweep(
         self, template: str | Path, grid: Mapping[str, str | Sequence[Value]], *, out_dir: str | Path | None = None,
@@ -206,7 +207,7 @@ class Workspace:
         found = self._found()
         try:
             with found.open_existing() as opened:
-                return control.cancel(opened, tasks)
+                return control.cancel(opened, Wanted(tasks))
         except emergency.UNRECORDED as trouble:
             emergency.cancel(found, tasks, trouble)
 

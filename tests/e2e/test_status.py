@@ -92,9 +92,9 @@ def test_json_has_a_version_and_these_fields(lab: Lab) -> None:
     }  # fmt: skip
     (task,) = status["tasks"]
     assert set(task) == {
-        "name", "state", "reason", "config", "config_changed", "gpus", "wanted_gpus", "priority", "attempt",
-        "exit_code", "queued_at", "started_at", "ended_at", "session", "log", "pid", "diagnosis", "expected_start",
-        "expected_end",
+        "name", "number", "state", "reason", "diagnosis", "config", "config_changed", "gpus", "wanted_gpus",
+        "priority", "attempt", "exit_code", "queued_at", "started_at", "ended_at", "session", "log", "pid",
+        "expected_start", "expected_end", "usage",
     }  # fmt: skip
     assert (task["state"], task["exit_code"], task["reason"]["code"]) == ("failed", 4, "exit_code")
     assert set(status["gpus"][0]) == {"index", "device", "name", "slots", "tasks", "others", "state"}
@@ -204,7 +204,7 @@ def test_of_very_many_tasks_those_are_listed_that_matter(lab: Lab) -> None:
     bench.wait_for_starts("live1", "live2")
     bench.wait_for_states(live1="running", live2="running")
     shown = bench.run("status").out
-    listed = {line.split()[0] for line in shown.split("TASK")[1].splitlines()[1:] if line}
+    listed = {word for line in shown.split("TASK")[1].splitlines()[1:] for word in line.split()[:2]}
     assert {"live1", "live2", "good", "bad1", "bad2", names[-1]} <= listed
     assert {name for name in listed if name in names[:-1]} == set(names[:40]), "those that come next"
     assert "305 tasks: 1 completed, 2 failed, 2 running, 299 queued, 1 new" in shown

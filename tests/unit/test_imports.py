@@ -40,6 +40,10 @@ LATE = {
     ("executors.registry", "host.tmux"),
     ("cli", "cli.app"),  # Ctrl-C is met already while this is loaded
     ("cli", "cli.quick"),
+    ("cli", "cli.complete"),
+    ("cli.complete", "cli.app"),  # Typer, where no names of tasks are asked for
+    ("cli.complete", "operations.workspace"),
+    ("cli.complete", "store"),
     ("cli.queue", "scheduler.main"),  # asyncio, for those commands that are a scheduler
     ("cli.queue", "host.wake"),
     ("operations.status", "scheduler.scene"),  # as `scheduler.deciding`: only where something waits
@@ -57,6 +61,9 @@ LATE = {
             ("app", "sweep"),
             ("app", "report"),
             ("report", "page"),
+            ("app", "waiting"),
+            ("app", "command"),
+            ("app", "cleaning"),
             ("status", "render"),
             ("quick", "render"),
         )

@@ -15,7 +15,10 @@ from tinksched.core.lifecycle import (
     Ended,
     Finished,
     GaveBack,
+    Held,
     Launched,
+    Ranked,
+    Released,
     Requeued,
     Retried,
     RunEvent,
@@ -27,6 +30,7 @@ from tinksched.core.lifecycle import (
 )
 from tinksched.core.model import (
     GpuSlots,
+    Hold,
     Outcome,
     Reason,
     ReasonCode,
@@ -59,7 +63,10 @@ DROPPED = Dropped(Outcome.CANCELLED, Reason(ReasonCode.CANCELLED_BY_USER, {"user
 REQUEUED = Requeued(9, 5, NEW_SPEC)
 LAUNCHED = Launched(123, 456, "demo_a_gpu0")
 ENDED = Ended(Outcome.COMPLETED, None, 0, NOW - 1)
-TASK_EVENTS: tuple[TaskEvent, ...] = (BEGAN, GAVE_BACK, RETRIED, FINISHED, DROPPED, REQUEUED)
+HELD = Held(Hold("ann", NOW, NOW + 60))
+TASK_EVENTS: tuple[TaskEvent, ...] = (
+    BEGAN, GAVE_BACK, RETRIED, FINISHED, DROPPED, REQUEUED, HELD, Released(), Ranked(7),
+)  # fmt: skip
 RUN_EVENTS: tuple[RunEvent, ...] = (LAUNCHED, ENDED)
 
 TASK_TABLE = {
@@ -69,6 +76,9 @@ TASK_TABLE = {
     (TaskState.ACTIVE, Retried): TaskState.QUEUED,
     (TaskState.ACTIVE, Finished): TaskState.DONE,
     (TaskState.DONE, Requeued): TaskState.QUEUED,
+    (TaskState.QUEUED, Held): TaskState.QUEUED,
+    (TaskState.QUEUED, Released): TaskState.QUEUED,
+    (TaskState.QUEUED, Ranked): TaskState.QUEUED,
 }
 RUN_TABLE = {
     (RunState.STARTING, Launched): RunState.RUNNING,
@@ -181,6 +191,19 @@ def test_a_requeued_task_goes_to_the_end_of_the_queue_as_the_configuration_says_
     assert (moved.outcome, moved.reason, moved.request) == (None, None, None)
     assert (moved.attempts, moved.config_hash) == (2, "old"), "the attempts go on counting"
     assert (moved.id, moved.name, moved.config) == (task.id, task.name, task.config)
+
+
+def test_a_held_task_changes_in_nothing_else_and_forgets_it_when_it_begins_or_is_dropped() -> None:
+    task = in_state(TaskState.QUEUED)
+    held = apply_task(task, HELD, NOW)
+    assert changed(task, held) == {"hold", "changed_at"} and held.hold == HELD.hold
+    assert apply_task(held, Released(), NOW) == replace(task, changed_at=NOW)
+    assert apply_task(held, BEGAN, NOW).hold is None and apply_task(held, DROPPED, NOW).hold is None
+
+
+def test_a_priority_changes_the_rank_and_not_the_place_among_equals() -> None:
+    task = in_state(TaskState.QUEUED)
+    assert apply_task(task, Ranked(-3), NOW).rank == (3, task.queue_number)
 
 
 def test_a_launched_run_knows_its_process_and_when_it_started() -> None:

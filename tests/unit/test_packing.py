@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_store import FULL_SPEC, NOW, SPEC, add, begin, finish, new_run, specs, texts
-from tinksched.core.lifecycle import Requeued, Retried
-from tinksched.core.model import Reason, ReasonCode, Run, RunRecord, Task, TaskState
+from tinksched.core.lifecycle import Held, Requeued, Retried
+from tinksched.core.model import Hold, Reason, ReasonCode, Run, RunRecord, Task, TaskState
 from tinksched.store import NewTask, Store, packing, records
 
 DATABASES = Path(__file__).parent / "databases"
@@ -142,6 +142,24 @@ def test_a_database_of_version_3_says_the_same_and_learns_needs_and_usage(tmp_pa
             active, state=TaskState.QUEUED, need=5 << 30, failures=1, not_before=NOW + 1, changed_at=NOW,
             reason=Reason(ReasonCode.RETRY_DELAY),
         )  # fmt: skip
+
+
+def test_a_database_of_version_4_says_the_same_and_learns_to_hold(tmp_path: Path) -> None:
+    for version in (3, 4):
+        connection = sqlite3.connect(tmp_path / f"{version}.db")
+        connection.executescript((DATABASES / f"version{version}.sql").read_text())
+        connection.close()
+    with Store(tmp_path / "4.db") as store, Store(tmp_path / "3.db") as before:
+        needs = {"waiting": 5 << 30}
+        assert store.tasks() == [replace(task, need=needs.get(task.name)) for task in before.tasks()]
+        assert store.last_runs() == before.last_runs() and store.events() == before.events()
+        assert store.usage_of(store.run_ids())["00000000000000aa"].gpu_memory_peak == 200
+        assert {task.hold for task in store.tasks()} == {None} and store.pause() is None
+        assert store.problems() == []
+        waiting = next(task for task in store.tasks() if task.name == "waiting")
+        with store.transaction("ann", NOW) as tx:
+            held = tx.apply(waiting, Held(Hold("ann", NOW, NOW + 9.5)))
+        assert store.task("waiting") == held and held.hold == Hold("ann", NOW, NOW + 9.5)
 
 
 def test_a_spec_that_was_changed_gets_a_text_of_its_own(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinksched.core.model import Outcome, Task, TaskSpec, TaskState
+from tinksched.core.model import Hold, Outcome, ReasonCode, Task, TaskSpec, TaskState
 from tinksched.core.relations import Fate, Relations, find_cycle, named_by, waits
 
 NOW = 1_700_000_000.0
@@ -88,3 +89,22 @@ def test_ten_thousand_tasks_after_ten_thousand_others_are_looked_at_once() -> No
     for name in first:
         relations.put(name, COMPLETED)
     assert not waits(later, relations, NOW).waiting
+
+
+def test_a_held_task_waits_until_it_is_let_go_or_until_its_time() -> None:
+    held = replace(task("a", ()), hold=Hold("ann", NOW - 60))
+    found = waits([held], Relations(), NOW)
+    assert found.wake_at is None and found.waiting[1].code is ReasonCode.HELD
+    assert found.waiting[1].text.startswith("held by ann since ")
+    later = replace(held, hold=Hold("ann", NOW - 60, NOW + 30))
+    found = waits([later], Relations(), NOW)
+    assert found.wake_at == NOW + 30 and found.waiting[1].code is ReasonCode.HELD_UNTIL
+    assert not waits([later], Relations(), NOW + 30).waiting
+
+
+def test_a_held_task_that_can_never_start_is_given_up_all_the_same() -> None:
+    held = replace(task("a", ("b",)), hold=Hold("ann", NOW))
+    assert waits([held], Relations({"b": FAILED}), NOW).hopeless
+    assert waits([held], Relations({"b": QUEUED}), NOW).waiting[1].code is ReasonCode.HELD
+    freed = replace(held, hold=Hold("ann", NOW - 9, NOW - 1))
+    assert waits([freed], Relations({"b": QUEUED}), NOW).waiting[1].code is ReasonCode.WAITS_FOR

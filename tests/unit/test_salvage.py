@@ -152,7 +152,7 @@ def test_a_damaged_log_costs_what_was_in_it_alone(tmp_path: Path, what: str) -> 
     assert [row["name"] for row in salvage.salvage(copy)["tasks"]] == ["first"]
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_an_older_version_is_read_as_well(tmp_path: Path, version: int) -> None:
     path = tmp_path / "state.db"
     with sqlite3.connect(path) as connection:

@@ -23,8 +23,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinksched.core.diagnosis import Diagnosis, Kind
-from tinksched.core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, Requeued
+from tinksched.core.lifecycle import (
+    Began,
+    Dropped,
+    Ended,
+    Finished,
+    GaveBack,
+    Held,
+    Launched,
+    Ranked,
+    Released,
+    Requeued,
+)
 from tinksched.core.model import (
+    Hold,
     Outcome,
     Reason,
     ReasonCode,
@@ -38,7 +50,7 @@ from tinksched.core.model import (
 )
 from tinksched.core.usage import Sample, Usage
 from tinksched.errors import Conflict, StoreError, TinkschedError
-from tinksched.store import NewTask, Store, database, records
+from tinksched.store import PAUSED, NewTask, Store, database, records
 
 NOW = 1_700_000_000.25
 SPEC = TaskSpec(("python", "train.py"), "/w", "/w/out/a_completed.txt", "/w/out")
@@ -127,7 +139,7 @@ def test_a_finished_task_comes_back_with_every_field(store: Store, other: Store)
     assert (found.attempts, found.config_hash, found.changed_at) == (1, "hash", NOW + 5)
     defaults = Task(0, "", "", SPEC, TaskState.QUEUED, 0, 0, 0, 0)
     same = {field.name for field in fields(Task) if getattr(found, field.name) == getattr(defaults, field.name)}
-    assert same <= {"priority", "request", "spec", "failures", "not_before", "need"}, (
+    assert same <= {"priority", "request", "spec", "failures", "not_before", "need", "hold"}, (
         "this test has a value of its own for nearly every field"
     )
 
@@ -1104,6 +1116,77 @@ def test_whatever_happens_in_whatever_order_the_store_and_the_rules_agree(
             assert sorted(run.task_id for run in store.active_runs()) == [task.id for task in active]
             assert all(task.attempts == len(store.runs_of(task)) for task in store.tasks())
             assert len({task.queue_number for task in store.tasks()}) == 4
+
+
+# ---------------------------------------------------------------- holds, priorities, what is forgotten
+
+
+def test_a_hold_and_a_priority_come_back_and_are_on_record(store: Store, other: Store) -> None:
+    a, b = add(store, "a", "b")
+    with store.transaction("hold by ann", NOW + 1) as tx:
+        held = tx.apply(a, Held(Hold("ann", NOW + 1, NOW + 99)))
+        tx.apply(b, Ranked(7))
+    assert other.task("a") == held and held.hold == Hold("ann", NOW + 1, NOW + 99)
+    assert [task.name for task in other.queue()] == ["b", "a"]
+    events = [(event.who, event.what, event.why) for event in other.events()[2:]]
+    assert events == [("hold by ann", "Held", held.hold.reason.text), ("hold by ann", "Ranked", "priority 7")]
+    with store.transaction("release by ann", NOW + 2) as tx:
+        tx.apply(held, Released())
+    assert other.task("a") == replace(a, changed_at=NOW + 2)
+
+
+def test_what_was_asked_for_meanwhile_outlives_a_hold(store: Store) -> None:
+    """A run that never began may have been cancelled just then: its task is queued, and still to be dropped."""
+    (task,) = add(store, "a")
+    active, run = begin(store, task)
+    with store.transaction("cancel", NOW) as tx:
+        tx.request(active, Request.CANCEL, "ann")
+        tx.remove_run(run, "why")
+        queued = tx.apply(active, GaveBack(Reason(ReasonCode.NEVER_BEGAN)))
+        tx.apply(queued, Held(Hold("bob", NOW)))
+    found = store.task("a")
+    assert found is not None and found.request is Request.CANCEL and store.requested_by(found) == "ann"
+
+
+def test_a_hold_that_came_too_late_is_refused(store: Store, other: Store) -> None:
+    (task,) = add(store, "a")
+    begin(other, task)
+    with pytest.raises(Conflict), store.transaction("hold", NOW) as tx:
+        tx.apply(task, Held(Hold("ann", NOW)))
+
+
+def test_forgotten_tasks_leave_nothing_and_their_numbers_are_never_given_again(store: Store, other: Store) -> None:
+    a, b, c = add(store, "a", "b", "c")
+    done = finish(store, *begin(store, a))
+    stale = finish(store, *begin(store, b))
+    with other.transaction("retry", NOW) as tx:
+        tx.apply(stale, Requeued(9, 0, SPEC))
+    with store.transaction("clean", NOW) as tx:
+        assert tx.remove_tasks([done, stale, c]) == [done], "neither one that was queued again nor one that never ran"
+    assert [task.name for task in other.roster()] == ["b", "c"]
+    assert other.run_ids() == {"b-1"} and {event.task_id for event in other.events()} == {b.id, c.id}
+    assert other.problems() == []
+    assert add(store, "a")[0].id == 4
+
+
+def test_the_roster_says_of_each_task_what_selectors_ask(store: Store) -> None:
+    a, b = add(store, "a", "b")
+    finish(store, *begin(store, a), Outcome.LOST)
+    assert store.roster() == [(1, "a", "done", "lost", NOW + 10), (2, "b", "queued", None, NOW)]
+    assert (store.queued_last(0), store.queued_last(1), store.queued_last(2)) == ("b", "a", None)
+    assert b.queue_number == 2
+
+
+def test_a_pause_is_a_fact_with_who_and_since_when(store: Store) -> None:
+    assert store.pause() is None and store.paused() is None
+    with store.transaction("pause", NOW) as tx:
+        tx.set_fact(PAUSED, '{"user": "ann", "since": 1700000000.25, "until": null}')
+    reason = store.paused()
+    assert store.pause() == Hold("ann", NOW) and reason is not None and reason.text.startswith("paused by ann since ")
+    with store.transaction("x", NOW) as tx:
+        tx.set_fact(PAUSED, "nonsense")
+    with pytest.raises(StoreError, match="makes no sense"):
+        store.pause()
 
 
 def test_on_a_network_file_system_there_is_no_log_beside_the_file(path: Path) -> None:

@@ -66,6 +66,11 @@ def _call(arguments: list[str]) -> int:
         if plain is not None:
             plain.run()
             return 0
+    if arguments[:1] == ["complete-words"]:
+        from . import complete
+
+        complete.answer(arguments[1:])
+        return 0
     import typer
 
     from .app import app

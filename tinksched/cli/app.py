@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +10,8 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import UsageError, WorkspaceError
-from .options import ConfigOption, WorkspaceOption
+from .options import ColorOption, ConfigOption, WorkspaceOption
+from .shells import SCRIPTS
 
 COMMANDS = {  # by name: the first line of its help
     "setup-workspace": "Make a folder a workspace: a commented configuration, a wrapper script, configs/ with one "
@@ -23,18 +24,33 @@ COMMANDS = {  # by name: the first line of its help
     "waits.",
     "explain": "Say why a task waits, or how it ended.",
     "show": "Print everything on record about a task: every run, what exactly it ran, and what its config changed.",
+    "run": "Queue any command as a task, with this folder and environment. Outside of a workspace, in a personal one.",
+    "wait": "Wait until tasks are done, all that are queued or running if none are named; exit code 0 if all "
+    "completed.",
     "cancel": "Cancel tasks: a queued one leaves the queue, a running one is ended with all its processes.",
     "retry": "Queue finished tasks again.",
     "sweep": "Write one config for each point of a grid, from a template whose comments and order stay.",
     "report": "Show what ran on which GPU when, how long GPUs and tasks waited, what failed, and what tasks measured.",
+    "hold": "Keep queued tasks from starting until `release`.",
+    "release": "Let held tasks start; with --at, have queued ones wait until then.",
+    "priority": "Give queued tasks a priority: higher numbers start first. +1 and -1 change the one that they have.",
+    "pause": "Start nothing new until `resume`; what runs goes on. To drain the GPUs, before an update, say.",
+    "resume": "Let tasks start again after `pause`.",
+    "clean": "Forget finished tasks: their records, logs and kept sessions. Asks first, and needs --yes where it can't "
+    "ask.",
     "stop": "Stop the scheduler. Running tasks go on; a later `start` finds them again.",
     "kill-all": "The emergency stop: end the scheduler and every run of this workspace, now. Asks nothing.",
     "doctor": "Check what the workspace needs: its state, the disk, the leases, tmux. Exit code 1 if something is "
     "broken.",
     "config": "Show every setting, its value, and where that came from.",
+    "completion": "Print what makes a shell (bash, zsh or fish) complete commands, options and names of tasks.",
     "help": "Show this help, or that of a command.",
 }
 _HIDDEN = ("serve-workspace",)
+_SETTINGS: Mapping[str, dict[str, Any]] = {
+    "run": {"allow_interspersed_args": False},  # the options behind the command are its own
+    "priority": {"ignore_unknown_options": True},  # -1 is no option
+}
 
 
 class _Group(TyperGroup):
@@ -42,7 +58,7 @@ class _Group(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
-        return name, _command(name) if name and command else command, rest
+        return name, command_of(name) if name and command else command, rest
 
 
 app = typer.Typer(
@@ -62,6 +78,7 @@ def root(
     context: typer.Context,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
+    color: ColorOption = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Queue a folder of configs, keep every GPU busy, watch any run live in tmux, lose nothing."""
@@ -87,14 +104,26 @@ def help_command(
         return
     if command not in COMMANDS:
         raise UsageError(f"there is no command {command!r}; there are: {', '.join(COMMANDS)}")
-    found = _command(command)
+    found = command_of(command)
     print(found.get_help(type(parent)(found, info_name=command, parent=parent)))
+
+
+def completion(shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]) -> None:
+    """Print what makes a shell (bash, zsh or fish) complete commands, options and names of tasks.
+
+    Examples:  eval "$(tinksched completion bash)"   |   tinksched completion fish | source
+    """
+    if shell not in SCRIPTS:
+        raise UsageError(f"there is no completion for {shell!r}; there is one for: {', '.join(SCRIPTS)}")
+    print(SCRIPTS[shell].strip())
 
 
 def function(command: str) -> Callable[..., None]:
     """The function of a command, with what it takes to do its work."""
     if command == "help":
         return help_command
+    if command == "completion":
+        return completion
     if command == "status":
         from .status import status
 
@@ -109,15 +138,22 @@ def function(command: str) -> Callable[..., None]:
         from . import report as module  # type: ignore[no-redef]
     elif command == "doctor":
         from . import health as module  # type: ignore[no-redef]
+    elif command in ("wait", "hold", "release", "priority", "pause", "resume"):
+        from . import waiting as module  # type: ignore[no-redef]
+    elif command == "run":
+        from . import command as module  # type: ignore[no-redef]
+    elif command == "clean":
+        from . import cleaning as module  # type: ignore[no-redef]
     else:
         from . import queue as module  # type: ignore[no-redef]
     found: Callable[..., None] = getattr(module, command.replace("-", "_"))
     return found
 
 
-def _command(name: str) -> Any:
+def command_of(name: str) -> Any:
+    """A command as Typer's object, with its module loaded."""
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    alone.command(name)(function(name))
+    alone.command(name, context_settings=_SETTINGS.get(name))(function(name))
     return typer.main.get_command(alone)
 
 

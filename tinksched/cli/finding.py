@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 from ..operations import workspace as workspaces
+from ..operations.selection import Wanted
 
 _BEFORE = ("workspace", "config")  # the options that may also stand before the command's name
 
@@ -20,3 +22,8 @@ def find(
     """
     given = {name: Path(value) for name, value in context.find_root().params.items() if name in _BEFORE and value}
     return workspaces.find(workspace or given.get("workspace"), config or given.get("config"), last_good=last_good)
+
+
+def wanted(selectors: Sequence[str] | None, failed: bool, everything: bool) -> Wanted:
+    """The tasks that a command line means."""
+    return Wanted(tuple(selectors or ()), failed, everything)

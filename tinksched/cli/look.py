@@ -10,14 +10,18 @@ from typing import Annotated
 
 import typer
 
-from ..operations import history, occupancy
+from ..operations import history, occupancy, selection
 from ..operations import logs as logging
 from ..operations import status as looking
+from ..operations.workspace import Workspace
 from . import render
 from .finding import find
 from .options import ConfigOption, JsonOption, WorkspaceOption
 
-TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="The task: its config's name without .yml.")]
+TaskArgument = Annotated[
+    str,
+    typer.Argument(metavar="TASK", help="The task: its name, its number, @ for the one queued last, or a glob of one."),
+]
 
 AttemptOption = Annotated[int | None, typer.Option("--attempt", metavar="N", help="An earlier run of the task.")]
 
@@ -45,7 +49,7 @@ def explain(
 
     Example:  tinksched explain exp1
     """
-    found, sentences = looking.explain(find(context, workspace, config), _name(task))
+    found, sentences = looking.explain(*_one(context, workspace, config, task))
     if as_json:
         record = {"version": looking.JSON_VERSION, "task": found.name, "state": found.state, "text": sentences}
         reason = {"code": found.reason.code.value, "detail": dict(found.reason.detail)} if found.reason else None
@@ -67,7 +71,7 @@ def show(
 
     Examples:  tinksched show exp1   |   tinksched show exp1 --attempt 1
     """
-    found = history.show(find(context, workspace, config), _name(task), attempt)
+    found = history.show(*_one(context, workspace, config, task), attempt)
     if as_json:
         print(json.dumps(found.json(), indent=2, ensure_ascii=False))
     else:
@@ -86,17 +90,17 @@ def logs(
 
     Examples:  tinksched logs exp1   |   tinksched logs exp1 -f   |   tinksched logs exp1 --attempt 1
     """
-    found = find(context, workspace, config)
-    log = logging.find(found, _name(task), attempt)
+    found, name = _one(context, workspace, config, task)
+    log = logging.find(found, name, attempt)
     if follow:
-        for chunk in logging.follow(found, _name(task), log):
+        for chunk in logging.follow(found, name, log):
             sys.stdout.buffer.write(chunk if sys.stdout.isatty() else chunk.replace(b"\r\n", b"\n"))
             sys.stdout.buffer.flush()
         return
     try:
         data = log.path.read_bytes()
     except OSError:
-        render.message(f"{log.path} is not there yet")
+        render.message(f"{log.path} is {'not there yet' if log.live else 'gone'}")
         return
     sys.stdout.write(logging.clean(data))
 
@@ -112,7 +116,7 @@ def attach(
 
     Example:  tinksched attach exp1
     """
-    command = logging.attach_command(find(context, workspace, config), _name(task), write=write)
+    command = logging.attach_command(*_one(context, workspace, config, task), write=write)
     if os.environ.get("TMUX"):
         render.message("you are inside of tmux already: leave the task's session with Ctrl-b Ctrl-b d")
     sys.stdout.flush()
@@ -130,6 +134,7 @@ def config(
         render.settings(settings)
 
 
-def _name(task: str) -> str:
-    """A config's file name stands for its task."""
-    return Path(task).stem if task.endswith((".yml", ".yaml")) else task
+def _one(context: typer.Context, workspace: Path | None, config: Path | None, task: str) -> tuple[Workspace, str]:
+    """The workspace, and the one task of it that a selector means."""
+    found = find(context, workspace, config)
+    return found, selection.one_of(found, task)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from . import colour
+
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option("--workspace", metavar="DIR", help="The workspace (default: this folder, or the nearest above it)."),
@@ -15,4 +17,28 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="The configuration (default: scheduler_config.yml)."),
 ]
+SelectorsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TASK...]",
+        help="Names, globs ('exp*'), numbers (1-3,5), @ for the task that was queued last, @~1 for the one before. "
+        "A name wins over all else that it may mean.",
+    ),
+]
+FailedOption = Annotated[bool, typer.Option("--failed", help="Those that failed, timed out or were lost.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All to which it applies.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with a version number, for programs.")]
+
+
+def _choose_color(value: str | None) -> str | None:
+    if value is not None:
+        colour.choose(value)
+    return value
+
+
+ColorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--color", metavar="WHEN", callback=_choose_color, help="auto (the default), always or never; NO_COLOR counts."
+    ),
+]

@@ -16,10 +16,8 @@ from ..operations.status import MOST
 from ..operations.status import status as status_of
 from ..operations.workspace import OpenWorkspace, Workspace
 from . import render
-from .finding import find
-from .options import ConfigOption, WorkspaceOption
-
-TasksArgument = Annotated[list[str], typer.Argument(metavar="TASK...", help="Names of tasks (configs without .yml).")]
+from .finding import find, wanted
+from .options import AllOption, ConfigOption, FailedOption, SelectorsArgument, WorkspaceOption
 
 
 def start(
@@ -58,6 +56,11 @@ def start(
     if unless_stopped and (who := starting.stopped_by(found)):
         render.message(f"nothing is started: stopped {who} (a plain `tinksched start` goes on)")
         return
+    if not configs and not dry_run and not foreground and starting.has_only_commands(found):
+        with found.open() as opened:
+            starting.go_on(opened)
+            _ensure(opened)
+        return
     prepared = starting.prepare(found.settings, Wish(configs, gpus, rerun, failed, changed))
     if dry_run:
         render.plan(starting.plan(found, prepared), dry=True)
@@ -76,38 +79,52 @@ def start(
 
 def retry(
     context: typer.Context,
-    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK...]", help="Names of finished tasks.")] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="All that failed, timed out or were lost.")] = False,
+    tasks: SelectorsArgument = None,
+    failed: FailedOption = False,
+    everything: AllOption = False,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Queue finished tasks again.
 
-    Examples:  tinksched retry exp1 exp2   |   tinksched retry --failed
+    Examples:  tinksched retry exp1 'big_*'   |   tinksched retry --failed   |   tinksched retry 3-5
     """
-    if bool(tasks) == failed:
-        raise UsageError("retry takes names of tasks, or --failed")
+    chosen = wanted(tasks, failed, everything)
+    if not chosen:
+        raise UsageError("retry takes finished tasks (names, globs, numbers …), --failed or --all")
     with find(context, workspace, config).open_existing() as opened:
-        names, started = control.retry(opened, tasks or [], failed=failed)
-        print(f"queued again: {render.names(names)}")
-        render.message(started)
+        done = control.retry(opened, chosen)
+        print(f"queued again: {render.names(done.queued)}")
+        render.message(done.started)
+    if done.left:
+        render.left([(name, f"is {state}") for name, state in done.left])
+        raise typer.Exit(1)
 
 
 def cancel(
-    context: typer.Context, tasks: TasksArgument, workspace: WorkspaceOption = None, config: ConfigOption = None
+    context: typer.Context,
+    tasks: SelectorsArgument = None,
+    failed: FailedOption = False,
+    everything: AllOption = False,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Cancel tasks: a queued one leaves the queue, a running one is ended with all its processes.
 
-    Example:  tinksched cancel exp1 exp2
+    Examples:  tinksched cancel exp1 exp2   |   tinksched cancel 'big_*' 3-5   |   tinksched cancel @
     """
+    chosen = wanted(tasks, failed, everything)
+    if not chosen:
+        raise UsageError("cancel needs tasks: names, globs, numbers (1-3,5), @ for the newest, or --all")
     found = find(context, workspace, config)
     try:
         with found.open_existing() as opened:
-            done = control.cancel(opened, tasks)
+            done = control.cancel(opened, chosen)
     except emergency.UNRECORDED as trouble:
-        emergency.cancel(found, tasks, trouble)
+        emergency.cancel(found, None if everything else chosen.words, trouble)
     if done.cancelled:
         print(f"cancelled: {render.names(done.cancelled)}")
+    render.left([(name, f"is {outcome}") for name, outcome in done.left])
     for name, outcome in done.finished:
         print(f"{name} {outcome} before it could be cancelled")
     if done.unrecorded:
@@ -190,6 +207,8 @@ def _ensure(opened: OpenWorkspace) -> None:
         render.message("nothing to do")
         return
     started = daemon.ensure(opened)
+    paused = opened.store.paused()
+    render.message(paused.text if paused else None)
     render.message(started or "the scheduler runs already, and has been told")
     render.message("tinksched status shows what happens; tinksched logs TASK -f follows a run")
 

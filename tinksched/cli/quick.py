@@ -55,7 +55,7 @@ def show(found: Workspace, *, as_json: bool, everything: bool) -> None:
         print(tables.as_json(looking.status(found).json()))
         return
     now = looking.status(found, None if everything else looking.MOST)
-    if not tables.has_width():
+    if not tables.wants_rich():
         tables.show(now)
         return
     from . import render

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from ..config import Settings, plain
+from ..config import Settings, placeholders, plain
 from ..core.model import Task, TaskState, spot
 from ..core.usage import Usage
 from ..host.completion import signal_name
@@ -25,7 +25,7 @@ from ..operations.start import Plan
 from ..operations.status import MOST, Status, TaskStatus
 from ..operations.status import status as status_of
 from ..operations.workspace import Workspace
-from . import gputables, tables
+from . import colour, gputables, tables
 from .tables import Part, Table, clock, look, printable
 
 if TYPE_CHECKING:
@@ -53,9 +53,17 @@ def message(text: str | None) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def left(tasks: Sequence[tuple[str, str]]) -> None:
+    """The tasks that a command did nothing about, and why, on standard error."""
+    if tasks:
+        more = len(tasks) - _FIRST_NAMES
+        shown = ", ".join(f"{name} {why}" for name, why in tasks[:_FIRST_NAMES])
+        message(f"left: {shown}" + (f" and {more} more" if more > 0 else ""))
+
+
 def status(now: Status, *, last_words: bool = False) -> None:
     """The table of `status`; with `last_words` the ends of the logs of what failed."""
-    if not tables.has_width():
+    if not tables.wants_rich():
         tables.show(now)
     else:
         console = _console()
@@ -158,14 +166,16 @@ def history(found: History) -> None:
     wants = [f"{task.spec.gpus} GPU{'s' * (task.spec.gpus > 1)}"] + ["alone"] * task.spec.exclusive
     facts = {
         "config": task.config,
+        "command": "" if task.config else shlex.join(placeholders.expand(word, {}) for word in task.spec.command),
         "wants": ", ".join(wants),
         "priority": str(task.priority) if task.priority else "",
         "after": ", ".join(task.spec.after),
         "time limit": clock(task.spec.time_limit) if task.spec.time_limit else "",
         "retries": f"{task.failures} of {task.spec.max_retries} used" if task.spec.max_retries else "",
-        "queued": _date(task.queued_at),
+        "queued": f"{_date(task.queued_at)} ({_ago(task.queued_at)})",
         "starts": f"about {_date(found.expected_start)}" if found.expected_start else "",
         "ends": f"about {_date(found.expected_end)}" if found.expected_end else "",
+        "held": task.hold.reason.text if task.hold else "",
     }
     _print_facts(facts, 2)
     for item in found.runs:
@@ -184,7 +194,7 @@ def _print_run(item: RunHistory) -> None:
         "run": run.id,
         "on": f"{spot(run.gpus)}{on} of {record.node}",
         "port": str(record.port or ""),
-        "started": _date(run.created_at),
+        "started": f"{_date(run.created_at)} ({_ago(run.created_at)})",
         "ended": f"{_date(run.ended_at)}{took}" if run.ended_at else "",
         "exit code": code,
         "command": shlex.join(record.command),
@@ -223,6 +233,10 @@ def _print_facts(facts: Mapping[str, str], indent: int) -> None:
 
 def _date(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _ago(at: float) -> str:
+    return f"{clock(time.time() - at)} ago"
 
 
 def settings(found: Settings) -> None:
@@ -292,8 +306,8 @@ def rich_part(part: Part) -> RenderableType:
         return Text.assemble(*part, overflow="fold")
     table = _table(*part.columns)
     if part.columns:
-        table.columns[0].overflow = "fold"
-        for column in table.columns[1:-1]:
+        table.columns[part.folded].overflow = "fold"
+        for column in (*table.columns[: part.folded], *table.columns[part.folded + 1 : -1]):
             column.no_wrap = True
     for row in part.rows:
         table.add_row(*(Text(text, style=style) for text, style in row))
@@ -327,6 +341,9 @@ def _console(file: TextIO | None = None) -> Console:
     return Console(
         file=stream,
         width=None if tables.has_width(stream) else PIPE_WIDTH,
+        force_terminal=True if colour.chosen() == "always" else None,
+        no_color=False if colour.chosen() == "always" else None,
+        color_system=None if colour.chosen() == "never" else "auto",
         highlight=False,
         markup=False,
         emoji=False,

@@ -13,6 +13,7 @@ from ..core.gpu import GpuProcess, GpuState
 from ..operations.estimates import clock_time
 from ..operations.seen import memory_text, size_text
 from ..operations.status import GpuStatus, Status, TaskStatus
+from . import colour
 
 Cell = tuple[str, str]  # a text and its style
 
@@ -24,6 +25,7 @@ class Table:
     columns: tuple[str, ...]
     rows: Sequence[Sequence[Cell]]
     right: int | None = None
+    folded: int = 0  # the column that gives way where there is little room
 
 
 Part = Table | Sequence[Cell]  # a table, or a line of texts that follow each other
@@ -75,6 +77,11 @@ def as_json(record: Mapping[str, object]) -> str:
 def has_width(stream: TextIO | None = None) -> bool:
     """Whether somebody says how wide what is printed may be."""
     return (stream or sys.stdout).isatty() or os.environ.get("COLUMNS", "").isdecimal()
+
+
+def wants_rich() -> bool:
+    """Whether the output has colours or a width."""
+    return has_width() or colour.chosen() == "always"
 
 
 def takes_signs(stream: TextIO) -> bool:
@@ -142,7 +149,8 @@ def _heading(now: Status) -> list[Cell]:
         scheduler, style = f"scheduler stopped ({now.stopped})", "yellow"
     else:
         scheduler, style = "no scheduler runs", "dim"
-    return [(printable(now.task_name), "bold"), (f"  {printable(now.workspace)}  ", ""), (scheduler, style)]
+    paused = [(f", {printable(now.paused.text)}", "yellow")] if now.paused else []
+    return [(printable(now.task_name), "bold"), (f"  {printable(now.workspace)}  ", ""), (scheduler, style), *paused]
 
 
 def _gpu_table(now: Status, signs: bool) -> Table:
@@ -193,12 +201,14 @@ def _bar(gpu: GpuStatus, used: int, signs: bool) -> str:
 def _task_table(now: Status, signs: bool) -> Table:
     tried_again = any(task.attempt > 1 for task in now.tasks)
     seen = any(task.usage is not None and task.usage.gpu_memory_peak is not None for task in now.tasks)
+    numbered = any(task.number is not None for task in now.tasks)
     sometimes = [*(["TRY"] if tried_again else []), *(["GPU MEMORY"] if seen else [])]
-    columns = ("TASK", "STATE", "GPU", "TIME", *sometimes, "DETAIL")
+    columns = (*(["#"] if numbered else []), "TASK", "STATE", "GPU", "TIME", *sometimes, "DETAIL")
     rows = []
     for task in _in_order(now.tasks):
         sign, style = look(task.state, signs=signs)
         rows.append([
+            *([("" if task.number is None else str(task.number), "dim")] if numbered else []),
             (printable(task.name), ""),
             (f"{sign} {task.state.replace('_', ' ')}", style),
             ("-".join(map(str, task.gpus)) or ("cpu" if task.started_at and not task.wanted_gpus else ""), ""),
@@ -207,7 +217,7 @@ def _task_table(now: Status, signs: bool) -> Table:
             *([(_memory(task), "")] if seen else []),
             (printable(_detail(task)), "" if task.state in ("failed", "lost") else "dim"),
         ])  # fmt: skip
-    return Table(columns, rows, right=3)
+    return Table(columns, rows, right=columns.index("TIME"), folded=columns.index("TASK"))
 
 
 def _in_order(tasks: Sequence[TaskStatus]) -> list[TaskStatus]:

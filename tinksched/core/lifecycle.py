@@ -11,8 +11,8 @@
     Run    starting ──Launched──▶ running ──Ended──▶ ended
               └─────────────Ended────────────────────▲
 
-An event that the table does not name for a state raises `Conflict`. The store guards each of these once more in SQL,
-with the states that `sources` names.
+A queued task that is Held, Released or Ranked stays queued. An event that the table does not name for a state raises
+`Conflict`. The store guards each of these once more in SQL, with the states that `sources` names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import Conflict
 from .diagnosis import OUT_OF_MEMORY, Kind
-from .model import ALONE, OOM, RETRIED, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskSpec, TaskState
+from .model import ALONE, OOM, RETRIED, Hold, Outcome, Reason, ReasonCode, Run, RunState, Task, TaskSpec, TaskState
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,25 @@ class Requeued:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A queued task is to wait until it is released, or until a time."""
+
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A held task is to wait no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A queued task gets another priority."""
+
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
 class Launched:
     """The executor started the run's wrapper."""
 
@@ -91,7 +110,7 @@ class Ended:
     at: float
 
 
-TaskEvent = Began | GaveBack | Retried | Finished | Dropped | Requeued
+TaskEvent = Began | GaveBack | Retried | Finished | Dropped | Requeued | Held | Released | Ranked
 RunEvent = Launched | Ended
 
 _TASK: dict[type[TaskEvent], tuple[frozenset[TaskState], TaskState]] = {
@@ -101,6 +120,9 @@ _TASK: dict[type[TaskEvent], tuple[frozenset[TaskState], TaskState]] = {
     Finished: (frozenset({TaskState.ACTIVE}), TaskState.DONE),
     Dropped: (frozenset({TaskState.QUEUED}), TaskState.DONE),
     Requeued: (frozenset({TaskState.DONE}), TaskState.QUEUED),
+    Held: (frozenset({TaskState.QUEUED}), TaskState.QUEUED),
+    Released: (frozenset({TaskState.QUEUED}), TaskState.QUEUED),
+    Ranked: (frozenset({TaskState.QUEUED}), TaskState.QUEUED),
 }
 _RUN: dict[type[RunEvent], tuple[frozenset[RunState], RunState]] = {
     Launched: (frozenset({RunState.STARTING}), RunState.RUNNING),
@@ -130,17 +152,24 @@ def apply_task(task: Task, event: TaskEvent, now: float) -> Task:
     moved = replace(task, state=target, changed_at=now)
     match event:
         case Began(config_hash):
-            return replace(moved, attempts=task.attempts + 1, reason=None, config_hash=config_hash, not_before=None)
+            begun = replace(moved, attempts=task.attempts + 1, config_hash=config_hash)
+            return replace(begun, reason=None, not_before=None, hold=None)
         case GaveBack(reason):
             return replace(moved, attempts=task.attempts - 1, reason=reason, request=None)
         case Retried(reason, not_before, need):
             again = replace(moved, failures=task.failures + 1, reason=reason, not_before=not_before, need=need)
             return replace(again, request=None)
         case Finished(outcome, reason) | Dropped(outcome, reason):
-            return replace(moved, outcome=outcome, reason=reason, request=None)
+            return replace(moved, outcome=outcome, reason=reason, request=None, hold=None)
         case Requeued(number, priority, spec):
             fresh = replace(moved, queue_number=number, priority=priority, spec=spec, queued_at=now)
             return replace(fresh, outcome=None, reason=None, request=None, failures=0, not_before=None, need=None)
+        case Held(hold):
+            return replace(moved, hold=hold)
+        case Released():
+            return replace(moved, hold=None)
+        case Ranked(priority):
+            return replace(moved, priority=priority)
 
 
 def apply_run(run: Run, event: RunEvent, now: float) -> Run:

@@ -82,6 +82,9 @@ class ReasonCode(str, enum.Enum):
     NEVER_BEGAN = "never_began"
     NO_SCHEDULER = "no_scheduler"
     RETRY_DELAY = "retry_delay"
+    HELD = "held"
+    HELD_UNTIL = "held_until"
+    PAUSED = "paused"
     WAITS_FOR = "waits_for"
     MAX_RUNNING = "max_running"
     LOW_DISK = "low_disk"
@@ -132,6 +135,9 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.NEVER_BEGAN: "its last launch never began ({why}), so it is queued again",
     ReasonCode.NO_SCHEDULER: "no scheduler runs",
     ReasonCode.RETRY_DELAY: "its last run {how}; it is tried again at {until} (retry {retry} of {retries}{need})",
+    ReasonCode.HELD: "held by {user} since {since}: `tinksched release` lets it go",
+    ReasonCode.HELD_UNTIL: "not before {at}, says {user}",
+    ReasonCode.PAUSED: "paused by {user} since {since}: nothing starts before `tinksched resume`",
     ReasonCode.WAITS_FOR: "comes after {tasks}",
     ReasonCode.MAX_RUNNING: "at most {limit} of {pattern} run at once (max_running)",
     ReasonCode.LOW_DISK: "only {free} are free on the disk of {folder} (min_free_disk is {wanted})",
@@ -158,6 +164,7 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.DEPENDENCY: "{task}, which it comes after, {how}",
 }
 
+_TIMES = {"until": "%H:%M:%S", "since": "%Y-%m-%d %H:%M", "at": "%Y-%m-%d %H:%M:%S"}  # details that are times
 _DIAGNOSED = {ReasonCode.TIME_LIMIT: Kind.TIME_LIMIT, ReasonCode.OUT_OF_MEMORY: Kind.HOST_MEMORY}
 
 
@@ -176,8 +183,8 @@ class Reason:
     def text(self) -> str:
         """One sentence for a person, without a full stop."""
         words = dict(self.detail)
-        if "until" in words:
-            words["until"] = datetime.fromtimestamp(float(words["until"])).strftime("%H:%M:%S")
+        for name in _TIMES.keys() & words.keys():
+            words[name] = datetime.fromtimestamp(float(words[name])).strftime(_TIMES[name])
         text = _TEXTS[self.code].format_map(_Blank(words))
         if self.found is None:
             return text
@@ -244,8 +251,24 @@ class TaskSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Somebody wants what is queued to wait: until it is let go, or until a time."""
+
+    user: str
+    since: float
+    until: float | None = None
+
+    @property
+    def reason(self) -> Reason:
+        """Why a held task waits."""
+        if self.until is None:
+            return Reason(ReasonCode.HELD, {"user": self.user, "since": self.since})
+        return Reason(ReasonCode.HELD_UNTIL, {"user": self.user, "at": self.until})
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """One config file in the queue, named by the file's stem."""
+    """One config file in the queue, named by the file's stem; or a command that `run` queued, which has no config."""
 
     id: int
     name: str
@@ -264,6 +287,7 @@ class Task:
     failures: int = 0  # failed, timed-out and lost runs since it was last queued by hand
     not_before: float | None = None
     need: int | None = None  # bytes that must be free on each of its GPUs, or ALONE: what its last run has taught
+    hold: Hold | None = None
 
     def on(self, gpus: Mapping[int, str]) -> Task:
         """The task, pinned to the indices that its GPUs have among these (index to name)."""

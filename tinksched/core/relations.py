@@ -114,7 +114,7 @@ class _Before:
 
 
 def waits(tasks: Iterable[Task], relations: Relations, now: float) -> Waits:
-    """Look at the relations and retry delays of queued tasks. Those that have neither need not be among them."""
+    """Look at the relations, the holds and the retry delays of queued tasks. Those without need not be among them."""
     waiting: dict[int, Reason] = {}
     hopeless: dict[int, Reason] = {}
     times = []
@@ -124,6 +124,11 @@ def waits(tasks: Iterable[Task], relations: Relations, now: float) -> Waits:
             if bad is not None:
                 hopeless[task.id] = bad
                 continue
+        if task.hold is not None and (task.hold.until is None or now < task.hold.until):
+            waiting[task.id] = task.hold.reason
+            times += [task.hold.until] if task.hold.until is not None else []
+            continue
+        if task.spec.after:
             left = relations.of(task)
             if left is not None:
                 waiting[task.id] = left

@@ -7,7 +7,7 @@ import select
 import signal
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.lifecycle import Dropped
@@ -17,6 +17,7 @@ from ..host import processes, wake
 from ..host.processes import Process
 from ..store import STOPPED
 from . import daemon, selection, strays
+from .selection import Wanted
 from .start import requeue
 from .workspace import OpenWorkspace, actor, user_name
 
@@ -51,6 +52,16 @@ class Cancelled:
     finished: tuple[tuple[str, str], ...]  # ended by themselves first, and how
     stuck: tuple[str, ...]
     unrecorded: tuple[str, ...]  # dead, but the scheduler could not write that down
+    left: tuple[tuple[str, str], ...] = ()  # were done before, and how
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What `retry` queued again, what it could not and why, and what it started."""
+
+    queued: tuple[str, ...]
+    left: tuple[tuple[str, str], ...]
+    started: str | None
 
 
 def stop(opened: OpenWorkspace) -> Stopped:
@@ -92,19 +103,20 @@ def kill_all(opened: OpenWorkspace) -> Killed:
     return Killed(was_running, ended, tuple(task.name for task in queued), stuck, unrecorded)
 
 
-def cancel(opened: OpenWorkspace, names: Sequence[str]) -> Cancelled:
+def cancel(opened: OpenWorkspace, wanted: Wanted) -> Cancelled:
     """Cancel tasks: a queued one leaves the queue, a running one is ended, verified dead.
 
     Raises:
-        NothingToActOn: one of the names is no task, or none of them is queued or running; nothing was done.
+        NothingToActOn: a selector means nothing, or no task that is queued or running; nothing was done.
     """
     by_user = Reason(ReasonCode.CANCELLED_BY_USER, {"user": user_name()})
     with opened.store.transaction(actor("cancel"), time.time()) as tx:
-        tasks = _tasks(opened, names)
+        tasks = _pending(opened) if wanted.everything else _tasks(opened, wanted)
         pending = [task for task in tasks if task.state is not TaskState.DONE]
+        done = tuple((task.name, task.outcome.value) for task in tasks if task.outcome)
         if not pending:
-            done = ", ".join(f"{task.name} is {task.outcome.value}" for task in tasks if task.outcome)
-            raise NothingToActOn(f"nothing to cancel: {done}")
+            said = selection.listed([f"{name} is {outcome}" for name, outcome in done])
+            raise NothingToActOn(f"nothing to cancel: {said or 'nothing is queued or running'}")
         for task in pending:
             if task.state is TaskState.QUEUED:
                 tx.apply(task, Dropped(Outcome.CANCELLED, by_user))
@@ -113,45 +125,41 @@ def cancel(opened: OpenWorkspace, names: Sequence[str]) -> Cancelled:
     wake.announce(opened.state.path)
     active = [task for task in pending if task.state is TaskState.ACTIVE]
     _await_requests(opened, {task.id for task in active})
-    return _what_became(opened, [task.name for task in pending])
+    return replace(_what_became(opened, [task.name for task in pending]), left=done)
 
 
-def retry(opened: OpenWorkspace, names: Sequence[str], *, failed: bool) -> tuple[tuple[str, ...], str | None]:
-    """Queue finished tasks again, and make sure that a scheduler runs. Returns their names and what was started.
+def retry(opened: OpenWorkspace, wanted: Wanted) -> Retried:
+    """Queue finished tasks again, and make sure that a scheduler runs.
 
     Raises:
-        NothingToActOn: one of the names is no task, is not finished, or there is no failed one.
+        NothingToActOn: a selector means nothing, or no finished task.
+        UsageError: they can't run; nothing was queued.
     """
-    tasks = _failed(opened) if failed else _tasks(opened, names)
+    chosen = _tasks(opened, wanted)
+    tasks = [task for task in chosen if task.state is TaskState.DONE]
+    busy = [(task.name, task.state.value) for task in chosen if task.state is not TaskState.DONE]
     if not tasks:
-        raise NothingToActOn("no task has failed", hint="tinksched status")
-    busy = [f"{task.name} is {task.state.value}" for task in tasks if task.state is not TaskState.DONE]
-    if busy:
-        raise NothingToActOn(f"only finished tasks can be retried: {', '.join(busy)}; nothing was queued")
+        said = selection.listed([f"{name} is {state}" for name, state in busy]) or "there is none"
+        raise NothingToActOn(f"only finished tasks can be retried: {said}; nothing was queued")
     for task in tasks:
-        if not Path(task.config).is_file():
+        if task.config and not Path(task.config).is_file():
             raise UsageError(f"{task.name}: its config {task.config} is gone; nothing was queued")
+        if not task.config and not Path(task.spec.work_dir).is_dir():
+            raise UsageError(f"{task.name}: its folder {task.spec.work_dir} is gone; nothing was queued")
     requeue(opened, tasks, "retry")
-    return tuple(task.name for task in tasks), daemon.ensure(opened)
+    left = () if wanted.everything else tuple(busy)
+    return Retried(tuple(task.name for task in tasks), left, daemon.ensure(opened))
 
 
-def _tasks(opened: OpenWorkspace, names: Iterable[str]) -> list[Task]:
-    """The tasks of these names; a config's file name stands for its task."""
-    stems = {name: name.rpartition(".")[0] if name.endswith((".yml", ".yaml")) else name for name in names}
-    known = opened.store.named([*{**stems, **dict.fromkeys(stems.values())}])
-    found = []
-    for name, stem in stems.items():
-        task = known.get(name) or known.get(stem)
-        if task is None:
-            hint = selection.near(name, opened.store.names())
-            raise NothingToActOn(f"there is no task {name!r}; nothing was done", hint=hint)
-        found.append(task)
-    return found
+def _tasks(opened: OpenWorkspace, wanted: Wanted) -> list[Task]:
+    """The tasks that are meant, in the order of the words."""
+    names = selection.select(opened.store, wanted)
+    known = opened.store.named(names)
+    return [known[name] for name in names if name in known]
 
 
-def _failed(opened: OpenWorkspace) -> list[Task]:
-    bad = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
-    return [*opened.store.named([task.name for task in opened.store.done() if task.outcome in bad]).values()]
+def _pending(opened: OpenWorkspace) -> list[Task]:
+    return [*opened.store.queue(), *opened.store.active_tasks()]
 
 
 def _end_scheduler(opened: OpenWorkspace, *, kill: bool) -> bool:

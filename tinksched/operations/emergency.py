@@ -35,13 +35,17 @@ def kill_all(workspace: Workspace, trouble: Exception) -> NoReturn:
     _tell("killed", [*scheduler, *ended], stuck, trouble, "what was queued stays queued: repeat it then")
 
 
-def cancel(workspace: Workspace, tasks: Collection[str], trouble: Exception) -> NoReturn:
-    """End the runs of these tasks.
+def cancel(workspace: Workspace, tasks: Collection[str] | None, trouble: Exception) -> NoReturn:
+    """End the runs of these tasks, or of all.
 
     Raises:
         TinkschedError: always, as above.
     """
-    stems = {name.rpartition(".")[0] if name.endswith((".yml", ".yaml")) else name for name in tasks}
+    stems = (
+        None
+        if tasks is None
+        else {name.rpartition(".")[0] if name.endswith((".yml", ".yaml")) else name for name in tasks}
+    )
     ended, stuck = _end_runs(workspace, stems)
     _tell("ended", ended, stuck, trouble, "repeat it then: the task may be queued, or be tried again")
 

@@ -49,7 +49,8 @@ class History:
         return {
             "version": JSON_VERSION,
             "task": task.name,
-            "config": task.config,
+            "number": task.id,
+            "config": task.config or None,
             "state": task.outcome.value if task.outcome else task.state.value,
             "reason": task.reason.text if task.reason else None,
             "diagnosis": diagnosis_json(task.reason),
@@ -62,6 +63,7 @@ class History:
             "retry_on": list(task.spec.retry_on),
             "need": _need_json(task.need),
             "failures": task.failures,
+            "hold": asdict(task.hold) if task.hold else None,
             "queued_at": task.queued_at,
             "expected_start": self.expected_start,
             "expected_end": self.expected_end,

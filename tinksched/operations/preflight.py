@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ..config import Origin, Settings, TaskRule, placeholders
 from ..errors import MissingProgram, TinkschedError, UsageError
@@ -17,6 +18,8 @@ from ..scheduler.devices import gpus_if_any, resolve_gpus
 from . import programs
 from .programs import Programs
 
+T = TypeVar("T")
+
 
 def check(settings: Settings, *, on_gpus: bool) -> tuple[Programs, gpus.Resolved]:
     """The programs and the GPUs, if this machine and these settings can run tasks. Some need no GPU to be there.
@@ -24,31 +27,50 @@ def check(settings: Settings, *, on_gpus: bool) -> tuple[Programs, gpus.Resolved
     Raises:
         UsageError: they can't; every problem is named.
     """
-    problems: list[TinkschedError] = []
+    checks = _Checks()
+    checks.attempt(lambda: _require_folder(settings.work_dir, "work_dir"))
+    checks.attempt(lambda: _require_script(settings))
+    found = checks.attempt(lambda: programs.find(settings))
+    if found is not None:
+        checks.attempt(lambda: _require_commands(settings, found))
+    return found or Programs("", {}), checks.of_the_machine(settings, on_gpus=on_gpus)
 
-    def attempt(step: Callable[[], object]) -> object:
+
+def check_machine(settings: Settings, *, on_gpus: bool) -> gpus.Resolved:
+    """The GPUs, if this machine and these settings can run commands that bring all else along.
+
+    Raises:
+        UsageError: they can't; every problem is named.
+    """
+    return _Checks().of_the_machine(settings, on_gpus=on_gpus)
+
+
+class _Checks:
+    """Checks, of which each is made whatever the others say."""
+
+    def __init__(self) -> None:
+        self._problems: list[TinkschedError] = []
+
+    def attempt(self, step: Callable[[], T]) -> T | None:
+        """What the step returns; None if it finds a problem."""
         try:
             return step()
         except TinkschedError as error:
-            problems.append(error)
+            self._problems.append(error)
             return None
 
-    if settings.executor == "tmux":
-        attempt(tmux.require)
-    attempt(lambda: _require_services(settings))
-    attempt(_require_flock)
-    attempt(lambda: _require_folder(settings.work_dir, "work_dir"))
-    attempt(lambda: _require_script(settings))
-    attempt(Leases)
-    attempt(lambda: _require_writable(settings))
-    found = attempt(lambda: programs.find(settings))
-    if isinstance(found, Programs):
-        attempt(lambda: _require_commands(settings, found))
-    resolved = attempt(lambda: resolve_gpus(settings) if on_gpus else gpus_if_any(settings))
-    if problems:
-        raise _together(problems)
-    assert isinstance(found, Programs) and isinstance(resolved, gpus.Resolved)
-    return found, resolved
+    def of_the_machine(self, settings: Settings, *, on_gpus: bool) -> gpus.Resolved:
+        """The last checks. Raises UsageError: there were problems."""
+        if settings.executor == "tmux":
+            self.attempt(tmux.require)
+        self.attempt(lambda: _require_services(settings))
+        self.attempt(_require_flock)
+        self.attempt(Leases)
+        self.attempt(lambda: _require_writable(settings))
+        resolved = self.attempt(lambda: resolve_gpus(settings) if on_gpus else gpus_if_any(settings))
+        if self._problems or resolved is None:
+            raise _together(self._problems)
+        return resolved
 
 
 def _require_flock() -> None:

@@ -1,4 +1,4 @@
-"""Which task configs there are, and which of them a list on the command line means."""
+"""Which task configs there are, and which of them or of the tasks on record the words on a command line mean."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Settings, natural_key
-from ..errors import UsageError
+from ..core.model import Outcome
+from ..errors import NothingToActOn, UsageError
+from ..store import Listed, Store
+from .workspace import Workspace
 
 _GLOB = frozenset("*?[")
+_NUMBERS = re.compile(r"[0-9]{1,18}(?:-[0-9]{1,18})?(?:,[0-9]{1,18}(?:-[0-9]{1,18})?)*")
+_NEWEST = re.compile(r"@(?:~([0-9]{1,9}))?")
+FAILED = (Outcome.FAILED.value, Outcome.TIMED_OUT.value, Outcome.LOST.value)
+_CANDIDATES = 8  # names that a message lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +136,128 @@ def _unknown(settings: Settings, item: str, there: Sequence[TaskConfig]) -> Usag
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+# -- tasks on record: the selectors that all commands share
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which tasks a user means: what the words select, those that failed, or all of them."""
+
+    words: Sequence[str] = ()
+    failed: bool = False
+    everything: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.words) or self.failed or self.everything
+
+
+def select(store: Store, wanted: Wanted) -> list[str]:
+    """The names of the tasks that are meant, each once, in the order of the words.
+
+    A word is the name of a task (or its config's file name), which wins over all else that it may mean; `@`, the task
+    that was queued last, or `@~N`, the Nth before it; numbers and ranges (`1-3,5`); or a glob.
+
+    Raises:
+        NothingToActOn: a word means nothing, or no task has failed.
+    """
+    named = _named(store, wanted.words)
+    simple = not wanted.failed and not wanted.everything and len(named) == len(set(wanted.words))
+    roster = [] if simple else store.roster()
+    found: dict[str, None] = {}
+    missing = []
+    for word in wanted.words:
+        names = [named[word]] if word in named else _meant(store, roster, word)
+        found.update(dict.fromkeys(names))
+        missing += [] if names else [word]
+    if missing:
+        raise _means_nothing(missing, [task.name for task in roster])
+    if wanted.failed:
+        failed = [task.name for task in roster if task.outcome in FAILED]
+        if not failed and not found:
+            raise NothingToActOn("no task has failed", hint="tinksched status")
+        found.update(dict.fromkeys(failed))
+    if wanted.everything:
+        found.update(dict.fromkeys(task.name for task in roster))
+    return [*found]
+
+
+def one(store: Store, word: str) -> str:
+    """The one task that a word means.
+
+    Raises:
+        NothingToActOn: it means nothing.
+        UsageError: it means several.
+    """
+    names = select(store, Wanted([word]))
+    if len(names) > 1:
+        raise UsageError(f"{word!r} means {len(names)} tasks, and one is wanted: {listed(names)}", hint="name one")
+    return names[0]
+
+
+def one_of(workspace: Workspace, word: str) -> str:
+    """The same for a command that only reads. What can only be a name need not be on record."""
+    if _is_surrogate(word):
+        raise NothingToActOn(f"there is no task {word!r}")
+    stem = _stem_of_config(word)
+    if not (_GLOB & set(word) or _NUMBERS.fullmatch(word) or _NEWEST.fullmatch(word)):
+        return stem
+    store = workspace.store()
+    if store is None:
+        return stem
+    with store:
+        return one(store, word)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Some names for a message."""
+    more = len(names) - _CANDIDATES
+    return ", ".join(names[:_CANDIDATES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _named(store: Store, words: Sequence[str]) -> dict[str, str]:
+    """The words that are names of tasks, or of their config files; and the names."""
+    stems = {word: _stem_of_config(word) for word in words}
+    asked = {**stems, **dict.fromkeys(stems.values())}
+    known = store.known([name for name in asked if not _is_surrogate(name)])
+    exact = {word: word for word in words if word in known}
+    return {**{word: stem for word, stem in stems.items() if stem in known}, **exact}
+
+
+def _is_surrogate(text: str) -> bool:
+    """Whether it is no UTF-8, which no name on record is."""
+    return not text.isascii() and any("\udc80" <= char <= "\udcff" for char in text)
+
+
+def _stem_of_config(word: str) -> str:
+    """A config's file name stands for its task."""
+    return word.rpartition(".")[0] if word.endswith((".yml", ".yaml")) else word
+
+
+def _meant(store: Store, roster: Sequence[Listed], word: str) -> list[str]:
+    """The tasks that a word means which is no name."""
+    if newest := _NEWEST.fullmatch(word):
+        name = store.queued_last(int(newest[1] or 0))
+        return [] if name is None else [name]
+    if _NUMBERS.fullmatch(word):
+        spans = [span.partition("-") for span in word.split(",")]
+        ends = [(int(first), int(last or first)) for first, _, last in spans]
+        return [task.name for first, last in ends for task in roster if first <= task.id <= last]
+    if _GLOB & set(word):
+        matches = re.compile(fnmatch.translate(word)).match
+        return [task.name for task in roster if matches(task.name)]
+    return []
+
+
+def _means_nothing(words: Sequence[str], names: Sequence[str]) -> NothingToActOn:
+    word = words[0]
+    more = f" (nor {', '.join(map(repr, words[1:4]))})" if len(words) > 1 else ""
+    if _NEWEST.fullmatch(word):
+        return NothingToActOn(f"{word} means no task{more}: {len(names)} are on record; nothing was done")
+    if _NUMBERS.fullmatch(word):
+        said = f"no task has the number {word}{more}; nothing was done"
+        return NothingToActOn(said, hint="tinksched status shows the numbers")
+    what = "no task matches" if _GLOB & set(word) else "there is no task"
+    plain = word.translate({ord(sign): None for sign in "*?[]"})
+    return NothingToActOn(f"{what} {word!r}{more}; nothing was done", hint=near(plain or word, names))

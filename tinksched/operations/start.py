@@ -83,6 +83,24 @@ def stopped_by(workspace: Workspace) -> str | None:
         return store.fact(STOPPED)
 
 
+def has_only_commands(workspace: Workspace) -> bool:
+    """Whether there are no configs, but tasks that `run` queued and that are not done."""
+    with contextlib.suppress(UsageError):
+        if selection.available(workspace.settings):
+            return False
+    store = workspace.store()
+    if store is None:
+        return False
+    with store:
+        return bool(store.names(done=False))
+
+
+def go_on(opened: OpenWorkspace) -> None:
+    """Take back a `stop`, without anything new."""
+    with opened.store.transaction(actor("start"), time.time()) as tx:
+        tx.set_fact(STOPPED, None)
+
+
 def prepare(settings: Settings, wish: Wish) -> Prepared:
     """Check everything that can be checked before anything is touched.
 
@@ -121,7 +139,7 @@ def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
         reference = environments.save(opened.state.environments, prepared.programs.environment)
     except OSError as error:
         raise UsageError(f"{opened.state.environments}: can't be written: {error.strerror}") from None
-    _keep_config(opened)
+    keep_config(opened)
     with opened.store.transaction(actor("start"), time.time()) as tx:
         sorting = prepared.sort(opened.store.named(prepared.names))
         numbers = tx.queue_numbers(len(sorting.again) + len(sorting.new))
@@ -133,7 +151,7 @@ def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
     return prepared.plan(sorting, None)
 
 
-def _keep_config(opened: OpenWorkspace) -> None:
+def keep_config(opened: OpenWorkspace) -> None:
     """Keep the configuration for those commands that must work even if it is broken later."""
     aside = opened.state.path / f"{LAST_GOOD}.{os.getpid()}"
     with contextlib.suppress(OSError):
@@ -148,18 +166,29 @@ def requeue(opened: OpenWorkspace, tasks: Sequence[Task], command: str) -> None:
     Raises:
         TinkschedError: the workspace can't run them; nothing was queued.
     """
+    anew = _anew(opened, [task for task in tasks if task.config])
+    with opened.store.transaction(actor(command), time.time()) as tx:
+        for number, task in zip(tx.queue_numbers(len(tasks)), tasks, strict=True):
+            priority, spec = anew.get(task.id, (task.priority, task.spec))  # a command stays what it was
+            tx.apply(task, Requeued(number, priority, spec))
+        tx.set_fact(STOPPED, None)
+
+
+def _anew(opened: OpenWorkspace, tasks: Sequence[Task]) -> dict[int, tuple[int, TaskSpec]]:
+    """The priorities and specs of tasks as the configuration says now, by id."""
+    if not tasks:
+        return {}
     settings = opened.settings
     found, resolved = preflight.check(settings, on_gpus=any(settings.options_for(task.name).gpus for task in tasks))
     reference = environments.save(opened.state.environments, found.environment)
-    make = SpecMaker(opened.settings, found, programs.commit(opened.settings.work_dir), reference, resolved.names)
-    with opened.store.transaction(actor(command), time.time()) as tx:
-        for number, task in zip(tx.queue_numbers(len(tasks)), tasks, strict=True):
-            options, config = opened.settings.options_for(task.name), _config_of(task)
-            pinned = task.spec.pinned_on(resolved.names)
-            refuse_impossible(task.name, options, pinned, resolved.gpus, settings.cpu_slots)
-            spec = make(config, options, pinned, old_marker(config))
-            tx.apply(task, Requeued(number, options.priority, spec))
-        tx.set_fact(STOPPED, None)
+    make = SpecMaker(settings, found, programs.commit(settings.work_dir), reference, resolved.names)
+    anew = {}
+    for task in tasks:
+        options, config = settings.options_for(task.name), _config_of(task)
+        pinned = task.spec.pinned_on(resolved.names)
+        refuse_impossible(task.name, options, pinned, resolved.gpus, settings.cpu_slots)
+        anew[task.id] = (options.priority, make(config, options, pinned, old_marker(config)))
+    return anew
 
 
 class SpecMaker:
@@ -323,6 +352,11 @@ class Prepared:
         return sorting
 
     def _sort_known(self, task: Task, config: TaskConfig, sorting: Sorted) -> None:
+        if not task.config:
+            raise UsageError(
+                f"{config.path}: {task.name!r} is the name of a command that `tinksched run` queued",
+                hint=f"rename the config, or forget that command: tinksched clean {task.name}",
+            )
         if str(config.path) != task.config and not _same_file(config.path, task.config):
             raise UsageError(
                 f"{config.path}: the task {task.name!r} is known by another config, {task.config}",

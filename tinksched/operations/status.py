@@ -63,6 +63,7 @@ class TaskStatus:
     expected_start: float | None = None  # of a queued one
     expected_end: float | None = None  # of a queued or active one
     usage: Usage | None = None  # of its run, as far as anybody looked
+    number: int | None = None  # by which selectors name it; None if it is not on record
 
     @property
     def active(self) -> bool:
@@ -100,6 +101,7 @@ class Status:
     log_dir: str
     output_dir: str
     batch_ends: float | None = None  # when all that is queued and active will probably be done
+    paused: Reason | None = None  # why nothing new starts, if a user wants it so
 
     @property
     def total(self) -> int:
@@ -117,6 +119,7 @@ class Status:
                 "running": self.scheduler_pid is not None,
                 "pid": self.scheduler_pid,
                 "stopped": self.stopped,
+                "paused": dict(self.paused.detail) if self.paused else None,
             },
             "gpus": [_gpu_json(gpu) for gpu in self.gpus],
             "gpu_note": self.gpu_note,
@@ -137,6 +140,7 @@ class _Record:
     stopped: str | None = None  # by whom the scheduler was
     usage: Mapping[str, Usage] = field(default_factory=dict)  # of these runs, by their ids
     peaks: Sequence[tuple[str, int]] = ()  # see `Store.peaks`
+    paused: Reason | None = None
     recent: Sequence[Run] = ()  # those that were started last
     fates: Mapping[str, Fate] = field(default_factory=dict)  # of all tasks, if one comes after others
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -211,6 +215,7 @@ def _circumstances(
 ) -> dict[str, Any]:
     return {
         "stopped": store.fact(STOPPED),
+        "paused": store.paused(),
         "recent": store.last_started(_RECENT),
         "fates": store.fates() if any(task.spec.after for task in queue) else {},
         "durations": store.durations(_COMPLETED) if queue or active else [],
@@ -259,6 +264,7 @@ def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | 
         log_dir=str(settings.log_dir),
         output_dir=str(settings.output_dir),
         batch_ends=expected.batch_ends,
+        paused=record.paused,
     )
 
 
@@ -320,10 +326,11 @@ def _reasons(
         cpu = GpuSlots(-1, CPU, most, mine, _others(CPU, active, held)) if most else None
         needs = Needs(settings, record.peaks)
         needs.largest = largest(slots)
-        verdict = decide(
-            Scene(settings, queue, queue, slots, running, relations, held, last_start, time.time(), cpu, needs.of),
-            turns,
-        )
+        scene = Scene(
+            settings, queue, queue, slots, running, relations, held, last_start, time.time(), cpu, needs.of,
+            paused=record.paused,
+        )  # fmt: skip
+        verdict = decide(scene, turns)
         waiting = {**verdict.decision.waiting, **verdict.hopeless}
     missing = Reason(ReasonCode.STARTS_NEXT if scheduler is not None else ReasonCode.NO_SCHEDULER)
     return {task.id: waiting.get(task.id, missing) for task in record.queue}
@@ -360,6 +367,7 @@ def _task(
         expected_start=expected.starts.get(task.id),
         expected_end=expected.ends.get(task.id),
         usage=usage.get(ran.id) if ran else None,
+        number=task.id,
     )
 
 
@@ -367,7 +375,7 @@ def _done(task: DoneTask) -> TaskStatus:
     return TaskStatus(
         task.name, task.outcome.value, task.reason, task.config, _has_changed(task), task.gpus, task.wanted_gpus,
         task.priority, task.attempts, task.exit_code, task.queued_at, task.started_at, task.ended_at, task.session,
-        task.log, task.pid, usage=task.usage,
+        task.log, task.pid, usage=task.usage, number=task.id,
     )  # fmt: skip
 
 
@@ -407,6 +415,8 @@ def _sentences(task: TaskStatus, now: Status) -> list[str]:
         lines.append("It was never queued: `tinksched start` queues it.")
     elif task.state == "queued":
         lines.append(f"It waits: {task.reason.text if task.reason else 'nobody knows why'}.")
+        if now.paused and task.reason != now.paused:
+            lines.append(f"All is {now.paused.text}.")
         if now.scheduler_pid is None:
             stopped = f" (stopped: {now.stopped})" if now.stopped else ""
             lines.append(f"No scheduler runs{stopped}: `tinksched start` starts one.")
@@ -457,10 +467,11 @@ def _task_json(task: TaskStatus) -> dict[str, object]:
     reason = task.reason
     return {
         "name": task.name,
+        "number": task.number,
         "state": task.state,
         "reason": {"code": reason.code.value, "text": reason.text, "detail": dict(reason.detail)} if reason else None,
         "diagnosis": diagnosis_json(reason),
-        "config": task.config,
+        "config": task.config or None,
         "config_changed": task.config_changed,
         "gpus": list(task.gpus),
         "wanted_gpus": task.wanted_gpus,

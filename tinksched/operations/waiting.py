@@ -9,13 +9,28 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..core.model import Outcome, Task
-from ..errors import TimedOut, TinkschedError
+from ..errors import NothingToActOn, TimedOut, TinkschedError
 from ..host import processes, wake
 from ..store import STOPPED
-from . import daemon
+from . import daemon, selection
+from .selection import Wanted
 from .workspace import OpenWorkspace
 
 _RESTARTS = 5
+
+
+def choose(opened: OpenWorkspace, wanted: Wanted) -> list[str]:
+    """The tasks to wait for; where none are named, all that are not done.
+
+    Raises:
+        NothingToActOn: there are none.
+    """
+    if wanted and not wanted.everything:
+        return selection.select(opened.store, wanted)
+    names = opened.store.names(done=False)
+    if not names:
+        raise NothingToActOn("nothing to wait for: nothing is queued or running")
+    return names
 
 
 def follow(opened: OpenWorkspace, names: Sequence[str], deadline: float | None = None) -> Iterator[list[Task]]:

@@ -14,6 +14,7 @@ from ..errors import ConfigError, Damaged, NothingToActOn, Unwritable, Workspace
 from ..host import statedir
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import REPAIR, Store
+from . import personal
 
 PLACE = "place"  # the fact that says where the paths on record lie
 
@@ -123,7 +124,7 @@ def find(directory: Path | None, config: Path | None, *, last_good: bool = False
         WorkspaceError: there is none.
         ConfigError: its configuration has problems.
     """
-    folder = _named(directory) if directory is not None else _nearest(config)
+    folder = folder_of(directory, config)
     try:
         settings = load(folder, config.absolute() if config is not None else None)
     except ConfigError:
@@ -133,6 +134,15 @@ def find(directory: Path | None, config: Path | None, *, last_good: bool = False
         settings = load(folder, kept)
     settings = _with_state(settings)
     return Workspace(settings, StateDir(settings.state_dir))
+
+
+def folder_of(directory: Path | None, config: Path | None) -> Path:
+    """The folder of the workspace that is meant.
+
+    Raises:
+        WorkspaceError: there is none.
+    """
+    return _named(directory) if directory is not None else _nearest(config)
 
 
 def _with_state(settings: Settings) -> Settings:
@@ -175,7 +185,10 @@ def _nearest(config: Path | None) -> Path:
             return folder
     if config is not None:
         return config.absolute().parent
+    if personal.exists():
+        return personal.folder()
     raise WorkspaceError(
         f"{here} is not in a workspace: no {CONFIG_NAME} here or in a folder above",
-        hint="cd to your workspace, name it with --workspace DIR, or make one: tinksched setup-workspace DIR",
+        hint="cd to your workspace, name it with --workspace DIR, or make one: tinksched setup-workspace DIR; "
+        "a single command needs none: tinksched run -- COMMAND",
     )

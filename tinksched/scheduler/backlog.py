@@ -11,7 +11,7 @@ import bisect
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..core.model import Request, Task, TaskState
+from ..core.model import Reason, Request, Task, TaskState
 from ..core.placement import can_ever_start
 from ..core.relations import Fate, Relations
 from ..core.sharing import AUTO, Demand, kind_of
@@ -28,13 +28,14 @@ class Backlog:
         self._queue: list[Task] = []  # in order of rank
         self._tasks: dict[int, Task] = {}  # queued and active
         self._requests: dict[int, Request] = {}  # by task id
-        self._bound: dict[int, Task] = {}  # queued ones that come after others, or wait for a time
+        self._bound: dict[int, Task] = {}  # queued ones that come after others, are held, or wait for a time
         self._relations: Relations | None = None  # read when somebody asks for it
         self._gpus: Mapping[int, str] = {}
         self._has_cpu = True
         self._kinds: Counter[Demand] | None = None  # of the queue; counted when somebody asks
         self._taught = 0
         self.stopped: str | None = None  # who stopped the scheduler
+        self.paused: Reason | None = None  # why nothing starts
         self.has_news = False  # of others, on which nothing has been decided yet
 
     def refresh(self) -> bool:
@@ -53,6 +54,7 @@ class Backlog:
         self._relations = self._kinds = None
         self._taught = sum(task.need is not None for task in self._queue)
         self.stopped = self._store.fact(STOPPED)
+        self.paused = self._store.paused()
         self._version = version
         self.has_news = True
         return True
@@ -90,7 +92,7 @@ class Backlog:
 
     @property
     def bound(self) -> Iterable[Task]:
-        """Those of the queue that come after others, or wait for a time."""
+        """Those of the queue that come after others, are held, or wait for a time."""
         return self._bound.values()
 
     @property
@@ -159,7 +161,7 @@ class Backlog:
 
 
 def _is_bound(task: Task) -> bool:
-    return bool(task.spec.after) or task.not_before is not None
+    return bool(task.spec.after) or task.not_before is not None or task.hold is not None
 
 
 def _rank(task: Task) -> tuple[int, int]:

@@ -42,6 +42,9 @@ def _decide(scene: Scene) -> Verdict:
     queue = scene.queue
     if bound.hopeless:
         queue = [task for task in queue if task.id not in bound.hopeless]
+    if scene.paused is not None:
+        waiting = {task.id: bound.waiting.get(task.id, scene.paused) for task in queue}
+        return Verdict(Decision((), waiting, None), bound.hopeless, bound.wake_at)
     groups = [Group(limit.pattern, limit.limit) for limit in settings.running_limits]
     for name in scene.running:
         for group in groups:

@@ -276,7 +276,7 @@ class Ledger:
         cpu = self.slots.of_cpu(own, others) if CPU in desk.devices else None
         scene = Scene(
             self._settings, backlog.queue, backlog.bound, slots, running, backlog.relations, held, last, now, cpu,
-            self._needs.of if backlog.asks_for_more else None, backlog.kinds,
+            self._needs.of if backlog.asks_for_more else None, backlog.kinds, backlog.paused,
         )  # fmt: skip
         verdict = decide(scene, self._turns)
         decision = verdict.decision

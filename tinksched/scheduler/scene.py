@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from ..config import Settings
-from ..core.model import CPU, GpuSlots, Task
+from ..core.model import CPU, GpuSlots, Reason, Task
 from ..core.placement import Decision
 from ..core.relations import Relations
 from ..core.sharing import Demand, Desk, Terms, demand_of, desks_of, kind_of
@@ -31,6 +31,7 @@ class Scene:
     cpu: GpuSlots | None = None  # for tasks without GPUs
     need_of: Callable[[Task], int | None] | None = None  # see `needs`; None if nothing is known besides the specs
     kinds: Mapping[Demand, int] | None = None  # of the queue, if only what starts is asked for, not why others wait
+    paused: Reason | None = None  # why nothing starts
 
     @property
     def terms(self) -> Terms:

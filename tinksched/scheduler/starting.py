@@ -24,6 +24,7 @@ from ..host.tmux import session_name
 
 _FORGOTTEN = re.compile(r"TMUX|TMUX_PANE|TINKSCHED_(?:RUN_ID|TASK|GPUS|OUTPUT_DIR|ATTEMPT)|OLDPWD|SHLVL|_")
 SNAPSHOT_BYTES = 1_000_000
+OWNER = ".workspace"  # the file that says whose logs are in a folder
 _TERMINAL = "screen-256color"  # what every tmux since 1.9 understands, whatever the queueing terminal was
 
 
@@ -64,7 +65,7 @@ class Logs:
     def prepare(self) -> None:
         """Make the folders. Raises OSError: they can't be made."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        owner = self.folder / ".workspace"
+        owner = self.folder / OWNER
         if not owner.exists():
             owner.write_text(f"{self._id}\n")
 
@@ -78,7 +79,7 @@ class Logs:
 
     def _is_ours(self, folder: Path) -> bool:
         try:
-            return (folder / ".workspace").read_text().strip() == self._id
+            return (folder / OWNER).read_text().strip() == self._id
         except OSError:
             return False
 
@@ -158,7 +159,7 @@ class RunMaker:
             command=command,
             python=spec.python,
             node=socket.gethostname(),
-            config_hash=snapshot(self._state.snapshots, task.config),
+            config_hash=snapshot(self._state.snapshots, task.config) if task.config else None,
             commit=spec.commit,
             dirty=spec.dirty,
             port=port,

@@ -3,7 +3,19 @@
 from .database import REPAIR
 from .packing import DoneTask, Ran
 from .records import about
-from .store import STOPPED, Event, Store
+from .store import PAUSED, STOPPED, Event, Listed, Store
 from .transaction import NewTask, Transaction
 
-__all__ = ["REPAIR", "STOPPED", "DoneTask", "Event", "NewTask", "Ran", "Store", "Transaction", "about"]
+__all__ = [
+    "PAUSED",
+    "REPAIR",
+    "STOPPED",
+    "DoneTask",
+    "Event",
+    "Listed",
+    "NewTask",
+    "Ran",
+    "Store",
+    "Transaction",
+    "about",
+]

@@ -30,7 +30,8 @@ Row = Mapping[str, Any]
 
 # The order in which `task_of` and `run_of` take the columns.
 TASK_COLUMNS = ("id", "name", "text", "old_marker", "state", "outcome", "reason", "request", "priority", "queue_number",
-                "queued_at", "changed_at", "attempts", "failures", "not_before", "config_hash", "need")  # fmt: skip
+                "queued_at", "changed_at", "attempts", "failures", "not_before", "config_hash", "need",
+                "hold")  # fmt: skip
 RUN_COLUMNS = ("id", "task_id", "task", "attempt", "text", "state", "outcome", "reason", "exit_code", "session",
                "marker_before", "pid", "pid_started", "created_at", "started_at", "ended_at", "deadline",
                "record")  # fmt: skip
@@ -66,6 +67,7 @@ def task_columns(task: Task) -> dict[str, object]:
         "failures": task.failures,
         "not_before": task.not_before,
         "need": task.need,
+        "hold": records.hold_text(task.hold),
         "config_hash": task.config_hash,
         "old_marker": task.spec.old_marker or None,
         "queued_at": task.queued_at,
@@ -77,6 +79,7 @@ def task_of(
     task_id: int, name: str, text: str, old_marker: str | None, state: str, outcome: str | None, reason: str | None,
     request: str | None, priority: int, queue_number: int, queued_at: float, changed_at: float, attempts: int,
     failures: int, not_before: float | None, config_hash: str | None, need: int | None,
+    hold: str | None,
 ) -> Task:  # fmt: skip
     """A task from its columns, in the order of `TASK_COLUMNS`; `text` is the one that it shares."""
     config, marker, common = _parsed_task(text)
@@ -98,6 +101,7 @@ def task_of(
         failures,
         not_before,
         need,
+        records.hold_of(hold),
     )
 
 

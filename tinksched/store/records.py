@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..core.diagnosis import Diagnosis, Kind
-from ..core.model import Outcome, Reason, ReasonCode, Request, Run, RunRecord, RunState, Task, TaskSpec, TaskState
+from ..core.model import Hold, Outcome, Reason, ReasonCode, Request, Run, RunRecord, RunState, Task, TaskSpec, TaskState
 
 Row = Mapping[str, Any]
 
@@ -36,6 +36,7 @@ def task_of(row: Row) -> Task:
         failures=row["failures"],
         not_before=row["not_before"],
         need=row.get("need"),  # what stands beside a run of an older version has none
+        hold=hold_of(row.get("hold")),
     )
 
 
@@ -56,6 +57,7 @@ def task_row(task: Task) -> dict[str, object]:
         "failures": task.failures,
         "not_before": task.not_before,
         "need": task.need,
+        "hold": hold_text(task.hold),
     }
 
 
@@ -114,6 +116,16 @@ def reason_text(reason: Reason | None) -> str | None:
     if reason.found is not None:
         record["found"] = {"kind": reason.found.kind.value, "text": reason.found.text}
     return json.dumps(record, ensure_ascii=False)
+
+
+def hold_of(text: str | None) -> Hold | None:
+    """A hold from its JSON."""
+    return Hold(**json.loads(text)) if text else None
+
+
+def hold_text(hold: Hold | None) -> str | None:
+    """A hold as JSON."""
+    return json.dumps(asdict(hold), ensure_ascii=False) if hold else None
 
 
 def outcome_of(text: str | None) -> Outcome | None:

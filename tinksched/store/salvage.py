@@ -21,7 +21,7 @@ Row = dict[str, Any]
 TABLES = ("tasks", "runs", "events", "facts", "usage")
 _PROBES = 200_000  # rows that are asked for one by one between two damaged places
 _ADDED_LATER: Mapping[str, Row] = {  # missing in older versions
-    "tasks": {"failures": 0, "not_before": None, "need": None},
+    "tasks": {"failures": 0, "not_before": None, "need": None, "hold": None},
     "runs": {"deadline": None, "record": None},
 }
 

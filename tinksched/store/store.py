@@ -9,17 +9,19 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from ..core.model import Outcome, Run, Task, TaskState
+from ..core.model import Hold, Outcome, Reason, ReasonCode, Run, Task, TaskState
 from ..core.relations import Fate
 from ..core.usage import Usage
 from ..errors import Damaged, StoreError, Unwritable
-from . import packing
+from . import packing, records
 from .database import REPAIR, connect, connect_copy, connect_new, transaction, trouble
 from .packing import RUNS, TASKS, DoneTask, Ran
 from .transaction import Transaction
 
 STOPPED = "stopped"  # the fact that a user stopped the scheduler; `start` clears it
+PAUSED = "paused"  # the fact that nothing new starts, as a Hold; `resume` clears it
 _AT_ONCE = 500  # names in one query
 _DONE = (
     "SELECT tasks.id, name, texts.text, tasks.outcome, tasks.reason, config_hash, priority, attempts, queued_at, "
@@ -46,6 +48,16 @@ class Event:
     from_state: str | None
     to_state: str | None
     why: str | None
+
+
+class Listed(NamedTuple):
+    """What is needed to choose among thousands of tasks."""
+
+    id: int
+    name: str
+    state: str
+    outcome: str | None
+    changed_at: float
 
 
 class Store:
@@ -177,6 +189,16 @@ class Store:
         which = "" if done else "WHERE state != 'done'"
         return [row[0] for row in self._read(f"SELECT name FROM tasks {which} ORDER BY id")]
 
+    def roster(self) -> list[Listed]:
+        """Every task in a word, by id."""
+        rows = self._read("SELECT id, name, state, outcome, changed_at FROM tasks ORDER BY id")
+        return [Listed(*row) for row in rows]
+
+    def queued_last(self, back: int) -> str | None:
+        """The task that was queued last, or the one that was `back` before it; None if there are not so many."""
+        rows = self._read("SELECT name FROM tasks ORDER BY queue_number DESC LIMIT 1 OFFSET ?", back)
+        return str(rows[0]["name"]) if rows else None
+
     def done(self, limit: int | None = None, *, name: str | None = None) -> list[DoneTask]:
         """The tasks that are done, by id: all, the one of a name, or the last `limit` that completed and the last
         `limit` that did not."""
@@ -215,6 +237,11 @@ class Store:
         """Every run of a task, by attempt."""
         sql = f"{RUNS} WHERE runs.task_id = ? ORDER BY runs.attempt"
         return self._runs(sql, task.id)
+
+    def runs_of_all(self, tasks: Iterable[Task]) -> list[Run]:
+        """Every run of these tasks."""
+        ids = json.dumps([task.id for task in tasks])
+        return self._runs(f"{RUNS} WHERE runs.task_id IN (SELECT value FROM json_each(?))", ids)
 
     def last_runs(self, tasks: Iterable[Task] | None = None) -> dict[int, Run]:
         """The newest run of each task, or of each of these, by task id."""
@@ -304,6 +331,16 @@ class Store:
         """A fact of the workspace; None if it was never recorded."""
         rows = self._read("SELECT value FROM facts WHERE key = ?", key)
         return str(rows[0]["value"]) if rows else None
+
+    def pause(self) -> Hold | None:
+        """Who paused the workspace, and since when."""
+        with self._sense():
+            return records.hold_of(self.fact(PAUSED))
+
+    def paused(self) -> Reason | None:
+        """Why nothing starts; None if nobody paused the workspace."""
+        pause = self.pause()
+        return None if pause is None else Reason(ReasonCode.PAUSED, {"user": pause.user, "since": pause.since})
 
     def requested_by(self, task: Task) -> str:
         """Who made the request that stands on the task."""

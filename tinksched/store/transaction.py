@@ -23,6 +23,7 @@ from .records import moved
 
 Moved = TypeVar("Moved", TaskSpec, RunRecord)
 _NOTHING: Mapping[str, object] = {}
+_KEEP_REQUESTS = (lifecycle.Began, lifecycle.GaveBack, lifecycle.Held, lifecycle.Released, lifecycle.Ranked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +92,11 @@ class Transaction:
             columns["shared"] = self._text(packing.task_text(moved))
         self._update("tasks", columns, task.id, sources, task.name, same)
         # What was asked for meanwhile outlives a run that never began: the scheduler sees it on the queued task.
-        if not isinstance(event, lifecycle.Began | lifecycle.GaveBack):
+        if not isinstance(event, _KEEP_REQUESTS):
             self._connection.execute("UPDATE tasks SET request = NULL, requested_by = NULL WHERE id = ?", (task.id,))
-        why = moved.reason.text if moved.reason else None
+        reason = event.hold.reason if isinstance(event, lifecycle.Held) else moved.reason
+        why = reason.text if reason else None
+        why = f"priority {event.priority}" if isinstance(event, lifecycle.Ranked) else why
         self._log([task.id], None, type(event).__name__, task.state.value, moved.state.value, why)
         return moved
 
@@ -173,6 +176,19 @@ class Transaction:
                 self._connection.execute(
                     "UPDATE runs SET shared = ?, record = ? WHERE id = ?", (shared, record, run.id)
                 )
+
+    def remove_tasks(self, tasks: Sequence[Task]) -> list[Task]:
+        """Forget done tasks with all their runs and events. Returns those that were still as they are given."""
+        gone = []
+        for task in tasks:
+            where = (task.id, task.attempts, task.queue_number)
+            sql = "SELECT 1 FROM tasks WHERE id = ? AND state = 'done' AND attempts = ? AND queue_number = ?"
+            if self._connection.execute(sql, where).fetchone() is None:
+                continue
+            for table, key in (("events", "task_id"), ("runs", "task_id"), ("tasks", "id")):
+                self._connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (task.id,))
+            gone.append(task)
+        return gone
 
     def set_fact(self, key: str, value: str | None) -> None:
         """Record a fact of the workspace, or with None forget it."""

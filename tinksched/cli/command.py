@@ -1,0 +1,103 @@
+"""`tinksched run`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..config import asked
+from ..errors import UsageError, WorkspaceError
+from ..operations import commands, personal, times
+from ..operations import workspace as workspaces
+from ..operations.commands import Order
+from ..operations.workspace import Workspace
+from . import render
+from .finding import find
+from .options import ConfigOption, JsonOption, WorkspaceOption
+from .tables import printable
+from .waiting import AtOption, found_text, until_done
+
+
+def run(
+    context: typer.Context,
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")],
+    gpus: Annotated[
+        str | None, typer.Option("--gpus", metavar="N", help="Number of GPUs, one slot on each (default: 1).")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", metavar="SIZE", help="GPU memory that must be free on each of them, such as 20GiB."),
+    ] = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option("--after", metavar="TASK", help="Only when this task has completed. Can be given again."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="The task's name (default: made of the command).")
+    ] = None,
+    at: AtOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is done; exit 1 if it did not complete.")] = False,
+    cwd: Annotated[
+        Path | None, typer.Option("--cwd", metavar="DIR", help="The folder in which it runs (default: this one).")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Queue any command as a task, with this folder and environment. Outside of a workspace, in a personal one.
+
+    Examples:  tinksched run -- python train.py --lr 0.1   |   tinksched run --gpus 2 --memory 20GiB -- torchrun x.py
+    """
+    order = Order(
+        command=tuple(command),
+        cwd=_here(cwd),
+        name=name,
+        gpus=None if gpus is None else asked.gpus(gpus, "--gpus"),
+        memory=None if memory is None else _memory(memory),
+        after=tuple(after or ()),
+        at=None if at is None else times.moment(at, "--at", time.time()),
+    )
+    found = _workspace(context, workspace, config)
+    with found.open() as opened:
+        task, started = commands.queue(opened, order)
+        if as_json:
+            record = {"version": 1, "task": task.name, "number": task.id, "workspace": str(found.settings.workspace)}
+            print(json.dumps(record, ensure_ascii=False))
+        else:
+            print(f"queued {printable(task.name)} (number {task.id})")
+        paused = opened.store.pause()
+        render.message(started)
+        if paused is not None:
+            render.message(f"{found_text(paused.user, paused.since)}: it starts after `tinksched resume`")
+        if wait:
+            raise typer.Exit(until_done(opened, [task.name]))
+        if not as_json:
+            render.message("tinksched logs @ -f follows it; tinksched status shows it")
+
+
+def _workspace(context: typer.Context, workspace: Path | None, config: Path | None) -> Workspace:
+    """The workspace that is meant, or the personal one, which is made where it isn't there."""
+    try:
+        return find(context, workspace, config)
+    except WorkspaceError:
+        given = context.find_root().params
+        if workspace or config or given.get("workspace") or given.get("config"):
+            raise
+        return workspaces.find(personal.make(), None)
+
+
+def _here(cwd: Path | None) -> Path:
+    try:
+        return Path.cwd() if cwd is None else Path.cwd() / cwd.expanduser()
+    except FileNotFoundError:
+        raise UsageError(
+            "the current folder was deleted", hint="cd to an existing folder, or name one: --cwd"
+        ) from None
+
+
+def _memory(text: str) -> int | Literal["auto"]:
+    return "auto" if text == "auto" else asked.size(text, "--memory")

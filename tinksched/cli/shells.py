@@ -1,0 +1,36 @@
+"""What makes a shell ask for the completion of a word."""
+
+# A word of bash ends at `=` and `:`, and a name may hold both: the whole word is asked for, its beginning cut off.
+BASH = r"""
+_tinksched() {
+    local line=${COMP_LINE:0:COMP_POINT} found quoted
+    local word=${line##*[[:space:]]}
+    local before=${word%"${word##*[=:]}"}
+    local -a words
+    read -ra words <<<"${line%"$word"}"
+    COMPREPLY=()
+    while IFS= read -r found; do
+        printf -v quoted %q "$found"
+        COMPREPLY+=("${quoted#"$before"}")
+    done < <("$1" complete-words "${words[@]:1}" "$word" 2>/dev/null)
+}
+complete -o default -F _tinksched tinksched
+"""
+ZSH = r"""
+#compdef tinksched
+_tinksched() {
+    local -a found
+    found=("${(@f)$("${words[1]}" complete-words "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
+    if [[ -n "${found[1]}" ]]; then compadd -a found; else _files; fi
+}
+compdef _tinksched tinksched
+"""
+FISH = r"""
+function __tinksched_words
+    set -l words (commandline -opc)
+    set -l word (commandline -ct)
+    $words[1] complete-words $words[2..-1] "$word" 2>/dev/null
+end
+complete -c tinksched -f -a '(__tinksched_words)'
+"""
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}

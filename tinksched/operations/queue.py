@@ -1,0 +1,151 @@
+"""`pause`, `resume`, `hold`, `release`, `priority`: what waits, and in which order, without a change of what runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from ..core.lifecycle import Held, Ranked, Released, TaskEvent
+from ..core.model import Hold, Task, TaskState
+from ..errors import NothingToActOn, UsageError
+from ..host import wake
+from ..store import PAUSED, STOPPED
+from . import daemon, selection
+from .selection import Wanted
+from .workspace import OpenWorkspace, actor, user_name
+
+JSON_VERSION = 1
+LARGEST_PRIORITY = 1_000_000  # as in the configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a command has done: the tasks that it changed, and those that it could not, with why."""
+
+    done: tuple[str, ...]
+    left: tuple[tuple[str, str], ...] = ()
+
+    def json(self, verb: str) -> dict[str, object]:
+        """The versioned form for programs."""
+        left = [{"name": name, "why": why} for name, why in self.left]
+        return {"version": JSON_VERSION, verb: list(self.done), "left": left}
+
+
+def pause(opened: OpenWorkspace) -> tuple[Hold, bool]:
+    """Have nothing new start; what runs goes on. Returns the pause, and whether it is new."""
+    with opened.store.transaction(actor("pause"), time.time()) as tx:
+        before = opened.store.pause()
+        if before is not None:
+            return before, False
+        now = Hold(user_name(), time.time())
+        tx.set_fact(PAUSED, json.dumps(asdict(now)))
+    _tell(opened)
+    return now, True
+
+
+def resume(opened: OpenWorkspace) -> Hold:
+    """Let tasks start again. Returns the pause that was.
+
+    Raises:
+        NothingToActOn: nobody paused the workspace.
+    """
+    with opened.store.transaction(actor("resume"), time.time()) as tx:
+        before = opened.store.pause()
+        if before is None:
+            raise NothingToActOn("nothing is paused here")
+        tx.set_fact(PAUSED, None)
+    _tell(opened)
+    return before
+
+
+def keep_going(opened: OpenWorkspace) -> str | None:
+    """After something was let go: what was started to run it, or why nothing will."""
+    if not opened.store.has_queue() or daemon.nudge(opened):
+        return None
+    stopped = opened.store.fact(STOPPED)
+    if stopped is not None:
+        return f"no scheduler runs (stopped {stopped}): `tinksched start` starts one"
+    return daemon.ensure(opened)
+
+
+def hold(opened: OpenWorkspace, wanted: Wanted) -> Changed:
+    """Have queued tasks wait until they are released.
+
+    Raises:
+        NothingToActOn: none is queued.
+    """
+
+    def why_not(task: Task) -> str | None:
+        return "is held already" if task.hold is not None and task.hold.until is None else None
+
+    now = time.time()
+    return _change(opened, "hold", wanted, lambda task: Held(Hold(user_name(), now)), why_not)
+
+
+def release(opened: OpenWorkspace, wanted: Wanted, until: float | None) -> Changed:
+    """Let held tasks go; with `until` (seconds since the epoch) only then, which goes for any queued task.
+
+    Raises:
+        NothingToActOn: there is none.
+    """
+
+    def why_not(task: Task) -> str | None:
+        return "is not held" if task.hold is None and until is None else None
+
+    now = time.time()
+    event = Released() if until is None else Held(Hold(user_name(), now, until))
+    return _change(opened, "release", wanted, lambda task: event, why_not)
+
+
+def prioritise(opened: OpenWorkspace, wanted: Wanted, priority: int, *, relative: bool) -> Changed:
+    """Give queued tasks a priority, or with `relative` one that is higher by so much.
+
+    Raises:
+        NothingToActOn: none is queued.
+        UsageError: it would be beyond what a priority may be.
+    """
+
+    def event(task: Task) -> TaskEvent:
+        number = task.priority + priority if relative else priority
+        if abs(number) > LARGEST_PRIORITY:
+            raise UsageError(f"{task.name} would have the priority {number}; at most {LARGEST_PRIORITY} is allowed")
+        return Ranked(number)
+
+    return _change(opened, "priority", wanted, event, lambda task: None)
+
+
+def _change(
+    opened: OpenWorkspace, command: str, wanted: Wanted, event: Callable[[Task], TaskEvent],
+    why_not: Callable[[Task], str | None],
+) -> Changed:  # fmt: skip
+    """Change those that can be changed, in one transaction. What `--all` means is only these."""
+    done, left = [], []
+    with opened.store.transaction(actor(command), time.time()) as tx:
+        names = selection.select(opened.store, wanted)
+        tasks = opened.store.queue() if wanted.everything else [*opened.store.named(names).values()]
+        for task in _in_order(tasks, names):
+            state = None if task.state is TaskState.QUEUED else f"is {(task.outcome or task.state).value}"
+            reason = state or why_not(task)
+            if reason is None:
+                tx.apply(task, event(task))
+                done.append(task.name)
+            elif not wanted.everything:
+                left.append((task.name, reason))
+    if not done:
+        said = selection.listed([f"{name} {why}" for name, why in left])
+        raise NothingToActOn(f"nothing to do: {said}" if left else "no such task is queued")
+    _tell(opened)
+    return Changed(tuple(done), tuple(left))
+
+
+def _in_order(tasks: Sequence[Task], names: Sequence[str]) -> list[Task]:
+    rank = {name: number for number, name in enumerate(names)}
+    return sorted(tasks, key=lambda task: rank.get(task.name, len(rank)))
+
+
+def _tell(opened: OpenWorkspace) -> None:
+    """The scheduler looks again, and so does everybody who follows."""
+    daemon.nudge(opened)
+    wake.announce(opened.state.path)
