@@ -94,7 +94,7 @@ def test_json_has_a_version_and_these_fields(lab: Lab) -> None:
     assert set(task) == {
         "name", "state", "reason", "config", "config_changed", "gpus", "wanted_gpus", "priority", "attempt",
         "exit_code", "queued_at", "started_at", "ended_at", "session", "log", "pid", "diagnosis", "expected_start",
-        "expected_end",
+        "expected_end", "usage",
     }  # fmt: skip
     assert (task["state"], task["exit_code"], task["reason"]["code"]) == ("failed", 4, "exit_code")
     assert set(status["gpus"][0]) == {"index", "device", "name", "slots", "tasks", "others", "state"}
