@@ -392,6 +392,7 @@ class GpuSlots:
     others: tuple[Tenant, ...] = ()
     last_start: float | None = None
     reserved: Reserved | None = None
+    fading: frozenset[str] = frozenset()  # runs that have just ended: what is left of them goes by itself
     state: GpuState | None = None
 
     @property

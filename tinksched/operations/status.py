@@ -23,8 +23,8 @@ from ..host.completion import file_hash
 from ..host.gpus import Device, lease_name
 from ..host.leases import Held, Leases, default_folder, tenant_of
 from ..host.statedir import read_home
-from ..scheduler.devices import cpu_slots, gpus_if_any, is_on
-from ..scheduler.needs import MOST_RUNS, Needs, largest
+from ..scheduler.devices import cpu_of, cpu_slots, fading_runs, gpus_if_any, is_on
+from ..scheduler.needs import MOST_RUNS, Needs, usable
 from ..store import STOPPED, DoneTask, Store
 from . import estimates, selection
 from .learned import learned
@@ -280,13 +280,16 @@ def _gpus(
     sample: nvml.Sample,
 ) -> tuple[list[GpuSlots], list[GpuStatus]]:  # fmt: skip
     slots, shown = [], []
+    fading = fading_runs(recent, time.time())
     for gpu in there:
         device = lease_name(gpu)
         mine = tuple(run for run in active if is_on(run, gpu.index, device))
         others = _others(device, active, held)
         begun = [run.created_at for run in recent if gpu.index in run.gpus]
         last, state = max(begun, default=None), sample.state_of(device, gpu.index)
-        slots.append(GpuSlots(gpu.index, device, settings.max_jobs_per_gpu, mine, others, last, state=state))
+        slots.append(
+            GpuSlots(gpu.index, device, settings.max_jobs_per_gpu, mine, others, last, state=state, fading=fading)
+        )
         names = tuple(run.task for run in mine)
         shown.append(GpuStatus(gpu.index, device, gpu.name, settings.max_jobs_per_gpu, names, others, state))
     return slots, shown
@@ -323,9 +326,9 @@ def _reasons(
         running, relations = [run.task for run in active], Relations(record.fates)
         most = cpu_slots(settings)
         mine = tuple(run for run in active if not run.gpus)
-        cpu = GpuSlots(-1, CPU, most, mine, _others(CPU, active, held)) if most else None
+        cpu = cpu_of(most, mine, _others(CPU, active, held)) if most else None
         needs = Needs(settings, record.peaks)
-        needs.largest = largest(slots)
+        needs.usable = usable(slots)
         scene = Scene(
             settings, queue, queue, slots, running, relations, held, last_start, time.time(), cpu, needs.of,
             paused=record.paused,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from ..config import Settings
-from ..core.model import Run
+from ..core.model import CPU, GpuSlots, Run, Tenant
 from ..errors import TinkschedError, UsageError
 from ..host import gpus, nvml
 
+FADING_SECONDS = 10.0  # that the processes of a run may take to leave a GPU after its end
+CPU_INDEX = -1  # as that of a GPU
 FRESH_SECONDS = 1.0  # while tasks wait, the GPUs are looked at again at every event, but not more often than that
 
 
@@ -41,6 +43,21 @@ def gpus_if_any(settings: Settings, inventory: gpus.Inventory | None = None) -> 
 def cpu_slots(settings: Settings) -> int:
     """How many runs without GPUs may go on at once."""
     return len(os.sched_getaffinity(0)) if settings.cpu_slots is None else settings.cpu_slots
+
+
+def most_on_cpu(slots: int) -> int:
+    """How many runs without GPUs all schedulers of the host together may have, as one with so many slots sees it."""
+    return max(slots, os.cpu_count() or 1)
+
+
+def cpu_of(slots: int, own: tuple[Run, ...], others: tuple[Tenant, ...]) -> GpuSlots:
+    """The CPU like a GPU. `slots` are for the own runs; others have theirs, and all of them the machine."""
+    return GpuSlots(CPU_INDEX, CPU, min(len(others) + slots, most_on_cpu(slots)), own, others)
+
+
+def fading_runs(runs: Iterable[Run], now: float) -> frozenset[str]:
+    """The ids of those that have just ended, and may not have left their GPUs yet."""
+    return frozenset(run.id for run in runs if run.ended_at is not None and now - run.ended_at < FADING_SECONDS)
 
 
 def is_on(run: Run, index: int, device: str) -> bool:

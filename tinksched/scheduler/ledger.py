@@ -18,6 +18,7 @@ from pathlib import Path
 from ..config import Settings
 from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, TaskEvent, after_run, apply_run
 from ..core.model import (
+    ALONE,
     CPU,
     Outcome,
     Placement,
@@ -52,7 +53,7 @@ from .backlog import Backlog
 from .deciding import decide
 from .endings import Circumstances, Ending, ending_of, has_fresh_marker
 from .journal import Journal
-from .needs import MOST_RUNS, Needs, largest
+from .needs import MOST_RUNS, Needs, usable
 from .news import Newsroom
 from .sampling import Sampler
 from .scene import Scene
@@ -95,6 +96,7 @@ class Ledger:
         self._settings = settings
         self.slots.use(settings, gpus)
         self._needs.use(settings)
+        self.sampler.use()
         self.backlog.use(gpus, cpu=self.slots.cpu > 0)
         self._maker = RunMaker(settings, self._state, self._home)
         self.news.use(settings)
@@ -240,7 +242,8 @@ class Ledger:
         """What becomes of the task."""
         usage = self.sampler.usage_of(ending.run.id)
         peak = usage.gpu_memory_peak if usage else None
-        return after_run(task, outcome, ending.reason, time.time(), exit_code=ending.exit_code, peak=peak)
+        had = ALONE if ending.run.exclusive else ending.run.record.memory or None
+        return after_run(task, outcome, ending.reason, time.time(), exit_code=ending.exit_code, peak=peak, had=had)
 
     def _move(self, tx: Transaction, task: Task, event: TaskEvent, ending: Ending | None = None) -> Task:
         """Each change of a task goes to the database and to the backlog, which forgets it if it is not committed."""
@@ -270,7 +273,7 @@ class Ledger:
         own = [run for run in self.runs.values() if run.id not in ended]
         others = [lease for lease in held if lease.claim.run_id not in self.runs]
         slots = self.slots.of_gpus(own, others)
-        self._needs.largest = largest(slots)
+        self._needs.usable = usable(slots)
         last = self.slots.last_start
         running = [run.task for run in own]
         cpu = self.slots.of_cpu(own, others) if CPU in desk.devices else None

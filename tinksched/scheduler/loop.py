@@ -305,7 +305,7 @@ class Scheduler:
             self._ledger.sampler.see(runs, sample, self._settings)
         if runs and time.monotonic() >= self._sample_at and (self._sampling is None or self._sampling.done()):
             self._sample_at = time.monotonic() + self._settings.check_interval
-            self._sampling = asyncio.create_task(self._ledger.sampler.look(runs, self._settings))
+            self._sampling = asyncio.create_task(self._ledger.sampler.look(self._ledger.runs, self._settings))
             self._sampling.add_done_callback(self._sampled)
 
     def _sampled(self, done: asyncio.Task[None]) -> None:
@@ -418,7 +418,7 @@ class Scheduler:
             if self._outlived(run, observation):
                 continue
             reaped, first = self._stopping.reaped.get(run.id, ()), self._stopping.dead.get(run.id, False)
-            stalled = run.id in self._stopping.stalled
+            stalled = self._was_stalled(run, observation)
             circumstances = self._ledger.circumstances(run, observation, reaped, ended_first=first, stalled=stalled)
             now = self._ledger.now_of(run)
             ending = ending_of(run, clock.corrected(observation, run, now), circumstances, self._settings, now)
@@ -427,6 +427,13 @@ class Scheduler:
             if ending is not None:
                 endings.append(ending)
         return endings
+
+    def _was_stalled(self, run: Run, seen: Observation) -> bool:
+        """Whether it was ended for that, perhaps by a scheduler that did not live to put the end on record."""
+        if run.id in self._stopping.stalled:
+            return True
+        by_itself = isinstance(seen, Exited) and seen.code == 0
+        return self._settings.kill_stalled and run.id in self._ledger.sampler.were_stalled and not by_itself
 
     def _forget(self, endings: Sequence[Ending]) -> None:
         self._diagnosing.recorded(endings)
@@ -448,7 +455,7 @@ class Scheduler:
     def _end_overdue(self) -> None:
         """Runs whose time limit has passed: that it had is what their ending shows. And those that are stalled."""
         for run in self._ledger.runs.values():
-            if self._is_settled(run) or not self._may_launch:
+            if self._is_settled(run) or not self._may_launch or self._stopping.is_resting(run.id):
                 continue
             if run.deadline is not None and run.deadline <= self._ledger.now_of(run):
                 self._end(run, "its time limit has passed")
