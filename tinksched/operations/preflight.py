@@ -36,13 +36,15 @@ def check(settings: Settings, *, on_gpus: bool) -> tuple[Programs, gpus.Resolved
     return found or Programs("", {}), checks.of_the_machine(settings, on_gpus=on_gpus)
 
 
-def check_machine(settings: Settings, *, on_gpus: bool) -> gpus.Resolved:
+def check_machine(settings: Settings, *, on_gpus: bool, proven: bool) -> gpus.Resolved:
     """The GPUs, if this machine and these settings can run commands that bring all else along.
+
+    `proven` says that a scheduler works here, so that tmux and flock need not be tried.
 
     Raises:
         UsageError: they can't; every problem is named.
     """
-    return _Checks().of_the_machine(settings, on_gpus=on_gpus)
+    return _Checks().of_the_machine(settings, on_gpus=on_gpus, proven=proven)
 
 
 class _Checks:
@@ -59,12 +61,13 @@ class _Checks:
             self._problems.append(error)
             return None
 
-    def of_the_machine(self, settings: Settings, *, on_gpus: bool) -> gpus.Resolved:
+    def of_the_machine(self, settings: Settings, *, on_gpus: bool, proven: bool = False) -> gpus.Resolved:
         """The last checks. Raises UsageError: there were problems."""
-        if settings.executor == "tmux":
+        if settings.executor == "tmux" and not proven:
             self.attempt(tmux.require)
         self.attempt(lambda: _require_services(settings))
-        self.attempt(_require_flock)
+        if not proven:
+            self.attempt(_require_flock)
         self.attempt(Leases)
         self.attempt(lambda: _require_writable(settings))
         resolved = self.attempt(lambda: resolve_gpus(settings) if on_gpus else gpus_if_any(settings))
