@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -87,6 +86,8 @@ def _require_services(settings: Settings) -> None:
         return
     if importlib.util.find_spec("apprise") is None:
         raise MissingProgram("notify needs apprise, which is not installed", hint="pip install 'tinksched[notify]'")
+    import logging
+
     import apprise
 
     logging.getLogger("apprise").disabled = True  # its messages hold parts of the URLs
