@@ -126,7 +126,7 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.KEPT_FOR: "the free memory is kept for {task}, which comes first and needs more of it",
     ReasonCode.OTHER_PROCESS: "respects other people's processes: {who} on GPU {gpu} (pid {pid}){more}",
     ReasonCode.GPU_BUSY: "the free slots are on GPUs that are busy: GPU {gpu} is at {busy} % (max_utilization: {most})",
-    ReasonCode.GPU_LOST: "nothing is started on GPU {gpu}, which has fallen off the bus or wants a reset",
+    ReasonCode.GPU_LOST: "nothing is started on GPU {gpu}, which has fallen off the bus, wants a reset or is divided",
     ReasonCode.CPU_FULL: "all CPU slots are taken ({used} of {slots}{others})",
     ReasonCode.NO_CPU_SLOTS: "needs no GPU, and there are no CPU slots (cpu_slots is 0)",
     ReasonCode.NEVER_BEGAN: "its last launch never began ({why}), so it is queued again",
