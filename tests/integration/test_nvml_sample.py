@@ -110,8 +110,8 @@ def test_everything_about_a_gpu(double: NvmlDouble, child: Child) -> None:
     assert said.pop("at") > 1e9
     assert said == {
         "device": "GPU-b", "index": 1, "memory_total": 80 * GIB, "memory_free": 77 * GIB, "memory_used": 3 * GIB,
-        "utilization": 87, "temperature": 61, "power": 412.5, "processes": None if Owners().look([]) is None else [], "links": ["GPU-c"], "numa": 1,
-        "lost": False, "problem": None,
+        "utilization": 87, "temperature": 61, "power": 412.5, "processes": None if Owners().look([]) is None else [],
+        "links": ["GPU-c"], "numa": 1, "lost": False, "problem": None,
     }  # fmt: skip
     assert (states["GPU-c"]["links"], states["GPU-a"]["links"]) == (["GPU-b"], [])
 

@@ -13,6 +13,7 @@ Source: the NVML API reference (https://docs.nvidia.com/deploy/nvml-api/), throu
 from __future__ import annotations
 
 import _thread  # and not threading: `status` shall start fast where there is no driver
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -101,6 +102,7 @@ class Monitor:
         self._owners = Owners()
         self._opened = 0.0
         self._asked: float | None = None  # monotonic, if an answer is awaited
+        self._answered = -math.inf  # monotonic, when the newest sample came
         self._latest: Sample | None = None
 
     @property
@@ -129,16 +131,28 @@ class Monitor:
         asked = self._asked
         return None if asked is None or self.late else asked + self._patience
 
-    def request(self) -> None:
-        """Take a sample, unless one is being taken."""
+    @property
+    def age(self) -> float:
+        """How long ago the newest sample came, in seconds; infinite before the first."""
+        return time.monotonic() - self._answered
+
+    @property
+    def asked(self) -> float | None:
+        """Since when an answer is awaited (monotonic)."""
+        return self._asked
+
+    def request(self) -> bool:
+        """Take a sample, unless one is being taken: then False."""
         if not self._idle.acquire(blocking=False):
-            return
+            return False
         self._asked = time.monotonic()
         try:
             _thread.start_new_thread(self._take, ())
         except RuntimeError:  # out of threads: the next one who asks tries it again
             self._asked = None
             self._idle.release()
+            return False
+        return True
 
     def wait(self, seconds: float) -> None:
         """Take a sample, and wait until it is there, or for so long."""
@@ -149,6 +163,7 @@ class Monitor:
     def _take(self) -> None:
         with _driver:
             self._latest = self._sample()
+        self._answered = time.monotonic()
         self._asked = None
         self._idle.release()
         with suppress(RuntimeError):  # the loop that was to be woken is closed

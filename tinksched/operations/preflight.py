@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ..config import Origin, Settings, TaskRule, placeholders
 from ..errors import MissingProgram, TinkschedError, UsageError
-from ..host import gpus, tmux
+from ..host import gpus, nvml, tmux
 from ..host.leases import Leases
-from ..scheduler.devices import gpus_if_any, resolve_gpus
+from ..scheduler.devices import BRIEF_SECONDS, gpus_if_any, resolve_gpus
 from . import programs
 from .programs import Programs
 
@@ -41,11 +41,16 @@ def check(settings: Settings, *, on_gpus: bool) -> tuple[Programs, gpus.Resolved
     found = attempt(lambda: programs.find(settings))
     if isinstance(found, Programs):
         attempt(lambda: _require_commands(settings, found))
-    resolved = attempt(lambda: resolve_gpus(settings) if on_gpus else gpus_if_any(settings))
+    resolved = attempt(lambda: _gpus(settings, on_gpus))
     if problems:
         raise _together(problems)
     assert isinstance(found, Programs) and isinstance(resolved, gpus.Resolved)
     return found, resolved
+
+
+def _gpus(settings: Settings, needed: bool) -> gpus.Resolved:
+    """Where no task needs them, a driver that does not answer keeps nobody waiting."""
+    return resolve_gpus(settings) if needed else gpus_if_any(settings, nvml.discover(BRIEF_SECONDS))
 
 
 def _require_flock() -> None:
