@@ -26,6 +26,7 @@ import dataclasses, json, os, sys, threading, time
 from pathlib import Path
 from tinksched.host import nvml
 from tinksched.host.owners import Owners
+from tinksched.scheduler.devices import STALE_SECONDS, Watch
 
 woken = threading.Event()
 monitor = nvml.Monitor(patience=0.2)
@@ -304,7 +305,7 @@ def test_a_driver_that_hangs_is_left_alone_and_taken_up_again(double: NvmlDouble
     if first:
         child.states()
     double.write(Gpu("GPU-a", utilization=7), hanging=[function], alone=True)
-    assert child("woken.clear() or monitor.request() or monitor.late") is None
+    assert child("woken.clear() or (monitor.request(), monitor.late)[1]") is None
     assert 0 < child("monitor.due - time.monotonic()") <= 0.2
     assert child("woken.wait(0.3)") is False
     assert child("[monitor.late, monitor.due]") == ["NVML has not answered for 0 s", None]
@@ -346,6 +347,56 @@ print(nvml.has_library(), sample.inventory.driver, sample.problem, dict(sample.s
     environment = {**os.environ, **double.environment(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == "False False None {} False\n"
+
+
+# ---------------------------------------------------------------- what a scheduler makes of it
+
+
+@pytest.fixture
+def watcher(double: NvmlDouble, child: Child) -> Child:
+    """The child, with a scheduler's `watch`; `come()` waits for its next sample."""
+    double.write(Gpu("GPU-a"))
+    child("globals().update(watch=Watch(), come=lambda: woken.wait(60) and (woken.clear() or True))")
+    child("watch.listen(woken.set)")
+    return child
+
+
+def test_nothing_starts_by_an_old_sample_and_nobody_waits_for_a_fresh_one(watcher: Child) -> None:
+    assert watcher("watch.must_wait()") is False
+    watcher("setattr(watch._monitor, '_answered', time.monotonic() - STALE_SECONDS)")
+    assert watcher("[watch.must_wait(), come(), watch.must_wait()]") == [True, True, False]
+
+
+def test_a_silent_driver_is_waited_for_a_second_and_no_longer(double: NvmlDouble, watcher: Child) -> None:
+    double.write(Gpu("GPU-a"), hanging=["nvmlDeviceGetCount_v2"])
+    watcher("setattr(watch._monitor, '_answered', time.monotonic() - STALE_SECONDS)")
+    assert watcher("watch.must_wait()") is True
+    assert 0 < watcher("watch.due - time.monotonic()") <= 1, "the scheduler looks again then"
+    watcher("setattr(watch._monitor, '_asked', time.monotonic() - 1)")
+    assert watcher("watch.must_wait()") is False
+    assert 8 < watcher("watch.due - time.monotonic()") <= 9
+    double.write(Gpu("GPU-a"))
+    assert watcher("come()") is True
+
+
+def test_an_end_while_a_sample_is_taken_has_another_one_taken(double: NvmlDouble, watcher: Child) -> None:
+    """What the ended run had, the sample that was being taken may show as used still."""
+    double.write(Gpu("GPU-a"), hanging=["nvmlDeviceGetCount_v2"])
+    watcher("watch.look(60, waiting=True, ended=True)")
+    watcher("watch.look(60, waiting=True, ended=True)")
+    double.write(Gpu("GPU-a"))
+    assert watcher("[come(), watch.look(60, waiting=True), come()]") == [True, None, True]
+    assert watcher("[watch.look(60, waiting=True), watch._monitor.asked]") == [None, None], "and no third one"
+
+
+def test_a_scheduler_that_can_do_without_the_driver_begins_without_an_answer(double: NvmlDouble, child: Child) -> None:
+    double.write(Gpu("GPU-a"), hanging=["nvmlInitWithFlags"])
+    child("globals().update(watch=Watch(patience=0.1)) or watch.listen(woken.set)")
+    said = child("dataclasses.asdict(watch.inventory)")
+    assert (said["driver"], said["devices"], said["problem"]) == (True, [], "NVML has not answered yet")
+    double.write(Gpu("GPU-a"), Gpu("GPU-b"))
+    assert child("woken.wait(60)") is True
+    assert [device["uuid"] for device in child("dataclasses.asdict(watch.inventory)")["devices"]] == ["GPU-a", "GPU-b"]
 
 
 # ---------------------------------------------------------------- what it costs

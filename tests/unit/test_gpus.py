@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinksched.errors import UsageError
-from tinksched.host.gpus import NO_DRIVER, Device, Inventory, Resolved, exported, instance_number, lease_name, resolve
+from tinksched.host.gpus import (
+    NO_DRIVER,
+    Device,
+    Inventory,
+    Resolved,
+    exported,
+    instance_number,
+    known_again,
+    lease_name,
+    resolve,
+)
 from tinksched.host.nvml import discover
 
 UUIDS = ("GPU-aaaa-0", "GPU-aabb-1", "GPU-bbbb-2", "GPU-cccc-3")
@@ -241,6 +251,13 @@ def is_named(gpu: Device, visible: str) -> bool:
 )
 def test_a_lease_is_named_by_uuid_else_by_index(device: Device, name: str) -> None:
     assert lease_name(device) == name
+
+
+def test_a_device_that_does_not_answer_now_is_known_by_its_name_of_before() -> None:
+    names = {0: UUIDS[0], 2: UUIDS[2]}
+    assert [device.uuid for device in known_again(ONE_SILENT, names).devices] == list(UUIDS[:3])
+    assert known_again(ONE_SILENT, {2: UUIDS[0]}) == ONE_SILENT, "another one has that name now"
+    assert known_again(ONE_SILENT, {2: "index-2"}) == ONE_SILENT
 
 
 @given(st.none() | st.text(min_size=1))
