@@ -359,7 +359,7 @@ def test_a_busy_gpu_gets_no_further_run() -> None:
 def test_nothing_starts_on_a_gpu_that_fell_off_the_bus_and_nobody_is_given_up() -> None:
     assert placed([task(1)], gpu(0, lost=True), gpu(1)) == [(1, 1)]
     assert why([task(1)], gpu(0, lost=True)).text == (
-        "nothing is started on GPU 0, which has fallen off the bus or wants a reset"
+        "nothing is started on GPU 0, which has fallen off the bus, wants a reset or is divided"
     )
     assert can_ever_start(kind_of(task(1, 20).spec), [0])
 

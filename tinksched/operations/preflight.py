@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from ..config import Origin, Settings, TaskRule, placeholders
 from ..errors import MissingProgram, TinkschedError, UsageError
-from ..host import gpus, tmux
+from ..host import gpus, nvml, tmux
 from ..host.leases import Leases
-from ..scheduler.devices import gpus_if_any, resolve_gpus
+from ..scheduler.devices import BRIEF_SECONDS, gpus_if_any, resolve_gpus
 from . import programs
 from .programs import Programs
 
@@ -69,10 +69,15 @@ class _Checks:
             self.attempt(_require_flock)
         self.attempt(Leases)
         self.attempt(lambda: _require_writable(settings))
-        resolved = self.attempt(lambda: resolve_gpus(settings) if on_gpus else gpus_if_any(settings))
+        resolved = self.attempt(lambda: _gpus(settings, on_gpus))
         if self._problems or resolved is None:
             raise _together(self._problems)
         return resolved
+
+
+def _gpus(settings: Settings, needed: bool) -> gpus.Resolved:
+    """Where no task needs them, a driver that does not answer keeps nobody waiting."""
+    return resolve_gpus(settings) if needed else gpus_if_any(settings, nvml.discover(BRIEF_SECONDS))
 
 
 def _require_flock() -> None:
