@@ -148,19 +148,20 @@ class _Record:
     new: Sequence[TaskStatus] = ()
 
 
-def status(workspace: Workspace, most: int | None = None) -> Status:
+def status(workspace: Workspace, most: int | None = None, sample: nvml.Sample | None = None) -> Status:
     """The workspace now. Works while nothing runs, and before anything was ever queued.
 
     Where there are more than `most` tasks not all are listed, but those that are active, and a fifth of `most` each of
-    those that come next, that are new, that completed last, and that ended otherwise.
+    those that come next, that are new, that completed last, and that ended otherwise. Who has a `sample` of the GPUs
+    gives it, and the driver is not asked.
     """
     pid = _scheduler(workspace)
     store = workspace.store()
     if store is None:
-        return _status(workspace, pid, _Record(new=_without_record(workspace.settings)), most)
+        return _status(workspace, pid, _Record(new=_without_record(workspace.settings)), most, sample)
     with store, store.snapshot():
         record = _read(workspace.settings, store, most)
-    return _status(workspace, pid, record, most)
+    return _status(workspace, pid, record, most, sample)
 
 
 def explain(workspace: Workspace, name: str) -> tuple[TaskStatus, list[str]]:
@@ -229,12 +230,14 @@ def _share(most: int | None, total: int) -> int | None:
     return None if most is None or total <= most else most // 5
 
 
-def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | None) -> Status:
+def _status(
+    workspace: Workspace, pid: int | None, record: _Record, most: int | None, sample: nvml.Sample | None = None
+) -> Status:
     settings = workspace.settings
     active = [record.runs[task.id] for task in record.active]
     ended = ended_unseen(settings, active) if pid is None else {}
     living = [run for run in active if run.id not in ended]
-    sample = nvml.look()
+    sample = sample or nvml.look()
     resolved = gpus_if_any(settings, sample.inventory)  # `status` never fails for what `start` will refuse
     held = _held([*map(lease_name, resolved.gpus), CPU])
     slots, gpu_status = _gpus(settings, resolved.gpus, living, record.recent, held, sample)
