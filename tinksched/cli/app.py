@@ -42,8 +42,8 @@ COMMANDS = {  # by name: the first line of its help
     "ask.",
     "stop": "Stop the scheduler. Running tasks go on; a later `start` finds them again.",
     "kill-all": "The emergency stop: end the scheduler and every run of this workspace, now. Asks nothing.",
-    "doctor": "Check what the workspace needs: its state, the disk, the leases, tmux. Exit code 1 if something is "
-    "broken.",
+    "doctor": "Check this machine and the workspace: tmux, logging out, the driver, the config, permissions, locks, "
+    "the disk. Exit code 1 if something is broken.",
     "config": "Show every setting, its value, and where that came from.",
     "completion": "Print what makes a shell (bash, zsh or fish) complete commands, options and names of tasks.",
     "help": "Show this help, or that of a command.",

@@ -78,6 +78,11 @@ def look(seconds: float = PATIENCE) -> Sample:
     return _ask(_sample, lambda missing: Sample(time.time(), missing, {}), seconds)
 
 
+def persistence(seconds: float = PATIENCE) -> Mapping[int, bool]:
+    """Whether the driver stays loaded while nobody uses a GPU, by index. Those that don't say so are left out."""
+    return _ask(_persistence, lambda missing: {}, seconds)
+
+
 class Monitor:
     """Keeps NVML started, and takes a sample when it is asked for one. The asking costs microseconds.
 
@@ -244,6 +249,18 @@ def _inventory(nvml: ModuleType) -> Inventory:
 def _sample(nvml: ModuleType) -> Sample:
     with _session(nvml) as session:
         return session.sample(Owners())
+
+
+def _persistence(nvml: ModuleType) -> dict[int, bool]:
+    with _session(nvml):
+        found = {}
+        for index in range(nvml.nvmlDeviceGetCount()):
+            ask = _Asker(nvml, "").ask
+            handle = ask(nvml.nvmlDeviceGetHandleByIndex, index)
+            mode = ask(nvml.nvmlDeviceGetPersistenceMode, handle) if handle is not None else None
+            if mode is not None:
+                found[index] = bool(mode)
+        return found
 
 
 @contextmanager
