@@ -125,7 +125,8 @@ def _screen(view: View, seen: Seen, width: int, height: int, at: float, signs: b
         return [[(printable(seen.trouble) or "looking", "bold red" if seen.trouble else "dim")]]
     lines = [_heading(now, width)]
     if seen.trouble:
-        lines.append([(f"! {printable(seen.trouble)}; this is what was seen last", "bold red")])
+        said = f"! {printable(seen.trouble)}; this is what was seen last"
+        lines += [[(part, "bold red")] for part in wrapped(said, width)[:3]]
     tasks = view.listed(now)
     place = view.choose(tasks)
     chosen = tasks[place] if tasks else None
