@@ -55,8 +55,9 @@ class Lines(Widget):
 
     DEFAULT_CSS = "Lines { width: 100%; height: 100%; }"
 
-    def __init__(self) -> None:
+    def __init__(self, *, colours: bool) -> None:
         super().__init__()
+        self._colours = colours
         self._lines: list[Line] = []
 
     def show(self, lines: list[Line]) -> None:
@@ -73,7 +74,8 @@ class Lines(Widget):
     def render_line(self, y: int) -> Strip:
         """One line as Textual draws it."""
         line = self._lines[y] if y < len(self._lines) else []
-        return Strip([Segment(text, _style(style)) for text, style in line]).adjust_cell_length(self.size.width)
+        segments = [Segment(text, _style(style, self._colours)) for text, style in line]
+        return Strip(segments).adjust_cell_length(self.size.width)
 
 
 class Watch(App[None]):
@@ -83,14 +85,15 @@ class Watch(App[None]):
     CSS = "Screen { background: ansi_default; color: ansi_default; overflow: hidden; }"
 
     def __init__(self, workspace: Workspace, *, signs: bool = True) -> None:
-        super().__init__(ansi_color=True)
+        colours = not os.environ.get("NO_COLOR")  # which Textual takes away
+        super().__init__(ansi_color=True)  # the colours of the terminal, and its background
         self.failure: Exception | None = None
         self.signal: int | None = None  # that ended it
         self.view = View()
         self._workspace = workspace
         self._signs = signs
         self._live = Live(workspace, self._news)
-        self._lines = Lines()
+        self._lines = Lines(colours=colours)
         self._quiet_at = 0.0  # when the message may go (monotonic)
         self._nowhere = Path(os.devnull).open("w")  # noqa: SIM115
         self._drawn_at = self._pressed_at = 0.0  # monotonic
@@ -103,6 +106,7 @@ class Watch(App[None]):
             "pagedown": lambda: self._move(self.view.page), "home": lambda: self._move(-1_000_000),
             "end": lambda: self._move(1_000_000), "enter": self._zoom, "escape": self._back, "slash": self._filter,
             "f": self._failed, "c": self._cancel, "r": self._retry, "a": self._show_chosen, "h": self._hold,
+            "ctrl+z": self.action_suspend_process,
         }  # fmt: skip
 
     def compose(self) -> ComposeResult:
@@ -391,8 +395,9 @@ def _text(error: TinkschedError) -> str:
 
 
 @cache
-def _style(text: str) -> Style:
-    return Style.parse(text) if text else Style.null()
+def _style(text: str, colours: bool) -> Style:
+    style = Style.parse(text) if text else Style.null()
+    return style if colours else style.without_color
 
 
 def run(workspace: Workspace, *, signs: bool) -> int:

@@ -226,7 +226,9 @@ def _holder(path: Path) -> str:
     inode = path.stat().st_ino
     for line in Path("/proc/locks").read_text().splitlines():
         fields = line.split()
-        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+        if len(fields) < 6 or fields[1] != "FLOCK" or fields[4] == "0":  # 0: in another namespace of pids
+            continue
+        if fields[5].rpartition(":")[2] == str(inode):
             words = processes.arguments(int(fields[4]))
             return f"process {fields[4]}" + (f" ({' '.join(words)[:60]})" if words else "")
     return "a process that can't be seen from here"

@@ -30,7 +30,7 @@ from .workspace import Workspace
 
 LOOK_SECONDS = 1.0  # from one look to the next, at least
 NET_SECONDS = 5.0  # at most: new configs and the leases of others are announced by nobody
-REST = 4  # a look is followed by so many times as much rest
+REST, LONG_REST = 4, 100  # a look is followed by so many times as much rest; where nothing is announced, by more
 SAMPLE_SECONDS = 2.0  # from one sample of the GPUs to the next
 FIRST_SAMPLE_SECONDS = 1.0  # the first picture waits so long for the driver
 NO_DRIVER_SECONDS = 60.0
@@ -192,9 +192,10 @@ class Live:
         self.seen = seen
         self._watch_scheduler()
         now = time.monotonic()
-        rest = REST * (now - began)
-        self._free_at = now + max(LOOK_SECONDS, rest)
-        self._look_at = now + max(NET_SECONDS if self._listener is not None else LOOK_SECONDS, rest)
+        took = now - began
+        self._free_at = now + max(LOOK_SECONDS, REST * took)
+        net, rest = (NET_SECONDS, LONG_REST) if self._listener is not None else (LOOK_SECONDS, REST)
+        self._look_at = now + max(net, rest * took)
         return changed
 
     def _listen(self) -> None:
