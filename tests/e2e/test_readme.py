@@ -24,7 +24,11 @@ QUICKSTART, TESTS, *REST = COMMANDS
 BENCHMARKS = "sh tests/bench/run.sh"  # run by test_bench.py
 ON_A_GPU = "sh tests/gpu/run.sh"  # run by test_gpu_checks.py
 GUIDE = [command for command in REST if command not in (BENCHMARKS, ON_A_GPU)]
-SHOWN_ON_A_TERMINAL = {"tinksched status --watch": "first", "tinksched attach example": "words of example"}
+SHOWN_ON_A_TERMINAL = {
+    "tinksched status --watch": "first",
+    "tinksched watch": "words of example",
+    "tinksched attach example": "words of example",
+}
 
 
 def test_the_first_two_commands_are_the_two_that_matter() -> None:

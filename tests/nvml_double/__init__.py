@@ -79,6 +79,7 @@ class Gpu:
     links: tuple[int, ...] = ()
     """The indices of the GPUs that it is linked to by NVLink; each of them must say so as well."""
     mig: bool | None = None
+    persistence: bool | None = None
     instances: tuple[Mig, ...] = ()
 
 
@@ -142,6 +143,7 @@ def _lines(index: int, gpu: Gpu) -> Iterator[str]:
         "power": None if gpu.power is None else round(gpu.power * 1000),
         "numa": gpu.numa,
         "mig": None if gpu.mig is None else int(gpu.mig),
+        "persistence": None if gpu.persistence is None else int(gpu.persistence),
     }
     yield from (f"has {name} {value}" for name, value in fields.items() if value is not None)
     yield from (f"has link {other}" for other in gpu.links)

@@ -9,8 +9,9 @@
  *   mig PARENT UUID MEMORY_TOTAL MEMORY_USED NAME...    an instance of the GPU with this index; its own number is
  *                                                       100 * (PARENT + 1) + its place among that GPU's instances
  *   has WHAT VALUE                                      of the device in the line above: utilization (%), temperature
- *                                                       (C), power (mW), numa (node), mig (mode 0 or 1), link (the index
- *                                                       of a GPU linked by NVLink). Without: not supported
+ *                                                       (C), power (mW), numa (node), mig and persistence (mode 0 or 1),
+ *                                                       link (the index of a GPU linked by NVLink). Without: not
+ *                                                       supported
  *   process NUMBER KIND PID MEMORY                      on the device of this index or number; KIND is compute, graphics
  *                                                       or both; its memory is used in addition; -1 is "not available"
  *   fail FUNCTION CODE [NUMBER]                         this function returns this nvmlReturn_t; for one device only
@@ -61,7 +62,7 @@ struct device {
     char uuid[96], name[96];
     bytes total, used;
     long number;
-    int parent, utilization, temperature, power, numa, mig, processes;
+    int parent, utilization, temperature, power, numa, mig, persistence, processes;
     unsigned long long links;
     struct process process[MOST];
 };
@@ -88,6 +89,7 @@ static int add_device(const struct device *from, int parent) {
     device->number = parent == NOBODY ? machine.gpus++ : 100 * (parent + 1);
     for (int i = 0; parent != NOBODY && i < machine.devices - 1; i++) device->number += machine.device[i].parent == parent;
     device->utilization = device->temperature = device->power = device->numa = device->mig = NOBODY;
+    device->persistence = NOBODY;
     device->processes = 0;
     device->links = 0;
     return 1;
@@ -101,6 +103,7 @@ static int set_field(const char *what, int value) {
     else if (!strcmp(what, "power")) device->power = value;
     else if (!strcmp(what, "numa")) device->numa = value;
     else if (!strcmp(what, "mig")) device->mig = value;
+    else if (!strcmp(what, "persistence")) device->persistence = value;
     else if (!strcmp(what, "link") && value >= 0 && value < MOST) device->links |= 1ull << value;
     else return 0;
     return 1;
@@ -339,6 +342,15 @@ nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned *milliwatts) 
     if (result != SUCCESS) return result;
     if (found.power == NOBODY) return NOT_SUPPORTED;
     *milliwatts = (unsigned)found.power;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetPersistenceMode(nvmlDevice_t device, unsigned *mode) {
+    struct device found;
+    nvmlReturn_t result = ask("nvmlDeviceGetPersistenceMode", number_of(device), NULL, &found);
+    if (result != SUCCESS) return result;
+    if (found.persistence == NOBODY) return NOT_SUPPORTED;
+    *mode = (unsigned)found.persistence;
     return SUCCESS;
 }
 

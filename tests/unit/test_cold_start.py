@@ -21,7 +21,7 @@ from tinksched.store import STOPPED, NewTask
 NEVER = {
     "asyncio", "concurrent.futures", "email", "http", "importlib.metadata", "importlib.resources", "libtmux", "logging",
     "multiprocessing", "psutil", "pydantic", "pynvml", "random", "rich", "secrets", "socket", "ssl", "tempfile",
-    "unittest", "urllib.request", "xml",
+    "textual", "unittest", "urllib.request", "xml",
 }  # fmt: skip
 WITHOUT_WORKSPACE = NEVER | {
     "json", "ruamel", "sqlite3", "tinksched.config", "tinksched.core", "tinksched.host", "tinksched.operations",

@@ -33,7 +33,7 @@ FLOORS = {
 }
 
 # Imports inside of functions: heavy ones of other people, and what of ours brings such a one along.
-HEAVY = {"apprise", "ctypes", "libtmux", "psutil", "pynvml", "rich", "ruamel", "typer"}
+HEAVY = {"apprise", "ctypes", "libtmux", "psutil", "pynvml", "rich", "ruamel", "textual", "typer"}
 LATE = {
     ("executors.registry", "executors.local"),  # each executor only where it is used
     ("executors.registry", "executors.tmux"),
@@ -61,6 +61,8 @@ LATE = {
             ("app", "queue"),
             ("app", "sweep"),
             ("app", "report"),
+            ("app", "watch"),
+            ("watch", "watchapp"),
             ("report", "page"),
             ("app", "waiting"),
             ("app", "command"),
@@ -234,8 +236,12 @@ def test_the_rules_of_scheduling_know_no_clock_and_no_files() -> None:
     assert said([one for one in foreign if one.target not in pure]) == []
 
 
-def test_only_render_knows_rich() -> None:
-    assert {one.module for one in imports() if one.target.split(".")[0] == "rich"} == {"cli.render"}
+def test_only_render_knows_rich_and_only_watch_knows_textual() -> None:
+    """Textual draws with Rich's segments."""
+    known = {
+        name: {one.module for one in imports() if one.target.split(".")[0] == name} for name in ("rich", "textual")
+    }
+    assert known == {"rich": {"cli.render", "cli.watchapp"}, "textual": {"cli.watch", "cli.watchapp"}}
 
 
 def test_only_the_command_line_knows_typer() -> None:
@@ -288,7 +294,7 @@ def loaded(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "library",
     [
-        "asyncio", "libtmux", "multiprocessing", "psutil", "pydantic", "pynvml", "rich", "ruamel",
+        "asyncio", "libtmux", "multiprocessing", "psutil", "pydantic", "pynvml", "rich", "ruamel", "textual",
     ],
 )  # fmt: skip
 def test_the_command_line_is_there_without(library: str) -> None:

@@ -18,6 +18,8 @@ COMMANDS = {  # by name: the first line of its help
     "example, out/.",
     "start": "Queue the configs that are new and make sure that a scheduler runs. Safe to repeat at any time.",
     "status": "Show the tasks, the slots and the scheduler.",
+    "watch": "Live view: the GPUs over time, the tasks, the log of the selected one; keys to cancel, retry, attach. ? "
+    "helps.",
     "logs": "Print what a run printed. Without -f, what a progress bar overwrote is left out.",
     "attach": "Show the live session of a task. Leave it with Ctrl-b d; the task goes on.",
     "gpus": "Show this machine's GPUs: what they do, who is on them since when, all users and other programs, and who "
@@ -40,8 +42,8 @@ COMMANDS = {  # by name: the first line of its help
     "ask.",
     "stop": "Stop the scheduler. Running tasks go on; a later `start` finds them again.",
     "kill-all": "The emergency stop: end the scheduler and every run of this workspace, now. Asks nothing.",
-    "doctor": "Check what the workspace needs: its state, the disk, the leases, tmux. Exit code 1 if something is "
-    "broken.",
+    "doctor": "Check this machine and the workspace: tmux, logging out, the driver, the config, permissions, locks, "
+    "the disk. Exit code 1 if something is broken.",
     "config": "Show every setting, its value, and where that came from.",
     "completion": "Print what makes a shell (bash, zsh or fish) complete commands, options and names of tasks.",
     "help": "Show this help, or that of a command.",
@@ -136,6 +138,8 @@ def function(command: str) -> Callable[..., None]:
         from . import sweep as module  # type: ignore[no-redef]
     elif command == "report":
         from . import report as module  # type: ignore[no-redef]
+    elif command == "watch":
+        from . import watch as module  # type: ignore[no-redef]
     elif command == "doctor":
         from . import health as module  # type: ignore[no-redef]
     elif command in ("wait", "hold", "release", "priority", "pause", "resume"):

@@ -25,7 +25,8 @@ def doctor(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check what the workspace needs: its state, the disk, the leases, tmux. Exit code 1 if something is broken.
+    """Check this machine and the workspace: tmux, logging out, the driver, the config, permissions, locks, the disk.
+    Exit code 1 if something is broken.
 
     Examples:  tinksched doctor   |   tinksched doctor --repair
     """

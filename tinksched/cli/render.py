@@ -1,4 +1,4 @@
-"""What is printed. This file alone knows Rich, and imports the heavy parts of it only where they are used.
+"""What is printed. This file alone prints with Rich, and imports the heavy parts of it only where they are used.
 
 Colour is never the only signal, text of users is never taken for markup, and what goes into a pipe is not cut to a
 terminal's width.

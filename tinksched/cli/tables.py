@@ -50,7 +50,7 @@ def status(now: Status, *, signs: bool) -> list[Part]:
         parts.append([(f"       {now.gpu_note}", "dim")])
     if now.tasks:
         parts += [[], _task_table(now, signs), []]
-    parts.append([(_tally(now), "")])
+    parts.append([(tally(now), "")])
     parts += [[(line, "dim")] for line in (_left_out(now), _hint(now)) if line]
     return parts
 
@@ -97,9 +97,9 @@ def lines(parts: Iterable[Part]) -> Iterator[str]:
             continue
         rows = [[text for text, _ in row] for row in part.rows]
         rows = [list(part.columns), *rows] if part.columns else rows
-        widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+        widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
         for row in rows:
-            spaces = [" " * (width - _width(text)) for text, width in zip(row, widths, strict=True)]
+            spaces = [" " * (width - width_of(text)) for text, width in zip(row, widths, strict=True)]
             cells = [
                 space + text if number == part.right else text + space
                 for number, (text, space) in enumerate(zip(row, spaces, strict=True))
@@ -132,7 +132,7 @@ def clock(seconds: float) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
 
 
-def _width(text: str) -> int:
+def width_of(text: str) -> int:
     """How many columns of a terminal the text takes: East Asian characters two, combining ones none."""
     if text.isascii():
         return len(text)
@@ -159,7 +159,7 @@ def _gpu_table(now: Status, signs: bool) -> Table:
     for gpu in now.gpus:
         there = [printable(name) for name in gpu.tasks]
         there += [f"{printable(tenant.task)} ({tenant.user}, {printable(tenant.workspace)})" for tenant in gpu.others]
-        there += [f"{_whose(process)}, not tinksched's" for process in _strangers(gpu.state)]
+        there += [f"{whose(process)}, not tinksched's" for process in strangers(gpu.state)]
         used = len(gpu.tasks) + len(gpu.others)
         rows.append([
             (f"GPU {gpu.index}", "bold"),
@@ -172,12 +172,13 @@ def _gpu_table(now: Status, signs: bool) -> Table:
     return Table((), rows)
 
 
-def _strangers(state: GpuState | None) -> list[GpuProcess]:
+def strangers(state: GpuState | None) -> list[GpuProcess]:
+    """The compute processes on a GPU that no run of tinksched owns."""
     listed = state.processes if state is not None else None
     return [process for process in listed or () if process.compute and not process.run]
 
 
-def _whose(process: GpuProcess) -> str:
+def whose(process: GpuProcess) -> str:
     """A process in few words: its owner, its program, what it holds."""
     program = (process.command or "?").split(" ", 1)[0]
     return f"{printable(program)} of {printable(process.user or '?')} ({size_text(process.memory)})"
@@ -205,28 +206,29 @@ def _task_table(now: Status, signs: bool) -> Table:
     sometimes = [*(["TRY"] if tried_again else []), *(["GPU MEMORY"] if seen else [])]
     columns = (*(["#"] if numbered else []), "TASK", "STATE", "GPU", "TIME", *sometimes, "DETAIL")
     rows = []
-    for task in _in_order(now.tasks):
+    for task in in_order(now.tasks):
         sign, style = look(task.state, signs=signs)
         rows.append([
             *([("" if task.number is None else str(task.number), "dim")] if numbered else []),
             (printable(task.name), ""),
             (f"{sign} {task.state.replace('_', ' ')}", style),
             ("-".join(map(str, task.gpus)) or ("cpu" if task.started_at and not task.wanted_gpus else ""), ""),
-            (_duration(task, now.at), ""),
+            (duration(task, now.at), ""),
             *([(str(task.attempt or ""), "")] if tried_again else []),
             *([(_memory(task), "")] if seen else []),
-            (printable(_detail(task)), "" if task.state in ("failed", "lost") else "dim"),
+            (printable(detail(task)), "" if task.state in ("failed", "lost") else "dim"),
         ])  # fmt: skip
     return Table(columns, rows, right=columns.index("TIME"), folded=columns.index("TASK"))
 
 
-def _in_order(tasks: Sequence[TaskStatus]) -> list[TaskStatus]:
+def in_order(tasks: Sequence[TaskStatus]) -> list[TaskStatus]:
     """What runs first, then what waits in its order, then what is done; each as it was queued."""
     rank = {"running": 0, "starting": 0, "queued": 1, "new": 2}
     return sorted(tasks, key=lambda task: (rank.get(task.state, 3), -task.priority if task.state == "queued" else 0))
 
 
-def _duration(task: TaskStatus, now: float) -> str:
+def duration(task: TaskStatus, now: float) -> str:
+    """How long its run has taken so far, or took."""
     if task.started_at is None:
         return ""
     return clock((task.ended_at or now) - task.started_at)
@@ -240,7 +242,8 @@ def _memory(task: TaskStatus) -> str:
     return f"peak {peak}" if not task.active else f"{size_text(task.usage.gpu_memory)}, peak {peak}"
 
 
-def _detail(task: TaskStatus) -> str:
+def detail(task: TaskStatus) -> str:
+    """Why it is as it is, or how to see it."""
     parts = list(task.usage.flags) if task.usage is not None and task.active else []
     if task.reason is not None:
         parts.append(task.reason.text)
@@ -253,7 +256,8 @@ def _detail(task: TaskStatus) -> str:
     return "; ".join(parts)
 
 
-def _tally(now: Status) -> str:
+def tally(now: Status) -> str:
+    """How many tasks are in which state, and when all will be done."""
     if not now.total:
         return "no tasks: put configs into the config folder, then `tinksched start`"
     order = [state for state in _LOOKS if now.counts.get(state)]

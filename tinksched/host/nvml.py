@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from ..core.gpu import GpuProcess, GpuState
+from .asker import Asker, reason_of
 from .gpus import Device, Inventory, instance_number, lease_name
 from .owners import Owner, Owners
 
@@ -30,8 +31,6 @@ PATIENCE = 10.0  # seconds until it is said that NVML does not answer
 START_PATIENCE = 30.0  # to start NVML takes a second or two for each GPU where the driver's persistence mode is off
 REOPEN_SECONDS = 10.0  # after an error of the driver NVML is started anew, but not all the time
 _NODES = 16  # words of 64 NUMA nodes each: more than any machine has
-_LOST = (15, 16, 28)  # GPU_IS_LOST, RESET_REQUIRED, GPU_NOT_FOUND
-_QUIET = (3, 4, 13, 25)  # NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH: answers
 
 _Answer = TypeVar("_Answer")
 
@@ -84,6 +83,11 @@ def discover(seconds: float = START_PATIENCE) -> Inventory:
 def look(seconds: float = PATIENCE) -> Sample:
     """Ask for the GPUs and what they do, afresh at each call. Waits at most `seconds`; what it returns: `discover`."""
     return _ask(_sample, lambda missing: Sample(time.time(), missing, {}), seconds)
+
+
+def persistence(seconds: float = PATIENCE) -> Mapping[int, bool]:
+    """Whether the driver stays loaded while nobody uses a GPU, by index. Those that don't say so are left out."""
+    return _ask(_persistence, lambda missing: {}, seconds)
 
 
 class Monitor:
@@ -263,11 +267,7 @@ def has_library() -> bool:
 
 
 def _failed(error: Exception) -> Inventory:
-    return Inventory((), driver=True, problem=f"NVML fails ({_reason(error)})")
-
-
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).rstrip(".")
+    return Inventory((), driver=True, problem=f"NVML fails ({reason_of(error)})")
 
 
 def _inventory(nvml: ModuleType) -> Inventory:
@@ -278,6 +278,18 @@ def _inventory(nvml: ModuleType) -> Inventory:
 def _sample(nvml: ModuleType) -> Sample:
     with _session(nvml) as session:
         return session.sample(Owners())
+
+
+def _persistence(nvml: ModuleType) -> dict[int, bool]:
+    with _session(nvml):
+        found = {}
+        for index in range(nvml.nvmlDeviceGetCount()):
+            ask = Asker(nvml, "").ask
+            handle = ask(nvml.nvmlDeviceGetHandleByIndex, index)
+            mode = ask(nvml.nvmlDeviceGetPersistenceMode, handle) if handle is not None else None
+            if mode is not None:
+                found[index] = bool(mode)
+        return found
 
 
 @contextmanager
@@ -299,7 +311,7 @@ class _Found:
     device: Device
     handle: Any  # None if it can't be had
     memory: Any
-    asker: _Asker
+    asker: Asker
 
     @property
     def name(self) -> str:
@@ -317,7 +329,7 @@ class _Session:
         self._numa: dict[str, int | None] = {}
         self.doubtful = False  # whether the driver reported an error: NVML should be started anew
         nvml.nvmlInit()
-        self._version = _Asker(nvml, "").ask(nvml.nvmlSystemGetDriverVersion)
+        self._version = Asker(nvml, "").ask(nvml.nvmlSystemGetDriverVersion)
 
     def close(self) -> None:
         """Give NVML back."""
@@ -353,7 +365,7 @@ class _Session:
         return [one for index in range(self._nvml.nvmlDeviceGetCount()) for one in self._find_at(index)]
 
     def _find_at(self, index: int) -> Iterator[_Found]:
-        nvml, asker = self._nvml, _Asker(self._nvml, f" for GPU {index}")
+        nvml, asker = self._nvml, Asker(self._nvml, f" for GPU {index}")
         handle = asker.insist(nvml.nvmlDeviceGetHandleByIndex, index)
         if handle is None:
             asker.lost = True
@@ -364,7 +376,7 @@ class _Session:
         if mode and mode[0]:
             yield from self._find_instances(asker, handle, index)
 
-    def _find_instances(self, asker: _Asker, handle: Any, parent: int) -> Iterator[_Found]:
+    def _find_instances(self, asker: Asker, handle: Any, parent: int) -> Iterator[_Found]:
         nvml = self._nvml
         for place in range(asker.ask(nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
             try:
@@ -372,9 +384,9 @@ class _Session:
             except nvml.NVMLError:  # most places are free
                 continue
             number = instance_number(parent, place)
-            yield self._describe(_Asker(nvml, f" for MIG instance {number}"), instance, Device(number, parent=parent))
+            yield self._describe(Asker(nvml, f" for MIG instance {number}"), instance, Device(number, parent=parent))
 
-    def _describe(self, asker: _Asker, handle: Any, device: Device) -> _Found:
+    def _describe(self, asker: Asker, handle: Any, device: Device) -> _Found:
         nvml = self._nvml
         uuid, name = asker.insist(nvml.nvmlDeviceGetUUID, handle), asker.ask(nvml.nvmlDeviceGetName, handle)
         # As `nvidia-smi` counts it: the older form takes what the driver keeps for itself for used.
@@ -435,7 +447,7 @@ class _Session:
         nvml = self._nvml
         whole = [one for one in found if one.handle is not None and one.device.parent is None]
         for one in whole:
-            ask = _Asker(nvml, "").ask  # none of this is worth a complaint
+            ask = Asker(nvml, "").ask  # none of this is worth a complaint
             self._links[one.name] = frozenset(
                 other.name
                 for other in whole
@@ -446,34 +458,6 @@ class _Session:
             nodes = [64 * place + bit for place, word in enumerate(words) for bit in range(64) if word >> bit & 1]
             self._numa[one.name] = nodes[0] if len(nodes) == 1 else None
         self._linked = names
-
-
-class _Asker:
-    """Asks about one device, and keeps the first thing that went wrong."""
-
-    def __init__(self, nvml: ModuleType, about: str) -> None:
-        self._nvml = nvml
-        self._about = about
-        self.problem: str | None = None
-        self.lost = False
-
-    def ask(self, question: Callable[..., Any], *arguments: object) -> Any:
-        """The answer; None if there is none."""
-        return self._ask(question, arguments, quiet=_QUIET)
-
-    def insist(self, question: Callable[..., Any], *arguments: object) -> Any:
-        """The same, of what every GPU knows: that there is no answer is a problem, whatever the driver says."""
-        return self._ask(question, arguments, quiet=())
-
-    def _ask(self, question: Callable[..., Any], arguments: tuple[object, ...], quiet: tuple[int, ...]) -> Any:
-        try:
-            return question(*arguments)
-        except Exception as error:  # see `_ask`
-            code = error.value if isinstance(error, self._nvml.NVMLError) else None
-            if code not in quiet:  # a GPU that shares the host's memory, an older driver: an answer, not a problem
-                self.lost |= code in _LOST
-                self.problem = self.problem or f"NVML fails{self._about} ({_reason(error)})"
-            return None
 
 
 def _with_owners(

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
-from ..errors import TinkschedError
-from ..host import filesystems, statedir, tmux
+from ..config import CONFIG_NAME, load
+from ..core.model import Run
+from ..errors import ConfigError, TinkschedError, UsageError
+from ..host import filesystems, statedir
 from ..host.leases import Leases
 from ..host.rundir import RunDir
+from ..scheduler import disk
+from ..scheduler.devices import resolve_gpus
 from ..store import Store
-from . import repair
-from .workspace import Workspace
+from . import hostchecks, preflight, repair, strays
+from .hostchecks import Found, Level
+from .workspace import LAST_GOOD, Workspace
+
+__all__ = ["CHECKS", "JSON_VERSION", "Check", "Level", "examine", "json_of"]
 
 JSON_VERSION = 1
 LITTLE_ROOM = 50_000_000  # bytes; the state of a thousand tasks takes about five million
 FEW_INODES = 1_000
-
-
-class Level(str, Enum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARN = "warn"  # it works, but not as well as it could
-    BAD = "bad"  # something is broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,39 @@ def json_of(checks: list[Check]) -> dict[str, object]:
     return {"version": JSON_VERSION, "fine": all(one.level is not Level.BAD for one in checks), "checks": rows}
 
 
-Found = tuple[Level, str, str]
+def _config(workspace: Workspace) -> Found:
+    """The configuration, and all that `start` would refuse."""
+    settings = workspace.settings
+    kept = settings.file.name == LAST_GOOD  # in place of one that has problems
+    file = settings.workspace / CONFIG_NAME if kept else settings.file
+    try:
+        settings = load(settings.workspace, file)
+        preflight.check_settings(settings)
+    except ConfigError as error:
+        used = "; the last one that had none is used here" if kept else ""
+        return Level.BAD, f"{error.message}{used}", f"edit {file}"
+    except UsageError as error:
+        return Level.BAD, error.message, error.hint or f"see {file}"
+    try:
+        resolve_gpus(settings)
+    except UsageError as error:
+        return Level.WARN, f"tasks that need a GPU can't start: {error.message}", error.hint or f"see {file}"
+    warnings = [str(warning) for warning in settings.warnings]
+    return (Level.WARN, "; ".join(warnings), f"edit {file}") if warnings else (Level.OK, str(file), "")
+
+
+def _permissions(workspace: Workspace) -> Found:
+    """Environments of runs lie in the state folder, with the keys of their users in them."""
+    folder = workspace.state.path
+    if not folder.is_dir():
+        return Level.OK, "there is no state folder yet", ""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o022:
+        return Level.BAD, f"others may write {folder} (mode {mode:o}), and so decide what runs", f"chmod 700 {folder}"
+    if mode & 0o077:
+        what = f"others may read {folder} (mode {mode:o}), where environments of runs are kept"
+        return Level.WARN, what, f"chmod 700 {folder}"
+    return Level.OK, f"{folder} is yours alone", ""
 
 
 def _state(workspace: Workspace) -> Found:
@@ -82,6 +113,21 @@ def _room(workspace: Workspace) -> Found:
     if free < LITTLE_ROOM or (status.f_files > 0 and status.f_favail < FEW_INODES):
         return Level.BAD, f"the disk of {place} is nearly full: {said}", "make room: nothing can be recorded without"
     return Level.OK, said, ""
+
+
+def _results(workspace: Workspace) -> Found:
+    """The disks of logs and results."""
+    low = disk.low_disk(workspace.settings)
+    if low is not None:
+        return Level.BAD, f"nothing new starts: {low.text}", "make room there, or lower min_free_disk"
+    settings = workspace.settings
+    for folder in (settings.log_dir, settings.output_dir):
+        if folder.is_dir():
+            status = os.statvfs(folder)
+            if status.f_files > 0 and status.f_favail < FEW_INODES:
+                what = f"{status.f_favail} inodes are left on the disk of {folder}"
+                return Level.BAD, what, "delete files there: without inodes no log can be made"
+    return Level.OK, f"{settings.log_dir}, {settings.output_dir}", ""
 
 
 def _home(workspace: Workspace) -> Found:
@@ -124,19 +170,30 @@ def _runs(workspace: Workspace) -> Found:
     return Level.OK, f"{len(active)} active, {ended} of them ended and not recorded yet", ""
 
 
-def _leases(workspace: Workspace) -> Found:
-    folder = Leases().folder
-    kind = filesystems.kind(folder)
-    if filesystems.is_network(kind):
-        return Level.BAD, f"{folder} is on a network file system ({kind})", "TINKSCHED_LEASE_DIR must name a local one"
-    return Level.OK, f"{folder} ({kind})", ""
+def _locks(workspace: Workspace) -> Found:
+    """Whether the leases and the record say the same."""
+    settings, state = workspace.settings, workspace.state
+    active: list[Run] = []
+    if state.exists:
+        with Store.reading(state.database, shared=state.shared) as store:
+            unknown = [stray.task for stray in strays.find(settings, state, store)]
+            active = store.active_runs()
+    else:
+        unknown = [stray.task for stray in strays.find(settings, state, None)]
+    if unknown:
+        what = f"{', '.join(unknown)}: running and holding slots, but not on record"
+        return Level.BAD, what, "tinksched kill-all ends them; `doctor --repair` may put the record together again"
+    held = {(lease.device, lease.claim.run_id) for lease in Leases().look()}
+    bare = [run.task for run in active if _lives(run) and any((device, run.id) not in held for device in run.devices)]
+    if bare:
+        runs = workspace.lock.is_held()
+        todo = "the scheduler restores them when it looks next" if runs else "tinksched start restores them"
+        return Level.WARN, f"the leases of {', '.join(bare)} are gone: others may start on the same GPUs", todo
+    return Level.OK, "leases and record agree", ""
 
 
-def _tmux(workspace: Workspace) -> Found:
-    if workspace.settings.executor != "tmux":
-        return Level.OK, f"not needed (executor: {workspace.settings.executor})", ""
-    tmux.require()
-    return Level.OK, shutil.which("tmux") or "", ""
+def _lives(run: Run) -> bool:
+    return run.pid is not None and RunDir(run.directory).exit_status() is None
 
 
 def _flock(workspace: Workspace) -> Found:
@@ -147,13 +204,21 @@ def _flock(workspace: Workspace) -> Found:
 
 
 CHECKS: tuple[tuple[str, Callable[[Workspace], Found]], ...] = (
+    ("machine", hostchecks.machine),
+    ("config", _config),
     ("state folder", _state),
+    ("permissions", _permissions),
     ("free space", _room),
+    ("logs and results", _results),
     ("home", _home),
     ("database", _database),
     ("scheduler", _scheduler),
     ("runs", _runs),
-    ("leases", _leases),
-    ("tmux", _tmux),
+    ("leases", hostchecks.lease_folder),
+    ("admission", hostchecks.admission),
+    ("locks", _locks),
+    ("gpus", hostchecks.driver),
+    ("tmux", hostchecks.multiplexer),
+    ("logging out", hostchecks.lingering),
     ("flock", _flock),
 )

@@ -27,12 +27,21 @@ def check(settings: Settings, *, on_gpus: bool) -> tuple[Programs, gpus.Resolved
         UsageError: they can't; every problem is named.
     """
     checks = _Checks()
-    checks.attempt(lambda: _require_folder(settings.work_dir, "work_dir"))
-    checks.attempt(lambda: _require_script(settings))
-    found = checks.attempt(lambda: programs.find(settings))
-    if found is not None:
-        checks.attempt(lambda: _require_commands(settings, found))
+    found = checks.of_the_files(settings)
     return found or Programs("", {}), checks.of_the_machine(settings, on_gpus=on_gpus)
+
+
+def check_settings(settings: Settings) -> None:
+    """Whether there is what the settings name, whatever this machine lacks.
+
+    Raises:
+        UsageError: something is missing; every problem is named.
+    """
+    checks = _Checks()
+    checks.of_the_files(settings)
+    checks.attempt(lambda: _require_services(settings))
+    checks.attempt(lambda: _require_writable(settings))
+    checks.conclude()
 
 
 def check_machine(settings: Settings, *, on_gpus: bool, proven: bool) -> gpus.Resolved:
@@ -59,6 +68,20 @@ class _Checks:
         except TinkschedError as error:
             self._problems.append(error)
             return None
+
+    def of_the_files(self, settings: Settings) -> Programs | None:
+        """The folder, the script and the programs; None if there is no interpreter."""
+        self.attempt(lambda: _require_folder(settings.work_dir, "work_dir"))
+        self.attempt(lambda: _require_script(settings))
+        found = self.attempt(lambda: programs.find(settings))
+        if found is not None:
+            self.attempt(lambda: _require_commands(settings, found))
+        return found
+
+    def conclude(self) -> None:
+        """Raises UsageError: there were problems."""
+        if self._problems:
+            raise _together(self._problems)
 
     def of_the_machine(self, settings: Settings, *, on_gpus: bool, proven: bool = False) -> gpus.Resolved:
         """The last checks. Raises UsageError: there were problems."""

@@ -23,7 +23,7 @@ from ..host.completion import file_hash
 from ..host.gpus import Device, known_again, lease_name
 from ..host.leases import Held, Leases, default_folder, tenant_of
 from ..host.statedir import read_home
-from ..scheduler.devices import BRIEF_SECONDS, cpu_of, cpu_slots, fading_runs, gpus_if_any, is_on
+from ..scheduler.devices import BRIEF_SECONDS, cpu_of, cpu_slots, fading_runs, gpus_if_any, is_on, names_of
 from ..scheduler.needs import MOST_RUNS, Needs, usable
 from ..store import STOPPED, DoneTask, Store
 from . import estimates, selection
@@ -148,19 +148,20 @@ class _Record:
     new: Sequence[TaskStatus] = ()
 
 
-def status(workspace: Workspace, most: int | None = None) -> Status:
+def status(workspace: Workspace, most: int | None = None, sample: nvml.Sample | None = None) -> Status:
     """The workspace now. Works while nothing runs, and before anything was ever queued.
 
     Where there are more than `most` tasks not all are listed, but those that are active, and a fifth of `most` each of
-    those that come next, that are new, that completed last, and that ended otherwise.
+    those that come next, that are new, that completed last, and that ended otherwise. Who has a `sample` of the GPUs
+    gives it, and the driver is not asked.
     """
     pid = _scheduler(workspace)
     store = workspace.store()
     if store is None:
-        return _status(workspace, pid, _Record(new=_without_record(workspace.settings)), most)
+        return _status(workspace, pid, _Record(new=_without_record(workspace.settings)), most, sample)
     with store, store.snapshot():
         record = _read(workspace.settings, store, most)
-    return _status(workspace, pid, record, most)
+    return _status(workspace, pid, record, most, sample)
 
 
 def explain(workspace: Workspace, name: str) -> tuple[TaskStatus, list[str]]:
@@ -227,15 +228,16 @@ def _share(most: int | None, total: int) -> int | None:
     return None if most is None or total <= most else most // 5
 
 
-def _status(workspace: Workspace, pid: int | None, record: _Record, most: int | None) -> Status:
+def _status(
+    workspace: Workspace, pid: int | None, record: _Record, most: int | None, sample: nvml.Sample | None = None
+) -> Status:
     settings = workspace.settings
     active = [record.runs[task.id] for task in record.active]
     ended = ended_unseen(settings, active) if pid is None else {}
     living = [run for run in active if run.id not in ended]
-    sample = nvml.look(BRIEF_SECONDS)
-    resolved = gpus_if_any(
-        settings, known_again(sample.inventory, _names(living, record.recent))
-    )  # `status` never fails for what `start` will refuse
+    sample = sample or nvml.look(BRIEF_SECONDS)
+    inventory = known_again(sample.inventory, names_of((*living, *record.recent)))
+    resolved = gpus_if_any(settings, inventory)  # `status` never fails for what `start` will refuse
     held = _held([*map(lease_name, resolved.gpus), CPU])
     slots, gpu_status = _gpus(settings, resolved.gpus, living, record.recent, held, sample)
     waiting = _reasons(workspace, record, slots, held, living, pid, resolved.note)
@@ -295,15 +297,9 @@ def _gpus(
     return slots, shown
 
 
-def _names(active: Sequence[Run], recent: Collection[Run]) -> dict[int, str]:
-    """By which names runs knew the GPUs: one that does not say its UUID now is recognised by that."""
-    runs = sorted((*active, *recent), key=lambda run: run.created_at)
-    return {index: device for run in runs for index, device in zip(run.gpus, run.devices, strict=False)}
-
-
 def _others(device: str, active: Sequence[Run], held: Sequence[Held]) -> tuple[Tenant, ...]:
-    own = {run.id for run in active}
-    return tuple(tenant_of(lease) for lease in held if lease.device == device and lease.claim.run_id not in own)
+    there = (lease for lease in held if lease.device == device and all(lease.claim.run_id != run.id for run in active))
+    return tuple(map(tenant_of, there))
 
 
 def _held(devices: Sequence[str]) -> list[Held]:

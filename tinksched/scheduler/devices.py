@@ -63,6 +63,12 @@ def fading_runs(runs: Iterable[Run], now: float) -> frozenset[str]:
     return frozenset(run.id for run in runs if run.ended_at is not None and now - run.ended_at < FADING_SECONDS)
 
 
+def names_of(runs: Iterable[Run]) -> dict[int, str]:
+    """By which names runs knew the GPUs, by index, the newest: one that does not say its UUID now is known by that."""
+    ordered = sorted(runs, key=lambda run: run.created_at)
+    return {index: device for run in ordered for index, device in zip(run.gpus, run.devices, strict=False)}
+
+
 def is_on(run: Run, index: int, device: str) -> bool:
     """Whether a run is on this GPU. Indices may have changed since it began; names have not, if both are UUIDs."""
     if device in run.devices or gpus.uuid_of(device) is None:
