@@ -66,7 +66,7 @@ class Scheduler:
         """With `launching` off nothing is started: what was asked for (cancel, kill-all) is done, and that's all."""
         self._watch = watch
         self._settings = settings
-        self._read_as = marker_identity(settings.file)
+        self._read_as: str | None = None  # these settings may be older than the file is by now
         self._state = state
         self._journal = journal
         self._guard = Guard(state, home, lock, journal)
@@ -390,6 +390,8 @@ class Scheduler:
         old = self._settings
         try:
             new = load(old.workspace, old.file)
+            if new == old:
+                return False
             names = self._watch.names(new, self._ledger.slots.gpus)
         except TinkschedError as error:
             self._journal.say(f"the configuration was edited, but the old one stays in use: {error}")
