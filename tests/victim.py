@@ -37,10 +37,10 @@ def slow_record(self, launched):
     record(self, launched)
     here("recorded")
 
-def slow_commit(self, endings, *, launching):
+def slow_commit(self, endings, **how):
     if endings:
         here("ending")
-    new = commit(self, endings, launching=launching)
+    new = commit(self, endings, **how)
     if endings:
         here("ended")
     return new

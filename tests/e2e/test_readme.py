@@ -63,7 +63,7 @@ def test_the_commands_of_the_guide_run_in_their_order(lab: Lab) -> None:
         elif command == "tinksched logs example -f":
             _follow(command, bench)
         else:
-            if "--wait" in command:
+            if "start --failed" in command:
                 gate.open()
             _run(command, lab, cwd)
         ran.append(command)

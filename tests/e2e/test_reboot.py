@@ -118,7 +118,7 @@ def test_a_pid_of_before_may_be_anybody_now(bench: Bench, machine: Machine, comm
     for began in bench.state.runs.glob("*/began"):
         began.write_text(f"{pid}\n")
     bench.state.lock.write_text(f"{pid}\n")
-    assert bench.status()["scheduler"] == {"running": False, "pid": None, "stopped": None}
+    assert bench.status()["scheduler"] == {"running": False, "pid": None, "stopped": None, "paused": None}
     assert bench.states()["runs"] == "lost"
     bench.run(*command)
     if command == ("start",):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from tests.nvml_double import Failure, Gpu, NvmlDouble
@@ -36,21 +37,30 @@ def test_they_run_beside_the_others_and_see_no_gpu(lab: Lab) -> None:
     assert not [name for name in lab.leases.iterdir() if name.name.startswith("cpu.") and "admission" not in name.name]
 
 
-def test_slots_are_shared_by_all_schedulers_of_the_host(lab: Lab) -> None:
+def test_the_slots_of_one_keep_nobody_else_from_starting(lab: Lab) -> None:
+    """They are for the own runs; all together may have no more than the machine has cores."""
     one = lab.workspace("one", cpu_slots=1)
     gate = one.gate()
     one.add("a.yml", gate.config)
+    one.add("b.yml")
     one.reconfigure(tasks={"*": {"gpus": 0}})
-    two = lab.workspace("two", cpu_slots=4)
+    many = os.cpu_count() or 1
+    two = lab.workspace("two", cpu_slots=many)
     two.reconfigure(tasks={"*": {"gpus": 0}})
-    two.add("z.yml")
+    other = two.gate()
+    for number in range(many):
+        two.add(f"z{number}.yml", other.config)
     one.run("start")
     one.wait_for_starts("a")
     two.run("start")
-    reason = two.tasks()["z"]["reason"]
-    assert reason["code"] == "cpu_full" and "a of " in reason["text"]
+    two.wait_for_starts(*(f"z{number}" for number in range(many - 1)))
+    two.wait_until(lambda: (two.tasks()[f"z{many - 1}"]["reason"] or {}).get("code") == "cpu_full", "the last waits")
+    assert one.tasks()["b"]["reason"]["code"] == "cpu_full"
     gate.open()
-    two.wait_for_states(z="completed")
+    two.wait_for_starts(f"z{many - 1}")
+    other.open()
+    one.wait_for_states(b="completed")
+    two.wait_for_states(**{f"z{number}": "completed" for number in range(many)})
 
 
 def test_they_run_where_nvml_fails_as_a_whole(lab: Lab, tmp_path: Path) -> None:

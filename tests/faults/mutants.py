@@ -13,8 +13,8 @@ def launches_before_it_persists() -> None:
 
     original = Ledger._start_what_fits
 
-    def start(self: Ledger, tx: Any, desk: Any, *rest: Any) -> None:
-        original(self, tx, desk, *rest)
+    def start(self: Ledger, tx: Any, desk: Any, *rest: Any, **how: Any) -> None:
+        original(self, tx, desk, *rest, **how)
         for run in rest[-1]:
             subprocess.Popen(wrapper_command(run), start_new_session=True, close_fds=True)
 

@@ -20,12 +20,13 @@ from tests.nvml_double import GIB, LOST, Failure, Gpu, Mig, NvmlDouble, Process
 from tinksched.executors.base import WRAPPER
 from tinksched.host.owners import Owners
 
-NOT_LOADED = 9
+NO_PERMISSION, NOT_LOADED, UNKNOWN_ERROR = 4, 9, 999
 SCRIPT = """
 import dataclasses, json, os, sys, threading, time
 from pathlib import Path
 from tinksched.host import nvml
 from tinksched.host.owners import Owners
+from tinksched.scheduler.devices import STALE_SECONDS, Watch
 
 woken = threading.Event()
 monitor = nvml.Monitor(patience=0.2)
@@ -110,8 +111,8 @@ def test_everything_about_a_gpu(double: NvmlDouble, child: Child) -> None:
     assert said.pop("at") > 1e9
     assert said == {
         "device": "GPU-b", "index": 1, "memory_total": 80 * GIB, "memory_free": 77 * GIB, "memory_used": 3 * GIB,
-        "utilization": 87, "temperature": 61, "power": 412.5, "processes": [], "links": ["GPU-c"], "numa": 1,
-        "lost": False, "problem": None,
+        "utilization": 87, "temperature": 61, "power": 412.5, "processes": None if Owners().look([]) is None else [],
+        "links": ["GPU-c"], "numa": 1, "lost": False, "problem": None,
     }  # fmt: skip
     assert (states["GPU-c"]["links"], states["GPU-a"]["links"]) == (["GPU-b"], [])
 
@@ -138,6 +139,23 @@ def test_instances_have_states_of_their_own(double: NvmlDouble, child: Child) ->
     assert {name: (state["index"], state["memory_free"]) for name, state in states.items()} == {
         "GPU-a": (0, 80 * GIB), "MIG-a": (100, 9 * GIB), "MIG-b": (101, 20 * GIB),
     }  # fmt: skip
+
+
+def test_who_is_on_an_instance_is_not_on_its_gpu_as_well(double: NvmlDouble, child: Child) -> None:
+    """NVML lists the processes of all instances there."""
+    there = (Process(os.getpid(), GIB),)
+    double.write(Gpu("GPU-a", mig=True, processes=there, instances=(Mig("MIG-a", processes=there),)))
+    assert child.states()["GPU-a"]["processes"] is None
+
+
+def test_a_gpu_that_is_divided_while_it_is_used_is_lost_to_who_uses_it(double: NvmlDouble, child: Child) -> None:
+    double.write(Gpu("GPU-a", mig=False))
+    child.states()
+    double.write(Gpu("GPU-a", mig=True, instances=(Mig("MIG-a"),)))
+    assert not child.states()["GPU-a"]["lost"], "nothing is wrong with it"
+    asked = "[(state := monitor.latest.state_of('GPU-a', 0)).lost, state.problem]"
+    assert child(asked) == [True, "GPU 0 is divided by MIG"]
+    assert child("monitor.latest.state_of('MIG-a', 100).lost") is False
 
 
 def test_what_changes_is_seen_and_gpus_keep_their_names_when_indices_change(double: NvmlDouble, child: Child) -> None:
@@ -206,12 +224,21 @@ def test_memory_that_a_process_holds_which_is_nowhere_is_nobody_s(double: NvmlDo
         assert (process["user"], process["command"], process["run"]) == (None, None, "")
 
 
+def test_where_processes_can_not_be_told_apart_an_empty_list_is_not_known_to_be_empty(
+    double: NvmlDouble, child: Child, tmp_path: Path
+) -> None:
+    double.write(Gpu("GPU-a"))
+    (tmp_path / "pid").touch()
+    child(f"setattr(monitor, '_owners', Owners(Path({str(tmp_path / 'pid')!r})))")
+    assert child.states()["GPU-a"]["processes"] is None
+
+
 def test_in_a_container_without_the_host_s_pids_processes_are_unknown(tmp_path: Path) -> None:
     own = tmp_path / "pid"  # a namespace with another inode
     own.touch()
     owners = Owners(own)
     assert owners.look([os.getpid()]) is None
-    assert owners.look([]) == {}, "that nobody is there is known all the same"
+    assert owners.look([]) is None, "drivers list nobody there, whoever is on the GPU"
 
 
 # ---------------------------------------------------------------- failures
@@ -242,6 +269,24 @@ def test_a_gpu_that_is_not_even_counted_is_lost_to_who_uses_it(double: NvmlDoubl
     assert child("[monitor.latest.state_of(name, 1).lost for name in ('GPU-a', 'GPU-b')]") == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("function", "code", "words"),
+    [
+        ("nvmlDeviceGetHandleByIndex_v2", NO_PERMISSION, "Insufficient Permissions"),
+        ("nvmlDeviceGetHandleByIndex_v2", UNKNOWN_ERROR, "Unknown Error"),
+        ("nvmlDeviceGetUUID", UNKNOWN_ERROR, "Unknown Error"),
+    ],
+)
+def test_a_gpu_that_can_not_say_who_it_is_is_lost_whatever_the_reason(
+    double: NvmlDouble, child: Child, function: str, code: int, words: str
+) -> None:
+    double.write(Gpu("GPU-a"), Gpu("GPU-b"), failures=[Failure(function, code, index=0)])
+    problem = f"NVML fails for GPU 0 ({words})"
+    assert child.sample()["problem"] == problem
+    asked = "[[(state := monitor.latest.state_of(name, 0)).lost, state.problem] for name in ('GPU-a', 'GPU-b')]"
+    assert child(asked) == [[True, problem], [False, None]]
+
+
 def test_nvml_that_fails_as_a_whole_is_said_and_asked_again(double: NvmlDouble, child: Child) -> None:
     double.write(Gpu("GPU-a"))
     child.states()
@@ -260,12 +305,15 @@ def test_a_driver_that_hangs_is_left_alone_and_taken_up_again(double: NvmlDouble
     if first:
         child.states()
     double.write(Gpu("GPU-a", utilization=7), hanging=[function], alone=True)
-    assert child("woken.clear() or monitor.request() or monitor.late") is None
+    assert child("woken.clear() or (monitor.request(), monitor.late)[1]") is None
     assert 0 < child("monitor.due - time.monotonic()") <= 0.2
     assert child("woken.wait(0.3)") is False
     assert child("[monitor.late, monitor.due]") == ["NVML has not answered for 0 s", None]
     assert child("[monitor.request() for _ in '1234567'] and threading.active_count() <= 2"), "one hangs, no more"
     known = child("told(monitor.latest)")
+    numbers = ("memory_free", "memory_used", "utilization", "processes")
+    assert all(state[number] is None for state in known["states"].values() for number in numbers), "they are old"
+    assert all(state["memory_total"] == 80 * GIB for state in known["states"].values())
     assert known["problem"] == "NVML has not answered for 0 s"
     assert list(known["states"]) == (["GPU-a"] if first else [])
     assert all(state["problem"] == known["problem"] for state in known["states"].values())
@@ -299,6 +347,56 @@ print(nvml.has_library(), sample.inventory.driver, sample.problem, dict(sample.s
     environment = {**os.environ, **double.environment(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == "False False None {} False\n"
+
+
+# ---------------------------------------------------------------- what a scheduler makes of it
+
+
+@pytest.fixture
+def watcher(double: NvmlDouble, child: Child) -> Child:
+    """The child, with a scheduler's `watch`; `come()` waits for its next sample."""
+    double.write(Gpu("GPU-a"))
+    child("globals().update(watch=Watch(), come=lambda: woken.wait(60) and (woken.clear() or True))")
+    child("watch.listen(woken.set)")
+    return child
+
+
+def test_nothing_starts_by_an_old_sample_and_nobody_waits_for_a_fresh_one(watcher: Child) -> None:
+    assert watcher("watch.must_wait()") is False
+    watcher("setattr(watch._monitor, '_answered', time.monotonic() - STALE_SECONDS)")
+    assert watcher("[watch.must_wait(), come(), watch.must_wait()]") == [True, True, False]
+
+
+def test_a_silent_driver_is_waited_for_a_second_and_no_longer(double: NvmlDouble, watcher: Child) -> None:
+    double.write(Gpu("GPU-a"), hanging=["nvmlDeviceGetCount_v2"])
+    watcher("setattr(watch._monitor, '_answered', time.monotonic() - STALE_SECONDS)")
+    assert watcher("watch.must_wait()") is True
+    assert 0 < watcher("watch.due - time.monotonic()") <= 1, "the scheduler looks again then"
+    watcher("setattr(watch._monitor, '_asked', time.monotonic() - 1)")
+    assert watcher("watch.must_wait()") is False
+    assert 8 < watcher("watch.due - time.monotonic()") <= 9
+    double.write(Gpu("GPU-a"))
+    assert watcher("come()") is True
+
+
+def test_an_end_while_a_sample_is_taken_has_another_one_taken(double: NvmlDouble, watcher: Child) -> None:
+    """What the ended run had, the sample that was being taken may show as used still."""
+    double.write(Gpu("GPU-a"), hanging=["nvmlDeviceGetCount_v2"])
+    watcher("watch.look(60, waiting=True, ended=True)")
+    watcher("watch.look(60, waiting=True, ended=True)")
+    double.write(Gpu("GPU-a"))
+    assert watcher("[come(), watch.look(60, waiting=True), come()]") == [True, None, True]
+    assert watcher("[watch.look(60, waiting=True), watch._monitor.asked]") == [None, None], "and no third one"
+
+
+def test_a_scheduler_that_can_do_without_the_driver_begins_without_an_answer(double: NvmlDouble, child: Child) -> None:
+    double.write(Gpu("GPU-a"), hanging=["nvmlInitWithFlags"])
+    child("globals().update(watch=Watch(patience=0.1)) or watch.listen(woken.set)")
+    said = child("dataclasses.asdict(watch.inventory)")
+    assert (said["driver"], said["devices"], said["problem"]) == (True, [], "NVML has not answered yet")
+    double.write(Gpu("GPU-a"), Gpu("GPU-b"))
+    assert child("woken.wait(60)") is True
+    assert [device["uuid"] for device in child("dataclasses.asdict(watch.inventory)")["devices"]] == ["GPU-a", "GPU-b"]
 
 
 # ---------------------------------------------------------------- what it costs

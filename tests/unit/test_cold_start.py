@@ -12,9 +12,10 @@ import pytest
 
 from tinksched.cli import quick
 from tinksched.cli.app import COMMANDS, function
-from tinksched.core.model import TaskSpec
+from tinksched.core.lifecycle import Began, Finished
+from tinksched.core.model import Outcome, TaskSpec
 from tinksched.operations import workspace
-from tinksched.store import NewTask
+from tinksched.store import STOPPED, NewTask
 
 # Nobody who only looks needs these: they are slow to load, or start something.
 NEVER = {
@@ -128,3 +129,28 @@ def test_a_plain_call_means_what_typer_makes_of_it(arguments: list[str], monkeyp
 )  # fmt: skip
 def test_all_that_is_not_plain_is_left_to_typer(arguments: list[str]) -> None:
     assert quick.understand(arguments) is None
+
+
+# What speaks to a scheduler needs sockets and may have to start one; nobody of these needs a loop or a table.
+CHANGES = NEVER - {"email", "http", "random", "secrets", "socket", "tempfile", "urllib.request", "multiprocessing"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["pause"], ["hold", "queued"], ["priority", "queued", "+1"], ["release", "--at", "+2h", "--all"],
+     ["clean", "done", "--dry-run"], ["wait", "done"], ["complete-words", "logs", ""]],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_changes_the_queue_loads_no_loop_and_no_tables(folder: Path, arguments: list[str]) -> None:
+    with workspace.find(folder, None).open() as opened, opened.store.transaction("me", 2.0) as tx:
+        spec = TaskSpec(("x",), str(folder), str(folder / "out" / "done_completed.txt"), str(folder / "out"))
+        (task,) = tx.add_tasks([NewTask("done", "", spec, 0)])
+        active = tx.apply(task, Began(None))
+        tx.apply(active, Finished(Outcome.COMPLETED, None))
+    with workspace.find(folder, None).open() as opened, opened.store.transaction("me", 3.0) as tx:
+        tx.set_fact(STOPPED, "by the test")
+    assert of(loaded(folder, *arguments), CHANGES) == []
+
+
+def test_names_of_tasks_are_completed_without_typer(folder: Path) -> None:
+    assert of(loaded(folder, "complete-words", "logs", "q"), CHANGES | {"typer", "tinksched.operations.start"}) == []

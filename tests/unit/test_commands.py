@@ -42,9 +42,9 @@ def test_a_name_made_of_a_command(command: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("x", "--gpus must be a whole number of at least 1, not the text 'x'"),
-        ("-2", "--gpus must be a whole number of at least 1, not the number -2"),
-        ("1.5", "--gpus must be a whole number of at least 1, not the text '1.5'"),
+        ("x", "--gpus must be a whole number of at least 0, not the text 'x'"),
+        ("-2", "--gpus must be a whole number of at least 0, not the number -2"),
+        ("1.5", "--gpus must be a whole number of at least 0, not the text '1.5'"),
         ("99999999", "--gpus must be at most 1000000, not the number 99999999"),
     ],
 )

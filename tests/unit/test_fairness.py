@@ -42,7 +42,7 @@ def seen(slots: GpuSlots, free: int | None, *, ours: int = 0) -> GpuSlots:
     state = GpuState(
         slots.device, slots.index, 0.0, 80 * GIB, None if free is None else free * GIB, processes=(process,)
     )
-    return replace(slots, state=state)
+    return replace(slots, state=state, fading=frozenset({"run"}))
 
 
 def needs(memory: int, last: float = 1.0, count: int = 1, gpus: int = 1) -> Rival:

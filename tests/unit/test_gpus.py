@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinksched.errors import UsageError
-from tinksched.host.gpus import NO_DRIVER, Device, Inventory, Resolved, exported, instance_number, lease_name, resolve
+from tinksched.host.gpus import (
+    NO_DRIVER,
+    Device,
+    Inventory,
+    Resolved,
+    exported,
+    instance_number,
+    known_again,
+    lease_name,
+    resolve,
+)
 from tinksched.host.nvml import discover
 
 UUIDS = ("GPU-aaaa-0", "GPU-aabb-1", "GPU-bbbb-2", "GPU-cccc-3")
@@ -29,6 +39,7 @@ SPLIT = Inventory(
 HALF = Inventory((Device(0, "GPU-aaaa-0", divided=True),), driver=True, problem=None)
 BROKEN = Inventory((), driver=True, problem="NVML fails (Driver Not Loaded)")
 ONE_SILENT = Inventory((*FOUR.devices[:2], Device(2)), driver=True, problem="NVML fails for GPU 2 (GPU is lost)")
+ALL_SILENT = Inventory((Device(0),), driver=True, problem="NVML fails for GPU 0 (GPU is lost)")
 # A whole UUID counts before a beginning: the second device's is the beginning of the first's.
 NESTED = Inventory((Device(0, "GPU-10"), Device(1, "GPU-1")), driver=True, problem=None)
 
@@ -55,7 +66,9 @@ def decide(inventory: Inventory, **asked: Any) -> Resolved:
         pytest.param(FOUR, {"visible": "GPU-cccc-3,GPU-aab"}, [3, 1], id="UUIDs in the allowed set"),
         pytest.param(FOUR, {"visible": "3,1,0", "gpu_count": 2}, [3, 1], id="a count within the allowed set"),
         pytest.param(FOUR, {"visible": "3,1", "use_gpus": (1, "GPU-c")}, [1, 3], id="use_gpus within the allowed set"),
-        pytest.param(ONE_SILENT, {}, [0, 1, 2], id="a device that doesn't answer is counted"),
+        pytest.param(ONE_SILENT, {}, [0, 1], id="auto: not a device that doesn't answer"),
+        pytest.param(ONE_SILENT, {"gpu_count": 2}, [0, 1], id="nor is it counted"),
+        pytest.param(ONE_SILENT, {"visible": "2,1"}, [1], id="nor used because it is allowed"),
         pytest.param(SPLIT, {}, [0, 200, 201, 2], id="auto: whole GPUs and instances, not what is divided"),
         pytest.param(SPLIT, {"gpu_count": 4}, [0, 200, 201, 2], id="a count of those"),
         pytest.param(SPLIT, {"use_gpus": ("MIG-cd-1", 2)}, [201, 2], id="an instance by UUID"),
@@ -157,6 +170,10 @@ HERE = "this machine has GPUs 0-3"
             {"use_gpus": ("MIG-c",)},
             "MIG-c is the beginning of the UUIDs of several GPUs: MIG 200 (MIG-cc-0), 201 (MIG-cd-1) (use_gpus)",
         ),
+        (ONE_SILENT, {"use_gpus": (0, 2)}, "GPU 2 does not answer (use_gpus)"),
+        (ONE_SILENT, {"gpu_count": 3}, "gpu_count is 3, but this machine has 2: GPUs 0, 1; GPU 2 does not answer"),
+        (ONE_SILENT, {"visible": "2"}, "GPU 2 does not answer (CUDA_VISIBLE_DEVICES)"),
+        (ALL_SILENT, {}, "no GPU that can be used: NVML fails for GPU 0 (GPU is lost)"),
         (HALF, {}, "no GPU that can be used: MIG is on for GPU 0, and there is no instance"),
         (BROKEN, {"use_gpus": ("GPU-a",)}, f"{BROKEN.problem}, so the GPUs can't be told apart"),
         (BROKEN, {"gpu_count": 2}, f"{BROKEN.problem}, so the GPUs can't be told apart"),
@@ -234,6 +251,13 @@ def is_named(gpu: Device, visible: str) -> bool:
 )
 def test_a_lease_is_named_by_uuid_else_by_index(device: Device, name: str) -> None:
     assert lease_name(device) == name
+
+
+def test_a_device_that_does_not_answer_now_is_known_by_its_name_of_before() -> None:
+    names = {0: UUIDS[0], 2: UUIDS[2]}
+    assert [device.uuid for device in known_again(ONE_SILENT, names).devices] == list(UUIDS[:3])
+    assert known_again(ONE_SILENT, {2: UUIDS[0]}) == ONE_SILENT, "another one has that name now"
+    assert known_again(ONE_SILENT, {2: "index-2"}) == ONE_SILENT
 
 
 @given(st.none() | st.text(min_size=1))

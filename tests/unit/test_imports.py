@@ -48,6 +48,7 @@ LATE = {
     ("cli.queue", "host.wake"),
     ("operations.status", "scheduler.scene"),  # as `scheduler.deciding`: only where something waits
     ("operations.control", "scheduler.main"),  # asyncio, where no scheduler is there to do what was asked for
+    ("operations.preflight", "logging"),  # as apprise, whose messages are not wanted
     ("cli", "traceback"),  # for crashes alone
     ("cli.tables", "unicodedata"),  # for names that are not ASCII
     *(

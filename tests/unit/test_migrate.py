@@ -207,7 +207,7 @@ def test_a_conda_that_lacks_the_environment_is_said_and_nothing_changed(
 
 
 def test_more_gpus_than_there_are(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = Inventory((Device(0),), driver=True, problem=None)
+    there = Inventory((Device(0, "GPU-a"),), driver=True, problem=None)
 
     def one(found: object) -> object:
         return resolve(there, gpu_count=2, use_gpus=None, visible=None)

@@ -54,6 +54,19 @@ def test_a_size_that_is_written_down_is_not_learned(settings: Settings) -> None:
     assert needs.of(task("small_b", GIB)) is None and needs.of(task("small_b", None)) is None
 
 
+def test_what_too_few_gpus_have_even_empty_is_a_gpu_for_itself(settings: Settings) -> None:
+    needs = Needs(settings, [("big_a", 70 * GIB)])
+    needs.usable = {0: 76 * GIB, 1: 23 * GIB}
+    assert needs.of(task("big_b")) == ALONE, "77 GiB: the driver keeps some of the 80 for itself"
+    needs.usable = {0: 78 * GIB, 1: 23 * GIB}
+    assert needs.of(task("big_b")) == 77 * GIB
+    one = task("big_b")
+    assert needs.of(replace(one, spec=replace(one.spec, pinned=(1,)))) == ALONE
+    assert needs.of(replace(one, spec=replace(one.spec, gpus=2))) == ALONE
+    needs.usable = {0: None}
+    assert needs.of(task("big_b")) == 77 * GIB, "what is not known is no reason"
+
+
 def test_what_an_own_run_taught_counts_where_it_is_more(settings: Settings) -> None:
     needs = Needs(settings, [("big_a", 10 * GIB)])
     assert needs.of(task("big_a", need=40 * GIB)) == 40 * GIB

@@ -311,7 +311,8 @@ def test_nothing_starts_beside_a_strange_process_and_the_reason_names_it() -> No
 @pytest.mark.parametrize(
     "harmless",
     [
-        pytest.param(process(run="run-of-somebody"), id="a run of any workspace"),
+        pytest.param(process(run="there"), id="a run of any workspace that holds a slot here"),
+        pytest.param(process(run="fading"), id="a run that has just ended"),
         pytest.param(process(compute=False), id="a display"),
         pytest.param(process(user="gdm", command="/usr/bin/gnome-shell --x"), id="an ignored user"),
         pytest.param(process(user="bob", command="/opt/bin/Xorg :0"), id="an ignored program"),
@@ -320,7 +321,17 @@ def test_nothing_starts_beside_a_strange_process_and_the_reason_names_it() -> No
 )
 def test_beside_these_it_starts(harmless: GpuProcess) -> None:
     terms = Terms(ignored=("gdm", "Xorg", "python demo*"))
-    assert placed([task(1)], gpu(0, 80, harmless), terms=terms) == [(1, 0)]
+    there = Tenant("bob", "/his", "exp", 4, 0.0, run="there")
+    here = replace(gpu(0, 80, harmless, others=(there,)), fading=frozenset({"fading"}))
+    assert placed([task(1)], here, terms=terms) == [(1, 0)]
+
+
+def test_what_is_left_of_a_run_that_holds_nothing_here_is_like_a_stranger() -> None:
+    """A daemon that outlived its run, say: nothing starts beside it, and nobody waits for its memory with idle GPUs."""
+    left = gpu(0, 10, process(60, run="gone"))
+    assert placed([task(1)], left) == [] and why([task(1)], left).code is ReasonCode.OTHER_PROCESS
+    small = [task(1, 60), task(2, 5)]
+    assert placed(small, left, terms=Terms(respect_others=False)) == [(2, 0)]
 
 
 def test_other_people_need_not_be_respected() -> None:
@@ -348,7 +359,7 @@ def test_a_busy_gpu_gets_no_further_run() -> None:
 def test_nothing_starts_on_a_gpu_that_fell_off_the_bus_and_nobody_is_given_up() -> None:
     assert placed([task(1)], gpu(0, lost=True), gpu(1)) == [(1, 1)]
     assert why([task(1)], gpu(0, lost=True)).text == (
-        "nothing is started on GPU 0, which has fallen off the bus or wants a reset"
+        "nothing is started on GPU 0, which has fallen off the bus, wants a reset or is divided"
     )
     assert can_ever_start(kind_of(task(1, 20).spec), [0])
 

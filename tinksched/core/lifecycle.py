@@ -195,17 +195,19 @@ MARGIN = 10  # percent that a task needs beyond what its run had when it ran out
 
 def after_run(
     task: Task, outcome: Outcome, reason: Reason | None, now: float, *, exit_code: int | None = None,
-    peak: int | None = None,
+    peak: int | None = None, had: int | None = None,
 ) -> Finished | Retried:  # fmt: skip
     """What becomes of a task whose run has ended: it is done, or it may try again after a delay that doubles.
 
-    `peak` is the most memory (bytes) that the run was seen to have on a GPU.
+    `peak` is the most memory (bytes) that the run was seen to have on a GPU, `had` what was kept free for it, or ALONE.
     """
     spec = task.spec
     if task.failures >= spec.max_retries or not is_retried(spec.retry_on, outcome, reason, exit_code):
         return Finished(outcome, reason)
     until = now + min(spec.retry_delay * 2.0 ** min(task.failures, 60), LONGEST_DELAY)
-    need = need_after(task.need, reason, peak)
+    known = [need for need in (task.need, had) if need is not None]
+    before = ALONE if ALONE in known else max(known, default=None)
+    need = need_after(before, reason, peak) if _is_of_memory(reason) else task.need
     how = outcome.value.replace("_", " ") if outcome is not Outcome.LOST else "was lost"
     detail: dict[str, str | int | float] = {
         "how": how if reason is None else f"{how}: {reason.text}" if reason.found else f"{how} ({reason.text})",
@@ -233,11 +235,15 @@ def need_after(before: int | None, reason: Reason | None, peak: int | None) -> i
     After it ran out of CUDA memory: more than it had, or where that is not known, or no more than what was free for it
     this time, a GPU for itself.
     """
-    diagnosis = reason.diagnosis if reason else None
-    if diagnosis is None or diagnosis.kind is not Kind.CUDA_MEMORY:
+    if not _is_of_memory(reason):
         return before
     need = ALONE if peak is None else peak + peak * MARGIN // 100
     return ALONE if before is not None and (before == ALONE or need <= before) else need
+
+
+def _is_of_memory(reason: Reason | None) -> bool:
+    diagnosis = reason.diagnosis if reason else None
+    return diagnosis is not None and diagnosis.kind is Kind.CUDA_MEMORY
 
 
 def _need_text(need: int) -> str:

@@ -77,6 +77,7 @@ class ReasonCode(str, enum.Enum):
     OTHER_PROCESS = "other_process"
     GPU_BUSY = "gpu_busy"
     GPU_LOST = "gpu_lost"
+    NO_GPU_SEEN = "no_gpu_seen"
     CPU_FULL = "cpu_full"
     NO_CPU_SLOTS = "no_cpu_slots"
     NEVER_BEGAN = "never_began"
@@ -129,7 +130,8 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.KEPT_FOR: "the free memory is kept for {task}, which comes first and needs more of it",
     ReasonCode.OTHER_PROCESS: "respects other people's processes: {who} on GPU {gpu} (pid {pid}){more}",
     ReasonCode.GPU_BUSY: "the free slots are on GPUs that are busy: GPU {gpu} is at {busy} % (max_utilization: {most})",
-    ReasonCode.GPU_LOST: "nothing is started on GPU {gpu}, which has fallen off the bus or wants a reset",
+    ReasonCode.GPU_LOST: "nothing is started on GPU {gpu}, which has fallen off the bus, wants a reset or is divided",
+    ReasonCode.NO_GPU_SEEN: "waits until the GPUs can be seen: {why}",
     ReasonCode.CPU_FULL: "all CPU slots are taken ({used} of {slots}{others})",
     ReasonCode.NO_CPU_SLOTS: "needs no GPU, and there are no CPU slots (cpu_slots is 0)",
     ReasonCode.NEVER_BEGAN: "its last launch never began ({why}), so it is queued again",
@@ -392,6 +394,7 @@ class GpuSlots:
     others: tuple[Tenant, ...] = ()
     last_start: float | None = None
     reserved: Reserved | None = None
+    fading: frozenset[str] = frozenset()  # runs that have just ended: what is left of them goes by itself
     state: GpuState | None = None
 
     @property

@@ -105,6 +105,7 @@ class Desk:
     held_for: str = ""
     held_until: float = math.inf  # when the first holder can start; -inf if nobody can say
     wanted: int = 0  # by tasks that found no room
+    runs: set[str] = field(init=False)  # whose processes belong here: they hold a slot, or have just given it back
     used: int = field(init=False)
     allowed: int = field(init=False)
     young: tuple[Young, ...] = field(init=False)
@@ -115,6 +116,8 @@ class Desk:
     def __post_init__(self) -> None:
         state = self.gpu.state
         self.used, self.allowed = self.gpu.used, self.gpu.allowed
+        own, others = (run.id for run in self.gpu.own), (tenant.run for tenant in self.gpu.others)
+        self.runs = {*own, *others, *self.gpu.fading} - {""}
         self.young = tuple(_young(self.gpu, self.terms, self.now))
         free = state.memory_free if state is not None else None
         self.available = None if free is None else free - sum(run.memory for run in self.young)
@@ -142,7 +145,7 @@ class Desk:
         return [process for process in state.processes or () if self._is_strange(process)]
 
     def _is_strange(self, process: GpuProcess) -> bool:
-        if not process.compute or process.run:
+        if not process.compute or process.run in self.runs:
             return False
         command = process.command or ""
         program = command.split(" ", 1)[0].rsplit("/", 1)[-1]
@@ -158,7 +161,7 @@ class Desk:
         """None if nobody knows what is free."""
         if state is None or state.memory_free is None:
             return None
-        runs = [process for process in state.processes or () if process.run]
+        runs = [process for process in state.processes or () if process.run in self.runs]
         if state.processes is not None and all(process.memory is not None for process in runs):
             return state.memory_free + sum(process.memory or 0 for process in runs)
         # Nobody can say whose memory it is. Where none of us is, it isn't ours.

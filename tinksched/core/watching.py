@@ -22,6 +22,7 @@ class Sight:
     utilization: float | None  # percent, mean over its GPUs
     untouched: tuple[int, ...]  # its own GPUs, by index, on which it is surely not
     elsewhere: tuple[int, ...]  # GPUs, by index, on which it is and which it was not given
+    lost: tuple[int, ...] = ()  # its own GPUs, by index, that have fallen off the bus
 
 
 def sight_of(run: Run, states: Mapping[str, GpuState]) -> Sight:
@@ -36,6 +37,7 @@ def sight_of(run: Run, states: Mapping[str, GpuState]) -> Sight:
         elsewhere=tuple(
             state.index for state in states.values() if state.device not in run.devices and _is_on(run, state)
         ),
+        lost=tuple(state.index for state in own if state.lost),
     )
 
 
@@ -45,6 +47,8 @@ def flags_of(run: Run, sight: Sight, now: float, quiet_since: float | None, stal
     `quiet_since` is since when it has done nothing that can be seen; None while it does.
     """
     flags = []
+    if sight.lost:
+        flags.append(f"{_gpus(sight.lost)}, which it was given, {'are' if len(sight.lost) > 1 else 'is'} lost")
     if sight.elsewhere:
         flags.append(f"it is on {_gpus(sight.elsewhere)}, which it was not given")
     if run.gpus and sight.untouched and now - run.created_at >= SETTLING:

@@ -10,8 +10,8 @@ they have numbers that no GPU has: instance 2 of GPU 1 is 202.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tinksched.errors import UsageError
 
@@ -100,7 +100,8 @@ def resolve(
 
     Raises:
         UsageError: NVML fails as a whole; there is no GPU, or fewer than asked for; an entry names no GPU, one that is
-            not allowed, one that another entry names too, or one that MIG divides; UUIDs without NVML.
+            not allowed, one that another entry names too, one that MIG divides, or one that does not say its UUID;
+            UUIDs without NVML.
     """
     if not inventory.devices and inventory.problem and inventory.driver:
         # Slots by index would not see the leases that runs hold on the same GPUs by UUID.
@@ -123,6 +124,8 @@ def resolve(
             f"no GPU that can be used: MIG is on for {_list(inventory.devices)}, and there is no instance",
             hint="make instances with `nvidia-smi mig -cgi … -C`, or switch MIG off",
         )
+    if not any(map(_can_be_used, inventory.devices)):
+        raise UsageError(f"no GPU that can be used: {inventory.problem or 'none of them says its UUID'}")
     allowed = _allowed(inventory.devices, visible)
     if use_gpus is not None:
         gpus = _named(use_gpus, inventory.devices, allowed)
@@ -139,9 +142,9 @@ def pinned(entry: str, found: Resolved) -> Device:
     """
     known = [gpu for gpu in found.there if entry in (str(gpu.index), gpu.uuid)]
     for gpu in known:
-        refuse_divided(gpu, found.there, "the GPU list")
         if gpu in found.gpus:
             return gpu
+        _refuse_unusable(gpu, found.there, "the GPU list")
     exist = ", ".join(str(gpu.index) for gpu in sorted(found.gpus, key=lambda gpu: gpu.index))
     raise UsageError(f"GPU {entry!r} is not one that the scheduler uses (there are: {exist})")
 
@@ -151,6 +154,20 @@ def lease_name(device: Device) -> str:
     if device.uuid is None:
         return f"index-{device.index}"
     return re.sub(r"[^A-Za-z0-9_-]", "_", device.uuid)
+
+
+def known_again(inventory: Inventory, names: Mapping[int, str]) -> Inventory:
+    """The inventory, in which devices that don't say their UUIDs at present have those that they had before.
+
+    `names` are the devices' names in the lease folder, by index.
+    """
+    told = {device.uuid for device in inventory.devices}
+
+    def again(device: Device) -> Device:
+        before = uuid_of(names.get(device.index, ""))
+        return device if device.uuid is not None or before in told else replace(device, uuid=before)
+
+    return replace(inventory, devices=tuple(map(again, inventory.devices)))
 
 
 def uuid_of(name: str) -> str | None:
@@ -187,7 +204,7 @@ def _slots_only(gpu_count: int | None, use_gpus: Sequence[int | str] | None, not
 def _allowed(devices: Sequence[Device], visible: str | None) -> tuple[Device, ...]:
     """The devices that CUDA_VISIBLE_DEVICES lets through, in its order."""
     if visible is None:
-        return tuple(device for device in devices if not device.divided)
+        return tuple(filter(_can_be_used, devices))
     if not visible.strip():
         raise UsageError(
             "CUDA_VISIBLE_DEVICES is empty, and so allows no GPU",
@@ -195,12 +212,16 @@ def _allowed(devices: Sequence[Device], visible: str | None) -> tuple[Device, ..
         )
     entries = [entry.strip() for entry in visible.split(",")]
     gpus = [_find(entry, devices, "CUDA_VISIBLE_DEVICES") for entry in entries]
-    return _distinct(entries, gpus, "CUDA_VISIBLE_DEVICES")
+    usable = tuple(filter(_can_be_used, _distinct(entries, gpus, "CUDA_VISIBLE_DEVICES")))
+    if not usable:
+        _refuse_unusable(gpus[0], devices, "CUDA_VISIBLE_DEVICES")
+    return usable
 
 
 def _named(use_gpus: Sequence[int | str], devices: Sequence[Device], allowed: Sequence[Device]) -> tuple[Device, ...]:
     gpus = [_find(entry, devices, "use_gpus") for entry in use_gpus]
     for gpu in gpus:
+        _refuse_unusable(gpu, devices, "use_gpus")
         if gpu not in allowed:
             raise UsageError(
                 f"GPU {gpu.index} may not be used; CUDA_VISIBLE_DEVICES allows {_list(allowed)} only (use_gpus)"
@@ -211,9 +232,9 @@ def _named(use_gpus: Sequence[int | str], devices: Sequence[Device], allowed: Se
 def _counted(gpu_count: int | None, devices: Sequence[Device], allowed: Sequence[Device]) -> tuple[Device, ...]:
     count = len(allowed) if gpu_count is None else gpu_count
     _require_positive(count)
-    there = [device for device in devices if not device.divided]
+    there = list(filter(_can_be_used, devices))
     if count > len(there):
-        raise UsageError(f"gpu_count is {count}, but this machine has {len(there)}: {_list(there)}")
+        raise UsageError(f"gpu_count is {count}, but this machine has {len(there)}: {_list(there)}{_silent(devices)}")
     if count > len(allowed):
         raise UsageError(f"gpu_count is {count}, but CUDA_VISIBLE_DEVICES allows {len(allowed)}: {_list(allowed)}")
     return tuple(allowed[:count])
@@ -231,7 +252,7 @@ def _find(entry: int | str, devices: Sequence[Device], source: str) -> Device:
     if not matches and text.startswith(_UUID_STARTS) and text not in _UUID_STARTS:
         matches = [device for device in devices if device.uuid is not None and device.uuid.startswith(text)]
     if len(matches) == 1:
-        refuse_divided(matches[0], devices, source)
+        _refuse_divided(matches[0], devices, source)
         return matches[0]
     if matches:
         raise UsageError(f"{text} is the beginning of the UUIDs of several GPUs: {_list(matches)} ({source})")
@@ -242,7 +263,22 @@ def _find(entry: int | str, devices: Sequence[Device], source: str) -> Device:
     )
 
 
-def refuse_divided(gpu: Device, devices: Sequence[Device], source: str) -> None:
+def _can_be_used(device: Device) -> bool:
+    """Whether it is no GPU that MIG divides, and says who it is: leases by index are not seen by those by UUID."""
+    return not device.divided and device.uuid is not None
+
+
+def _refuse_unusable(gpu: Device, devices: Sequence[Device], source: str) -> None:
+    """Raises UsageError: see `_can_be_used`."""
+    _refuse_divided(gpu, devices, source)
+    if gpu.uuid is None:
+        raise UsageError(
+            f"GPU {gpu.index} does not answer ({source})",
+            hint="see what `nvidia-smi` says about it; it may want a reset",
+        )
+
+
+def _refuse_divided(gpu: Device, devices: Sequence[Device], source: str) -> None:
     """Raises UsageError: MIG divides this GPU. Its instances are named."""
     if not gpu.divided:
         return
@@ -261,6 +297,12 @@ def _distinct(entries: Sequence[int | str], gpus: Sequence[Device], source: str)
             raise UsageError(f"GPU {gpu.index} is named twice, as {named[gpu.index]} and as {entry} ({source})")
         named[gpu.index] = entry
     return tuple(gpus)
+
+
+def _silent(devices: Sequence[Device]) -> str:
+    """Those that don't say who they are, as an ending of a sentence."""
+    indices = [device.index for device in devices if device.uuid is None]
+    return f"; {_numbers(indices)} do{'es' * (len(indices) == 1)} not answer" if indices else ""
 
 
 def _list(devices: Sequence[Device]) -> str:

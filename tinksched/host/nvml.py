@@ -13,6 +13,7 @@ Source: the NVML API reference (https://docs.nvidia.com/deploy/nvml-api/), throu
 from __future__ import annotations
 
 import _thread  # and not threading: `status` shall start fast where there is no driver
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from ..core.gpu import GpuProcess, GpuState
+from .asker import Asker, reason_of
 from .gpus import Device, Inventory, instance_number, lease_name
 from .owners import Owner, Owners
 
@@ -29,8 +31,6 @@ PATIENCE = 10.0  # seconds until it is said that NVML does not answer
 START_PATIENCE = 30.0  # to start NVML takes a second or two for each GPU where the driver's persistence mode is off
 REOPEN_SECONDS = 10.0  # after an error of the driver NVML is started anew, but not all the time
 _NODES = 16  # words of 64 NUMA nodes each: more than any machine has
-_LOST = (15, 16, 28)  # GPU_IS_LOST, RESET_REQUIRED, GPU_NOT_FOUND
-_QUIET = (3, 4, 13, 25)  # NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH: answers
 
 _Answer = TypeVar("_Answer")
 
@@ -53,12 +53,19 @@ class Sample:
         return self.inventory.problem
 
     def state_of(self, device: str, index: int) -> GpuState | None:
-        """The state of a device that is used; None without a driver. One that isn't there any more is lost."""
+        """The state of a device that is used; None without a driver.
+
+        One that isn't there any more is lost, and so is one that MIG divides now: only its instances can be used.
+        """
         found = self.states.get(device)
+        if found is not None and any(there.divided and there.index == found.index for there in self.inventory.devices):
+            return replace(found, lost=True, problem=f"GPU {found.index} is divided by MIG")
         if found is not None or not self.inventory.driver:
             return found
         if self.states:
-            return GpuState(device, index, self.at, lost=True, problem=f"GPU {index} has fallen off the bus")
+            nameless = self.states.get(lease_name(Device(index)))  # it is there, but can't say who it is
+            problem = (nameless.problem if nameless else None) or f"GPU {index} has fallen off the bus"
+            return GpuState(device, index, self.at, lost=True, problem=problem)
         return GpuState(device, index, self.at, problem=self.problem)
 
 
@@ -99,16 +106,21 @@ class Monitor:
         self._owners = Owners()
         self._opened = 0.0
         self._asked: float | None = None  # monotonic, if an answer is awaited
+        self._answered = -math.inf  # monotonic, when the newest sample came
         self._latest: Sample | None = None
 
     @property
     def latest(self) -> Sample | None:
-        """The newest sample; None before the first. It says so if NVML has not answered for long."""
+        """The newest sample; None before the first.
+
+        If NVML has not answered for long it says so, and gives no numbers any more: what they were then, nobody may
+        rely on now.
+        """
         late = self.late
         if late is None:
             return self._latest
         known = self._latest or Sample(time.time(), Inventory((), driver=True, problem=None), {})
-        states = {name: replace(state, problem=late) for name, state in known.states.items()}
+        states = {name: _without_numbers(state, late) for name, state in known.states.items()}
         return replace(known, inventory=replace(known.inventory, problem=late), states=states)
 
     @property
@@ -123,16 +135,28 @@ class Monitor:
         asked = self._asked
         return None if asked is None or self.late else asked + self._patience
 
-    def request(self) -> None:
-        """Take a sample, unless one is being taken."""
+    @property
+    def age(self) -> float:
+        """How long ago the newest sample came, in seconds; infinite before the first."""
+        return time.monotonic() - self._answered
+
+    @property
+    def asked(self) -> float | None:
+        """Since when an answer is awaited (monotonic)."""
+        return self._asked
+
+    def request(self) -> bool:
+        """Take a sample, unless one is being taken: then False."""
         if not self._idle.acquire(blocking=False):
-            return
+            return False
         self._asked = time.monotonic()
         try:
             _thread.start_new_thread(self._take, ())
         except RuntimeError:  # out of threads: the next one who asks tries it again
             self._asked = None
             self._idle.release()
+            return False
+        return True
 
     def wait(self, seconds: float) -> None:
         """Take a sample, and wait until it is there, or for so long."""
@@ -143,6 +167,7 @@ class Monitor:
     def _take(self) -> None:
         with _driver:
             self._latest = self._sample()
+        self._answered = time.monotonic()
         self._asked = None
         self._idle.release()
         with suppress(RuntimeError):  # the loop that was to be woken is closed
@@ -172,6 +197,14 @@ class Monitor:
 
 def _nothing() -> None:
     pass
+
+
+def _without_numbers(state: GpuState, problem: str) -> GpuState:
+    """What of a GPU does not change from one second to the next."""
+    return GpuState(
+        state.device, state.index, state.at, state.memory_total, links=state.links, numa=state.numa, lost=state.lost,
+        problem=problem,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- how the driver is asked
@@ -234,11 +267,7 @@ def has_library() -> bool:
 
 
 def _failed(error: Exception) -> Inventory:
-    return Inventory((), driver=True, problem=f"NVML fails ({_reason(error)})")
-
-
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).rstrip(".")
+    return Inventory((), driver=True, problem=f"NVML fails ({reason_of(error)})")
 
 
 def _inventory(nvml: ModuleType) -> Inventory:
@@ -255,7 +284,7 @@ def _persistence(nvml: ModuleType) -> dict[int, bool]:
     with _session(nvml):
         found = {}
         for index in range(nvml.nvmlDeviceGetCount()):
-            ask = _Asker(nvml, "").ask
+            ask = Asker(nvml, "").ask
             handle = ask(nvml.nvmlDeviceGetHandleByIndex, index)
             mode = ask(nvml.nvmlDeviceGetPersistenceMode, handle) if handle is not None else None
             if mode is not None:
@@ -282,7 +311,7 @@ class _Found:
     device: Device
     handle: Any  # None if it can't be had
     memory: Any
-    asker: _Asker
+    asker: Asker
 
     @property
     def name(self) -> str:
@@ -300,7 +329,7 @@ class _Session:
         self._numa: dict[str, int | None] = {}
         self.doubtful = False  # whether the driver reported an error: NVML should be started anew
         nvml.nvmlInit()
-        self._version = _Asker(nvml, "").ask(nvml.nvmlSystemGetDriverVersion)
+        self._version = Asker(nvml, "").ask(nvml.nvmlSystemGetDriverVersion)
 
     def close(self) -> None:
         """Give NVML back."""
@@ -336,9 +365,10 @@ class _Session:
         return [one for index in range(self._nvml.nvmlDeviceGetCount()) for one in self._find_at(index)]
 
     def _find_at(self, index: int) -> Iterator[_Found]:
-        nvml, asker = self._nvml, _Asker(self._nvml, f" for GPU {index}")
-        handle = asker.ask(nvml.nvmlDeviceGetHandleByIndex, index)
+        nvml, asker = self._nvml, Asker(self._nvml, f" for GPU {index}")
+        handle = asker.insist(nvml.nvmlDeviceGetHandleByIndex, index)
         if handle is None:
+            asker.lost = True
             yield _Found(Device(index), None, None, asker)
             return
         mode = asker.ask(nvml.nvmlDeviceGetMigMode, handle)
@@ -346,7 +376,7 @@ class _Session:
         if mode and mode[0]:
             yield from self._find_instances(asker, handle, index)
 
-    def _find_instances(self, asker: _Asker, handle: Any, parent: int) -> Iterator[_Found]:
+    def _find_instances(self, asker: Asker, handle: Any, parent: int) -> Iterator[_Found]:
         nvml = self._nvml
         for place in range(asker.ask(nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
             try:
@@ -354,11 +384,11 @@ class _Session:
             except nvml.NVMLError:  # most places are free
                 continue
             number = instance_number(parent, place)
-            yield self._describe(_Asker(nvml, f" for MIG instance {number}"), instance, Device(number, parent=parent))
+            yield self._describe(Asker(nvml, f" for MIG instance {number}"), instance, Device(number, parent=parent))
 
-    def _describe(self, asker: _Asker, handle: Any, device: Device) -> _Found:
+    def _describe(self, asker: Asker, handle: Any, device: Device) -> _Found:
         nvml = self._nvml
-        uuid, name = asker.ask(nvml.nvmlDeviceGetUUID, handle), asker.ask(nvml.nvmlDeviceGetName, handle)
+        uuid, name = asker.insist(nvml.nvmlDeviceGetUUID, handle), asker.ask(nvml.nvmlDeviceGetName, handle)
         # As `nvidia-smi` counts it: the older form takes what the driver keeps for itself for used.
         memory = asker.ask(nvml.nvmlDeviceGetMemoryInfo, handle, nvml.nvmlMemory_v2)
         if memory is None and not asker.problem:
@@ -380,7 +410,8 @@ class _Session:
                 utilization=None if rates is None else int(rates.gpu),
                 temperature=self._temperature(ask, handle),
                 power=None if power is None else power / 1000,
-                processes=self._processes(ask, handle),
+                # Of one that MIG divides, all processes of its instances are listed: they are on these.
+                processes=None if found.device.divided else self._processes(ask, handle),
                 links=self._links.get(found.name, frozenset()),
                 numa=self._numa.get(found.name),
             )
@@ -416,7 +447,7 @@ class _Session:
         nvml = self._nvml
         whole = [one for one in found if one.handle is not None and one.device.parent is None]
         for one in whole:
-            ask = _Asker(nvml, "").ask  # none of this is worth a complaint
+            ask = Asker(nvml, "").ask  # none of this is worth a complaint
             self._links[one.name] = frozenset(
                 other.name
                 for other in whole
@@ -429,34 +460,13 @@ class _Session:
         self._linked = names
 
 
-class _Asker:
-    """Asks about one device, and keeps the first thing that went wrong."""
-
-    def __init__(self, nvml: ModuleType, about: str) -> None:
-        self._nvml = nvml
-        self._about = about
-        self.problem: str | None = None
-        self.lost = False
-
-    def ask(self, question: Callable[..., Any], *arguments: object) -> Any:
-        """The answer; None if there is none."""
-        try:
-            return question(*arguments)
-        except Exception as error:  # see `_ask`
-            code = error.value if isinstance(error, self._nvml.NVMLError) else None
-            if code not in _QUIET:  # a GPU that shares the host's memory, an older driver: an answer, not a problem
-                self.lost |= code in _LOST
-                self.problem = self.problem or f"NVML fails{self._about} ({_reason(error)})"
-            return None
-
-
 def _with_owners(
     listed: tuple[GpuProcess, ...] | None, whose: Mapping[int, Owner] | None
 ) -> tuple[GpuProcess, ...] | None:
-    """The processes with their owners. None if they can't be told apart from here."""
-    if not listed:
-        return listed
-    if whose is None:
+    """The processes with their owners. None if they can't be told apart from here: then nobody knows of an empty list
+    whether nobody is there.
+    """
+    if listed is None or whose is None:
         return None
     named = zip(listed, (whose[one.pid] for one in listed), strict=True)
     return tuple(replace(one, user=user, command=command, run=run) for one, (user, command, run) in named)

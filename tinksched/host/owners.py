@@ -29,7 +29,7 @@ class Owners:
 
     def look(self, pids: Collection[int]) -> Mapping[int, Owner] | None:
         """The owners of all processes that NVML lists now; None if its pids mean nothing here."""
-        if pids and not self._has_pids_of_host():
+        if not self._has_pids_of_host():
             return None
         self._seen = {pid: seen for pid, seen in self._seen.items() if pid in pids}
         return {pid: self._owner(pid) for pid in pids}

@@ -11,11 +11,11 @@ from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Literal
 
-from ..config import Settings, placeholders
+from ..config import placeholders
 from ..config.values import LONGEST_NAME
 from ..core.lifecycle import Held
 from ..core.model import RETRIED, Hold, Task, TaskSpec
-from ..errors import NothingToActOn, TinkschedError, UsageError
+from ..errors import NothingToActOn, UsageError
 from ..host import environments
 from ..host.completion import marker_identity
 from ..scheduler.starting import current_environment, run_session
@@ -57,7 +57,7 @@ def queue(opened: OpenWorkspace, order: Order) -> tuple[Task, str | None]:
     settings, store = opened.settings, opened.store
     environment = current_environment()
     _refuse_unknown_program(order, environment.get("PATH"))
-    resolved = preflight.check_machine(settings, on_gpus=order.gpus != 0)
+    resolved = preflight.check_machine(settings, on_gpus=order.gpus != 0, proven=opened.lock.is_held())
     strays.refuse(settings, opened.state, store)
     commit = programs.commit(order.cwd)
     try:
@@ -65,7 +65,7 @@ def queue(opened: OpenWorkspace, order: Order) -> tuple[Task, str | None]:
     except OSError as error:
         raise UsageError(f"{opened.state.environments}: can't be written: {error.strerror}") from None
     keep_config(opened)
-    configs = _configs(settings)
+    configs = selection.stems(settings)
     now = time.time()
     with store.transaction(actor("run"), now) as tx:
         name = _name(opened, order, configs)
@@ -129,14 +129,6 @@ def _refuse_unknown_program(order: Order, path: str | None) -> None:
             f"there is no program {program!r} {where} that can be executed; nothing was queued",
             hint="a command of the shell's own needs the shell: tinksched run -- sh -c 'a && b'",
         )
-
-
-def _configs(settings: Settings) -> Collection[str]:
-    """The names that the configs of the workspace will want."""
-    try:
-        return {config.name for config in selection.available(settings)}
-    except TinkschedError:
-        return ()
 
 
 def _name(opened: OpenWorkspace, order: Order, configs: Collection[str]) -> str:

@@ -147,7 +147,7 @@ def retry(opened: OpenWorkspace, wanted: Wanted) -> Retried:
         if not task.config and not Path(task.spec.work_dir).is_dir():
             raise UsageError(f"{task.name}: its folder {task.spec.work_dir} is gone; nothing was queued")
     requeue(opened, tasks, "retry")
-    left = () if wanted.everything else tuple(busy)
+    left = tuple(busy) if wanted.words and not wanted.everything else ()
     return Retried(tuple(task.name for task in tasks), left, daemon.ensure(opened))
 
 

@@ -12,14 +12,14 @@ import time
 from pathlib import Path
 
 from ..errors import TinkschedError
-from ..host import processes, wake
+from ..host import nvml, processes, wake
 from ..host.processes import Process
 from ..host.rundir import exec_script, write_private
 from ..host.tmux import WORKSPACE_OPTION, NewSession, Tmux, TmuxError, is_taken
 from ..scheduler.starting import Logs, current_environment, scheduler_session
 from .workspace import OpenWorkspace
 
-READY_SECONDS = 30.0
+READY_SECONDS = nvml.START_PATIENCE + 30.0  # so long a scheduler may wait for the driver before it begins
 _ATTEMPTS = 5
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -12,9 +11,9 @@ from typing import TypeVar
 
 from ..config import Origin, Settings, TaskRule, placeholders
 from ..errors import MissingProgram, TinkschedError, UsageError
-from ..host import gpus, tmux
+from ..host import gpus, nvml, tmux
 from ..host.leases import Leases
-from ..scheduler.devices import gpus_if_any, resolve_gpus
+from ..scheduler.devices import BRIEF_SECONDS, gpus_if_any, resolve_gpus
 from . import programs
 from .programs import Programs
 
@@ -45,13 +44,15 @@ def check_settings(settings: Settings) -> None:
     checks.conclude()
 
 
-def check_machine(settings: Settings, *, on_gpus: bool) -> gpus.Resolved:
+def check_machine(settings: Settings, *, on_gpus: bool, proven: bool) -> gpus.Resolved:
     """The GPUs, if this machine and these settings can run commands that bring all else along.
+
+    `proven` says that a scheduler works here, so that tmux and flock need not be tried.
 
     Raises:
         UsageError: they can't; every problem is named.
     """
-    return _Checks().of_the_machine(settings, on_gpus=on_gpus)
+    return _Checks().of_the_machine(settings, on_gpus=on_gpus, proven=proven)
 
 
 class _Checks:
@@ -82,18 +83,24 @@ class _Checks:
         if self._problems:
             raise _together(self._problems)
 
-    def of_the_machine(self, settings: Settings, *, on_gpus: bool) -> gpus.Resolved:
+    def of_the_machine(self, settings: Settings, *, on_gpus: bool, proven: bool = False) -> gpus.Resolved:
         """The last checks. Raises UsageError: there were problems."""
-        if settings.executor == "tmux":
+        if settings.executor == "tmux" and not proven:
             self.attempt(tmux.require)
         self.attempt(lambda: _require_services(settings))
-        self.attempt(_require_flock)
+        if not proven:
+            self.attempt(_require_flock)
         self.attempt(Leases)
         self.attempt(lambda: _require_writable(settings))
-        resolved = self.attempt(lambda: resolve_gpus(settings) if on_gpus else gpus_if_any(settings))
+        resolved = self.attempt(lambda: _gpus(settings, on_gpus))
         if self._problems or resolved is None:
             raise _together(self._problems)
         return resolved
+
+
+def _gpus(settings: Settings, needed: bool) -> gpus.Resolved:
+    """Where no task needs them, a driver that does not answer keeps nobody waiting."""
+    return resolve_gpus(settings) if needed else gpus_if_any(settings, nvml.discover(BRIEF_SECONDS))
 
 
 def _require_flock() -> None:
@@ -107,6 +114,8 @@ def _require_services(settings: Settings) -> None:
         return
     if importlib.util.find_spec("apprise") is None:
         raise MissingProgram("notify needs apprise, which is not installed", hint="pip install 'tinksched[notify]'")
+    import logging
+
     import apprise
 
     logging.getLogger("apprise").disabled = True  # its messages hold parts of the URLs

@@ -14,14 +14,14 @@ from ..config import Settings, TaskOptions
 from ..core import placement
 from ..core.explanation import size
 from ..core.lifecycle import Requeued
-from ..core.model import CPU, RETRIED, GpuSlots, Outcome, ReasonCode, Task, TaskSpec, TaskState
+from ..core.model import RETRIED, GpuSlots, Outcome, ReasonCode, Task, TaskSpec, TaskState
 from ..core.relations import find_cycle, matches
 from ..errors import UsageError
 from ..host import environments, gpus
 from ..host.completion import file_hash
 from ..host.gpus import lease_name
 from ..host.rundir import write_private
-from ..scheduler.devices import cpu_slots
+from ..scheduler.devices import cpu_of, cpu_slots
 from ..scheduler.starting import run_session
 from ..store import STOPPED, NewTask
 from . import preflight, programs, selection, strays
@@ -434,7 +434,7 @@ class Prepared:
         queue = sorted([*waiting, *again, *fresh], key=lambda task: -task.priority)
         slots = [GpuSlots(gpu.index, lease_name(gpu), self._settings.max_jobs_per_gpu) for gpu in self._gpus]
         slots_of_cpu = cpu_slots(self._settings)
-        cpu = GpuSlots(-1, CPU, slots_of_cpu) if slots_of_cpu else None
+        cpu = cpu_of(slots_of_cpu, (), ()) if slots_of_cpu else None
         policy = placement.Policy(self._settings.placement)
         placed = placement.decide(queue, slots, time.time(), policy=policy, cpu=cpu).placements
         names = {task.id: task.name for task in queue}

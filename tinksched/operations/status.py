@@ -20,11 +20,11 @@ from ..core.usage import Usage
 from ..errors import NothingToActOn, TinkschedError
 from ..host import nvml
 from ..host.completion import file_hash
-from ..host.gpus import Device, lease_name
+from ..host.gpus import Device, known_again, lease_name
 from ..host.leases import Held, Leases, default_folder, tenant_of
 from ..host.statedir import read_home
-from ..scheduler.devices import cpu_slots, gpus_if_any, is_on
-from ..scheduler.needs import MOST_RUNS, Needs, largest
+from ..scheduler.devices import BRIEF_SECONDS, cpu_of, cpu_slots, fading_runs, gpus_if_any, is_on, names_of
+from ..scheduler.needs import MOST_RUNS, Needs, usable
 from ..store import STOPPED, DoneTask, Store
 from . import estimates, selection
 from .learned import learned
@@ -200,7 +200,7 @@ def _read(settings: Settings, store: Store, most: int | None) -> _Record:
     listed: list[Task | DoneTask] = [*queue[:share], *active, *store.done(share)]
     listed.sort(key=lambda task: task.id)
     runs = store.last_runs([*active, *(task for task in queue[:share] if task.attempts)])
-    return _Record(queue, active, listed, runs, counts=counts, new=new, **_circumstances(store, queue, active, runs))
+    return _Record(queue, active, listed, runs, counts=counts, new=new, **_circumstances(store, queue, runs))
 
 
 def _read_one(store: Store, task: Task) -> _Record:
@@ -208,18 +208,16 @@ def _read_one(store: Store, task: Task) -> _Record:
     active = store.active_tasks()
     shown = [task] if task.state is not TaskState.DONE else store.done(name=task.name)
     runs = store.last_runs([*active, task])
-    return _Record(queue, active, shown, runs, **_circumstances(store, queue, active, runs))
+    return _Record(queue, active, shown, runs, **_circumstances(store, queue, runs))
 
 
-def _circumstances(
-    store: Store, queue: Sequence[Task], active: Sequence[Task], runs: Mapping[int, Run]
-) -> dict[str, Any]:
+def _circumstances(store: Store, queue: Sequence[Task], runs: Mapping[int, Run]) -> dict[str, Any]:
     return {
         "stopped": store.fact(STOPPED),
         "paused": store.paused(),
         "recent": store.last_started(_RECENT),
         "fates": store.fates() if any(task.spec.after for task in queue) else {},
-        "durations": store.durations(_COMPLETED) if queue or active else [],
+        "durations": store.durations(_COMPLETED) if queue or runs else [],
         "usage": store.usage_of([run.id for run in runs.values()]),
         "peaks": store.peaks(MOST_RUNS) if any(task.spec.min_free_memory == AUTO for task in queue) else [],
     }
@@ -237,11 +235,12 @@ def _status(
     active = [record.runs[task.id] for task in record.active]
     ended = ended_unseen(settings, active) if pid is None else {}
     living = [run for run in active if run.id not in ended]
-    sample = sample or nvml.look()
-    resolved = gpus_if_any(settings, sample.inventory)  # `status` never fails for what `start` will refuse
+    sample = sample or nvml.look(BRIEF_SECONDS)
+    inventory = known_again(sample.inventory, names_of((*living, *record.recent)))
+    resolved = gpus_if_any(settings, inventory)  # `status` never fails for what `start` will refuse
     held = _held([*map(lease_name, resolved.gpus), CPU])
     slots, gpu_status = _gpus(settings, resolved.gpus, living, record.recent, held, sample)
-    waiting = _reasons(workspace, record, slots, held, living, pid)
+    waiting = _reasons(workspace, record, slots, held, living, pid, resolved.note)
     queue = record.queue if pid is not None else None
     expected = estimates.of(settings, record.durations, queue, living, slots, time.time())
     tasks = {
@@ -283,21 +282,24 @@ def _gpus(
     sample: nvml.Sample,
 ) -> tuple[list[GpuSlots], list[GpuStatus]]:  # fmt: skip
     slots, shown = [], []
+    fading = fading_runs(recent, time.time())
     for gpu in there:
         device = lease_name(gpu)
         mine = tuple(run for run in active if is_on(run, gpu.index, device))
         others = _others(device, active, held)
         begun = [run.created_at for run in recent if gpu.index in run.gpus]
         last, state = max(begun, default=None), sample.state_of(device, gpu.index)
-        slots.append(GpuSlots(gpu.index, device, settings.max_jobs_per_gpu, mine, others, last, state=state))
+        slots.append(
+            GpuSlots(gpu.index, device, settings.max_jobs_per_gpu, mine, others, last, state=state, fading=fading)
+        )
         names = tuple(run.task for run in mine)
         shown.append(GpuStatus(gpu.index, device, gpu.name, settings.max_jobs_per_gpu, names, others, state))
     return slots, shown
 
 
 def _others(device: str, active: Sequence[Run], held: Sequence[Held]) -> tuple[Tenant, ...]:
-    own = {run.id for run in active}
-    return tuple(tenant_of(lease) for lease in held if lease.device == device and lease.claim.run_id not in own)
+    there = (lease for lease in held if lease.device == device and all(lease.claim.run_id != run.id for run in active))
+    return tuple(map(tenant_of, there))
 
 
 def _held(devices: Sequence[str]) -> list[Held]:
@@ -309,7 +311,7 @@ def _held(devices: Sequence[str]) -> list[Held]:
 
 def _reasons(
     workspace: Workspace, record: _Record, slots: Sequence[GpuSlots], held: Sequence[Held], active: Sequence[Run],
-    scheduler: int | None,
+    scheduler: int | None, note: str | None,
 ) -> Mapping[int, Reason]:  # fmt: skip
     # Without GPUs to look at, nobody knows why tasks wait that need some.
     queue = [task.on({gpu.index: gpu.device for gpu in slots}) for task in record.queue]
@@ -326,9 +328,9 @@ def _reasons(
         running, relations = [run.task for run in active], Relations(record.fates)
         most = cpu_slots(settings)
         mine = tuple(run for run in active if not run.gpus)
-        cpu = GpuSlots(-1, CPU, most, mine, _others(CPU, active, held)) if most else None
+        cpu = cpu_of(most, mine, _others(CPU, active, held)) if most else None
         needs = Needs(settings, record.peaks)
-        needs.largest = largest(slots)
+        needs.usable = usable(slots)
         scene = Scene(
             settings, queue, queue, slots, running, relations, held, last_start, time.time(), cpu, needs.of,
             paused=record.paused,
@@ -336,7 +338,8 @@ def _reasons(
         verdict = decide(scene, turns)
         waiting = {**verdict.decision.waiting, **verdict.hopeless}
     missing = Reason(ReasonCode.STARTS_NEXT if scheduler is not None else ReasonCode.NO_SCHEDULER)
-    return {task.id: waiting.get(task.id, missing) for task in record.queue}
+    unseen = Reason(ReasonCode.NO_GPU_SEEN, {"why": note}) if scheduler is not None and note and not slots else missing
+    return {task.id: waiting.get(task.id, unseen if task.spec.gpus else missing) for task in record.queue}
 
 
 def _task(

@@ -141,6 +141,11 @@ class Backlog:
         return self._kinds
 
     @property
+    def wants_gpus(self) -> bool:
+        """Whether tasks are queued that need some."""
+        return any(kind.gpus for kind in self.kinds)
+
+    @property
     def impossible(self) -> int:
         """How many queued tasks can't ever start on these GPUs."""
         kinds = self.kinds.items()

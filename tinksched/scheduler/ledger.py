@@ -18,6 +18,7 @@ from pathlib import Path
 from ..config import Settings
 from ..core.lifecycle import Began, Dropped, Ended, Finished, GaveBack, Launched, TaskEvent, after_run, apply_run
 from ..core.model import (
+    ALONE,
     CPU,
     Outcome,
     Placement,
@@ -52,7 +53,7 @@ from .backlog import Backlog
 from .deciding import decide
 from .endings import Circumstances, Ending, ending_of, has_fresh_marker
 from .journal import Journal
-from .needs import MOST_RUNS, Needs, largest
+from .needs import MOST_RUNS, Needs, usable
 from .news import Newsroom
 from .sampling import Sampler
 from .scene import Scene
@@ -95,6 +96,7 @@ class Ledger:
         self._settings = settings
         self.slots.use(settings, gpus)
         self._needs.use(settings)
+        self.sampler.use()
         self.backlog.use(gpus, cpu=self.slots.cpu > 0)
         self._maker = RunMaker(settings, self._state, self._home)
         self.news.use(settings)
@@ -143,8 +145,10 @@ class Ledger:
 
     # -- the transaction of a tick
 
-    def commit(self, endings: Sequence[Ending], *, launching: bool) -> list[Run]:
+    def commit(self, endings: Sequence[Ending], *, launching: bool, on_gpus: bool = True) -> list[Run]:
         """Write down what ended and what starts, in one transaction. Returns the runs to launch.
+
+        Without `on_gpus` nothing is decided yet about tasks that need GPUs.
 
         Raises:
             TinkschedError: nothing was written, and nothing is held for what was to start.
@@ -157,6 +161,9 @@ class Ledger:
         if not launching:
             self.wake_at = None
             self._turns.withdraw()
+        if not on_gpus:
+            self.wake_at = None
+            launching = launching and self._on_cpu
         if not endings and not launching:
             return []
         new: list[Run] = []
@@ -168,7 +175,8 @@ class Ledger:
                     self.backlog.refresh()
                     self._record(tx, endings)
                     if desk is not None:
-                        self._start_what_fits(tx, desk, held, {ending.run.id for ending in endings}, new)
+                        ended = {ending.run.id for ending in endings}
+                        self._start_what_fits(tx, desk, held, ended, new, on_gpus=on_gpus)
             except BaseException:
                 self.backlog.forget()  # and so it has news
                 for run in new:
@@ -240,7 +248,8 @@ class Ledger:
         """What becomes of the task."""
         usage = self.sampler.usage_of(ending.run.id)
         peak = usage.gpu_memory_peak if usage else None
-        return after_run(task, outcome, ending.reason, time.time(), exit_code=ending.exit_code, peak=peak)
+        had = ALONE if ending.run.exclusive else ending.run.record.memory or None
+        return after_run(task, outcome, ending.reason, time.time(), exit_code=ending.exit_code, peak=peak, had=had)
 
     def _move(self, tx: Transaction, task: Task, event: TaskEvent, ending: Ending | None = None) -> Task:
         """Each change of a task goes to the database and to the backlog, which forgets it if it is not committed."""
@@ -261,26 +270,31 @@ class Ledger:
     # -- starting
 
     def _start_what_fits(
-        self, tx: Transaction, desk: Desk, held: Sequence[Held], ended: set[str], new: list[Run]
+        self, tx: Transaction, desk: Desk, held: Sequence[Held], ended: set[str], new: list[Run], *, on_gpus: bool
     ) -> None:
         now = time.time()
         self._drop_cancelled(tx)
         backlog = self.backlog
         backlog.has_news = False
+        queue, kinds = backlog.queue, backlog.kinds
+        if not on_gpus:
+            queue = [task for task in queue if not task.spec.gpus]
+            kinds = {kind: count for kind, count in kinds.items() if not kind.gpus}
         own = [run for run in self.runs.values() if run.id not in ended]
         others = [lease for lease in held if lease.claim.run_id not in self.runs]
         slots = self.slots.of_gpus(own, others)
-        self._needs.largest = largest(slots)
+        self._needs.usable = usable(slots)
         last = self.slots.last_start
         running = [run.task for run in own]
         cpu = self.slots.of_cpu(own, others) if CPU in desk.devices else None
         scene = Scene(
-            self._settings, backlog.queue, backlog.bound, slots, running, backlog.relations, held, last, now, cpu,
-            self._needs.of if backlog.asks_for_more else None, backlog.kinds, backlog.paused,
+            self._settings, queue, backlog.bound, slots, running, backlog.relations, held, last, now, cpu,
+            self._needs.of if backlog.asks_for_more else None, kinds, backlog.paused,
         )  # fmt: skip
         verdict = decide(scene, self._turns)
         decision = verdict.decision
-        self._turns.say(decision, scene, now if decision.placements else last)
+        if on_gpus:
+            self._turns.say(decision, scene, now if decision.placements else last)
         self._give_up(tx, verdict.hopeless)
         missed = CPU not in desk.devices and self._on_cpu  # somebody has just queued the first task without GPUs
         self.wake_at = now if missed and self.slots.cpu else verdict.wake_at

@@ -17,7 +17,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..config import Settings, load
 from ..core.model import Outcome, Reason, ReasonCode, Request, Run
@@ -26,17 +26,17 @@ from ..executors import registry
 from ..executors.base import Exited, Handle, Observation, Refused, Running, Unreachable
 from ..host import inotify, wake
 from ..host.completion import marker_identity
-from ..host.gpus import Device, lease_name
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import STOPPED, Store
 from . import clock
-from .devices import Watch, gpus_if_any, resolve_gpus
+from .devices import Watch
 from .diagnosing import Diagnosing
 from .endings import Ending, ending_of
 from .guard import Guard
 from .journal import Journal
 from .ledger import Ledger
 from .logs import Logs
+from .result import Result
 from .stopping import Stopping
 
 BLIND_SECONDS = 0.5  # how often to look at runs that the kernel can't report
@@ -48,17 +48,6 @@ HOLD_SECONDS = 10.0  # the longest time between two attempts to launch on a mach
 _LEASE_EVENTS = inotify.CLOSE_WRITE | inotify.DELETE | inotify.DELETE_SELF | inotify.MOVE_SELF
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How the scheduler ended: what is left and what became of the tasks."""
-
-    stopped: bool
-    terminated: bool  # by a signal: nobody wants another one to take over
-    counts: Mapping[str, int]
-    impossible: int  # queued tasks that can't ever start on the GPUs that there are
-    deleted: bool | None = None  # the state was deleted meanwhile; whether all that was known is back in its place
-
-
 class Scheduler:
     """The scheduler of one workspace. Only who holds the workspace's `SchedulerLock` may make one."""
 
@@ -67,7 +56,7 @@ class Scheduler:
         settings: Settings,
         state: StateDir,
         home: Home,
-        gpus: Sequence[Device],
+        gpus: Mapping[int, str],  # index to device name, in order of preference
         journal: Journal,
         lock: SchedulerLock,
         watch: Watch,
@@ -84,7 +73,7 @@ class Scheduler:
         self._may_launch = launching
         self._store = Store(state.database, shared=state.shared)
         self._ledger = Ledger(settings, state, home, self._store, journal)
-        self._ledger.use(settings, {gpu.index: lease_name(gpu) for gpu in gpus})
+        self._ledger.use(settings, gpus)
         self._backlog = self._ledger.backlog
         self._executor = registry.make(
             settings.executor, self._wake_up, tmux_socket=settings.tmux_socket, workspace_id=home.workspace_id
@@ -237,8 +226,10 @@ class Scheduler:
             asked = self._backlog.requests
             return all(self._stopping.is_stuck(run.id) for run in self._ledger.runs.values() if run.task_id in asked)
         # While something is still to be tidied up, new tasks are welcome.
-        nothing_left = not self._ledger.runs and len(self._backlog.queue) <= self._backlog.impossible
-        return nothing_left and self._tidy_at is None
+        if self._ledger.runs or self._tidy_at is not None:
+            return False
+        hopes = not self._ledger.slots.gpus and self._watch.inventory.problem is not None  # NVML may answer again
+        return len(self._backlog.queue) <= (0 if hopes else self._backlog.impossible)
 
     def _close(self) -> None:
         self._stopping.close()
@@ -254,9 +245,9 @@ class Scheduler:
         """Observe, decide, persist, act."""
         look, self._look = self._look, False
         look |= self._follow_settings()
+        self._follow_gpus()
         self._backlog.refresh()
         look |= self._backlog.has_news
-        self._ledger.slots.seen = self._watch.sample
         self._take_answers()
         self._serve_requests()
         self._end_overdue()
@@ -264,7 +255,10 @@ class Scheduler:
         if look and time.monotonic() >= self._launch_at:
             self._launch_at = 0.0
         launching = self._should_launch()
-        new = self._commit(endings, launching=launching) if look or endings else []
+        on_gpus = not (launching and (look or endings) and self._backlog.wants_gpus and self._watch.must_wait())
+        self._ledger.slots.seen = self._watch.sample
+        self._look |= not on_gpus  # the question is still open
+        new = self._commit(endings, launching=launching, on_gpus=on_gpus) if look or endings else []
         if new is None and launching and endings:  # what can't be started keeps no end from being recorded
             new = self._commit(endings, launching=False)
         if new is None:
@@ -277,6 +271,8 @@ class Scheduler:
             self._launches[asyncio.create_task(self._launch(new))] = new
         if not self._launches:  # nothing may be in the way of a launch, and its answer brings about another tick
             await self._afterwards()
+        elif self._backlog.wants_gpus:  # where runs are short there is hardly ever an afterwards
+            self._watch.look(self._settings.check_interval, waiting=True)
 
     async def _afterwards(self) -> None:
         """What nobody waits for."""
@@ -296,7 +292,7 @@ class Scheduler:
         """Say what is new about them, and have them looked at again where that was long ago."""
         for line in self._watch.news(self._ledger.slots.gpus, self._ledger.runs.values()):
             self._journal.say(line)
-        self._watch.look(self._settings.check_interval, waiting=bool(self._backlog.queue), ended=ended)
+        self._watch.look(self._settings.check_interval, waiting=self._backlog.wants_gpus, ended=ended)
 
     def _watch_runs(self) -> None:
         """What they use."""
@@ -305,7 +301,7 @@ class Scheduler:
             self._ledger.sampler.see(runs, sample, self._settings)
         if runs and time.monotonic() >= self._sample_at and (self._sampling is None or self._sampling.done()):
             self._sample_at = time.monotonic() + self._settings.check_interval
-            self._sampling = asyncio.create_task(self._ledger.sampler.look(runs, self._settings))
+            self._sampling = asyncio.create_task(self._ledger.sampler.look(self._ledger.runs, self._settings))
             self._sampling.add_done_callback(self._sampled)
 
     def _sampled(self, done: asyncio.Task[None]) -> None:
@@ -316,10 +312,10 @@ class Scheduler:
     def _should_launch(self) -> bool:
         return self._may_launch and time.monotonic() >= self._launch_at and not self._stopped()
 
-    def _commit(self, endings: Sequence[Ending], *, launching: bool) -> list[Run] | None:
+    def _commit(self, endings: Sequence[Ending], *, launching: bool, on_gpus: bool = True) -> list[Run] | None:
         """The runs to launch. None if nothing could be written, say on a full disk: the next ticks try it again."""
         try:
-            new = self._ledger.commit(endings, launching=launching)
+            new = self._ledger.commit(endings, launching=launching, on_gpus=on_gpus)
         except TinkschedError as error:
             self._back_off = True
             if str(error) != self._trouble:  # it is said once, not at every try
@@ -394,17 +390,23 @@ class Scheduler:
         old = self._settings
         try:
             new = load(old.workspace, old.file)
-            inventory = self._watch.inventory
-            resolved = resolve_gpus(new, inventory) if self._ledger.slots.gpus else gpus_if_any(new, inventory)
+            names = self._watch.names(new, self._ledger.slots.gpus)
         except TinkschedError as error:
             self._journal.say(f"the configuration was edited, but the old one stays in use: {error}")
             return False
         self._settings = replace(
             new, executor=old.executor, tmux_socket=old.tmux_socket, log_dir=old.log_dir, task_name=old.task_name
         )
-        self._ledger.use(self._settings, {gpu.index: lease_name(gpu) for gpu in resolved.gpus})
+        self._ledger.use(self._settings, names)
         self._journal.say("the configuration was edited, and is used from now on")
         return True
+
+    def _follow_gpus(self) -> None:
+        """Use GPUs that did not answer when the scheduler began. Their sample has woken it."""
+        more = self._watch.more(self._settings, self._ledger.slots.gpus) if self._may_launch else None
+        if more is not None:
+            self._ledger.use(self._settings, more)
+            self._journal.say(f"GPU {', '.join(map(str, more))} can be used from now on")
 
     async def _endings(self) -> list[Ending]:
         begin = self._being_launched()
@@ -418,7 +420,7 @@ class Scheduler:
             if self._outlived(run, observation):
                 continue
             reaped, first = self._stopping.reaped.get(run.id, ()), self._stopping.dead.get(run.id, False)
-            stalled = run.id in self._stopping.stalled
+            stalled = self._was_stalled(run, observation)
             circumstances = self._ledger.circumstances(run, observation, reaped, ended_first=first, stalled=stalled)
             now = self._ledger.now_of(run)
             ending = ending_of(run, clock.corrected(observation, run, now), circumstances, self._settings, now)
@@ -427,6 +429,13 @@ class Scheduler:
             if ending is not None:
                 endings.append(ending)
         return endings
+
+    def _was_stalled(self, run: Run, seen: Observation) -> bool:
+        """Whether it was ended for that, perhaps by a scheduler that did not live to put the end on record."""
+        if run.id in self._stopping.stalled:
+            return True
+        by_itself = isinstance(seen, Exited) and seen.code == 0
+        return self._settings.kill_stalled and run.id in self._ledger.sampler.were_stalled and not by_itself
 
     def _forget(self, endings: Sequence[Ending]) -> None:
         self._diagnosing.recorded(endings)
@@ -448,7 +457,7 @@ class Scheduler:
     def _end_overdue(self) -> None:
         """Runs whose time limit has passed: that it had is what their ending shows. And those that are stalled."""
         for run in self._ledger.runs.values():
-            if self._is_settled(run) or not self._may_launch:
+            if self._is_settled(run) or not self._may_launch or self._stopping.is_resting(run.id):
                 continue
             if run.deadline is not None and run.deadline <= self._ledger.now_of(run):
                 self._end(run, "its time limit has passed")

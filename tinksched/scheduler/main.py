@@ -9,9 +9,10 @@ from ..config import Settings
 from ..host import wake
 from ..host.statedir import Home, SchedulerLock, StateDir
 from ..store import STOPPED, Store
-from .devices import Watch, gpus_if_any, resolve_gpus
+from .devices import BRIEF_SECONDS, Watch, gpus_if_any, resolve_gpus
 from .journal import Journal
-from .loop import Result, Scheduler
+from .loop import Scheduler
+from .result import Result
 from .starting import Logs
 
 
@@ -56,7 +57,7 @@ def settle_requests(settings: Settings, state: StateDir, home: Home) -> bool:
         return False
     journal = _journal(settings, home, screen=False)
     try:
-        asyncio.run(Scheduler(settings, state, home, [], journal, lock, Watch(blind=True), launching=False).run())
+        asyncio.run(Scheduler(settings, state, home, {}, journal, lock, Watch(blind=True), launching=False).run())
     finally:
         lock.release()
         journal.close()
@@ -64,15 +65,17 @@ def settle_requests(settings: Settings, state: StateDir, home: Home) -> bool:
 
 
 def _begin(settings: Settings, state: StateDir, home: Home, journal: Journal, lock: SchedulerLock) -> Scheduler:
-    watch = Watch()
-    find = gpus_if_any if _needs_no_gpu(state) else resolve_gpus
+    if _needs_no_gpu(state):  # GPUs that answer later are used from then on
+        watch, find = Watch(patience=BRIEF_SECONDS), gpus_if_any
+    else:
+        watch, find = Watch(), resolve_gpus
     resolved = find(settings, watch.inventory)
     slots = settings.max_jobs_per_gpu
     note = f" ({resolved.note})" if resolved.note else ""
     indices = ", ".join(str(gpu.index) for gpu in resolved.gpus)
     where = f"GPU {indices}, {slots} slot{'s' * (slots > 1)} each" if indices else "no GPU"
     journal.say(f"tinksched works on {settings.workspace}: {where}{note}")
-    return Scheduler(settings, state, home, resolved.gpus, journal, lock, watch)
+    return Scheduler(settings, state, home, resolved.names, journal, lock, watch)
 
 
 def _needs_no_gpu(state: StateDir) -> bool:

@@ -6,7 +6,7 @@ the same line of the configuration says `auto`. Until one of them has completed,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..config import Settings, TaskRule
@@ -14,6 +14,7 @@ from ..core.model import ALONE, GpuSlots, Task
 from ..core.sharing import AUTO
 
 MARGIN = 10  # percent
+OVERHEAD = 5  # percent of a GPU's memory that nobody can have: that of the driver, of a display
 MOST_RUNS = 1000  # the last ones, among which siblings are looked for
 
 
@@ -35,7 +36,7 @@ class Needs:
         self._settings = settings
         self._peaks: dict[str, int] = {}
         self._lessons: dict[str, Lesson | None] = {}
-        self.largest: int | None = None  # bytes that the largest GPU has, if that is known
+        self.usable: Mapping[int, int | None] = {}  # bytes that a run can have of each GPU; None where nobody knows
         for name, peak in peaks:
             self.completed(name, peak)
 
@@ -56,8 +57,12 @@ class Needs:
         lesson = self.lesson(task)
         known = [need for need in (task.need, lesson.need if lesson else None) if need is not None]
         need = max(known, default=None)
-        # What no GPU has, it can't have had either: with a GPU for itself it has all that there is.
-        return ALONE if need is not None and self.largest is not None and need > self.largest else need
+        # What too few GPUs can give, even empty: with GPUs for itself it has all that there is.
+        return ALONE if need is not None and self._is_too_much(task, need) else need
+
+    def _is_too_much(self, task: Task, need: int) -> bool:
+        allowed = [size for gpu, size in self.usable.items() if not task.spec.pinned or gpu in task.spec.pinned]
+        return bool(allowed) and sum(size is None or size >= need for size in allowed) < task.spec.gpus
 
     def lesson(self, task: Task) -> Lesson | None:
         """What its siblings have taught; None if it doesn't say `auto`, or none of them has completed."""
@@ -77,8 +82,7 @@ class Needs:
         return Lesson(most + most * MARGIN // 100, most, len(peaks), rule.pattern if rule is not None else "")
 
 
-def largest(slots: Iterable[GpuSlots]) -> int | None:
-    """The memory of the largest of these GPUs, in bytes; None if it is not known of all."""
-    totals = [gpu.state.memory_total if gpu.state is not None else None for gpu in slots]
-    known = [total for total in totals if total is not None]
-    return max(known) if known and len(known) == len(totals) else None
+def usable(slots: Iterable[GpuSlots]) -> dict[int, int | None]:
+    """What a run can have of each of these GPUs, in bytes: of an empty one the driver keeps a part for itself."""
+    totals = {gpu.index: gpu.state.memory_total if gpu.state is not None else None for gpu in slots}
+    return {index: None if total is None else total - total * OVERHEAD // 100 for index, total in totals.items()}

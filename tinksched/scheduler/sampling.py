@@ -11,6 +11,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from ..config import Settings
 from ..core.gpu import GpuState
@@ -38,12 +39,20 @@ class Sampler:
         self._sights: dict[str, Sight] = {}
         self._used: dict[str, tuple[float, Consumption]] = {}  # at the last round, with its time
         self._idle_since: dict[str, float] = {}
+        self._news: list[tuple[Run, str]] = []  # flags that are to be noted as events
         self._devices: Mapping[str, GpuState] = {}
-        self._seen_at = 0.0  # when these were seen, in seconds since the epoch
+        self._seen: tuple[float, str | None] = (0.0, None)  # when these were seen, and what was wrong then
+        self.were_stalled: set[str] = set()  # by the judgement of an earlier scheduler
 
     def adopt(self, run_ids: Collection[str]) -> None:
-        """Go on where another scheduler ended."""
-        self._usage.update(self._store.usage_of(run_ids))
+        """Go on where another scheduler ended. What was odd to it may not be any more."""
+        known = self._store.usage_of(run_ids)
+        self.were_stalled = {run_id for run_id, usage in known.items() if is_stalled(usage.flags)}
+        self._usage.update({run_id: replace(usage, flags=()) for run_id, usage in known.items()})
+
+    def use(self) -> None:
+        """The configuration has changed: what is odd is judged anew."""
+        self._usage = {run_id: replace(usage, flags=()) for run_id, usage in self._usage.items()}
 
     def usage_of(self, run_id: str) -> Usage | None:
         """What a run was seen to use, if anybody looked."""
@@ -65,21 +74,25 @@ class Sampler:
 
     def see(self, runs: Sequence[Run], sample: nvml.Sample, settings: Settings) -> None:
         """What NVML says, if that is new."""
-        if sample.at > self._seen_at:
-            self._seen_at, self._devices = sample.at, sample.states
+        if (sample.at, sample.problem) != self._seen:
+            self._seen, self._devices = (sample.at, sample.problem), sample.states
             for run in runs:
-                self._take(run, settings, sample.at)
+                self._take(run, settings, sample.at, fresh=True)
 
-    async def look(self, runs: Sequence[Run], settings: Settings) -> None:
-        """One round: the processes of all runs and their logs, and everything on record."""
+    async def look(self, known: Mapping[str, Run], settings: Settings) -> None:
+        """One round: the processes of all runs and their logs, and everything on record. `known` are those that go on,
+        and may lose some meanwhile."""
+        runs = list(known.values())
         found, written = await asyncio.to_thread(_measure, runs)
         now = time.time()
+        runs = [run for run in runs if run.id in known]
         for run in runs:
+            self.were_stalled.discard(run.id)
             used = found[run.id]
             self._judge_idleness(run, used, written[run.id], now)
             if used is not None:
                 self._used[run.id] = (now, used)
-            self._take(run, settings, now)
+            self._take(run, settings, now, fresh=False)
         self.record([run.id for run in runs])
 
     def record(self, run_ids: Collection[str]) -> None:
@@ -88,14 +101,19 @@ class Sampler:
         if usages:
             with contextlib.suppress(StoreError), self._store.transaction(WHO, time.time(), synced=False) as tx:
                 tx.record_usage(usages)
+                for run, flag in self._news:
+                    tx.note(run, "Flagged", flag)
+            self._news.clear()
 
-    def _take(self, run: Run, settings: Settings, now: float) -> None:
+    def _take(self, run: Run, settings: Settings, now: float, *, fresh: bool) -> None:
+        """`fresh` is what NVML says, which counts once."""
         sight = self._sights[run.id] = sight_of(run, self._devices)
         used = self._used[run.id][1] if run.id in self._used else None
         before = self._usage.get(run.id, Usage())
         flags = flags_of(run, sight, now, self._idle_since.get(run.id), settings.stall_after)
         for flag in flags:
             if flag not in before.flags:
+                self._news.append((run, flag))
                 self._journal.say(f"{run.task}: {flag}")
                 if is_stalled([flag]):
                     self._tell(run, flag)
@@ -103,7 +121,7 @@ class Sampler:
             Sample(
                 now,
                 sight.memory,
-                sight.utilization,
+                sight.utilization if fresh else None,
                 used.cpu_seconds if used else None,
                 used.memory if used else None,
                 tuple(flags),

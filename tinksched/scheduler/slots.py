@@ -5,6 +5,7 @@ With the leases that its runs hold on them, and what was seen of the GPUs last.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from ..core.model import CPU, GpuSlots, Placement, Run, Task, Tenant
 from ..host.leases import Claim, Desk, Held, Lease, Leases, tenant_of
 from ..host.nvml import Sample
 from ..host.processes import Process
-from .devices import cpu_slots, is_on
+from .devices import CPU_INDEX, FADING_SECONDS, cpu_of, cpu_slots, is_on, most_on_cpu
 
 
 class Slots:
@@ -25,6 +26,7 @@ class Slots:
         self._leases = Leases()
         self._held: dict[str, Lease] = {}  # by run id
         self._last_start: dict[int, float] = {}  # by GPU
+        self._gone: dict[str, float] = {}  # runs whose leases were let go just now, and when (monotonic)
         self.gpus: Mapping[int, str] = {}  # index to device name, in order of preference
         self.cpu = 0  # how many runs without GPUs may go on at once
         self.seen: Sample | None = None  # what the GPUs do
@@ -63,6 +65,9 @@ class Slots:
 
     def of_gpus(self, own: Collection[Run], others: Sequence[Held]) -> list[GpuSlots]:
         """The GPUs as placement sees them."""
+        now = time.monotonic()
+        self._gone = {run_id: at for run_id, at in self._gone.items() if now - at < FADING_SECONDS}
+        fading = frozenset(self._gone)
         return [
             GpuSlots(
                 index,
@@ -72,16 +77,15 @@ class Slots:
                 others=_tenants(device, others),
                 last_start=self._last_start.get(index),
                 state=self.seen.state_of(device, index) if self.seen else None,
+                fading=fading,
             )
             for index, device in self.gpus.items()
         ]
 
     def of_cpu(self, own: Collection[Run], others: Sequence[Held]) -> GpuSlots | None:
-        """The slots of tasks without GPUs, like those of a GPU."""
-        if not self.cpu:
-            return None
+        """The slots of tasks without GPUs, like those of a GPU; None if there are none."""
         mine = tuple(run for run in own if not run.gpus)
-        return GpuSlots(-1, CPU, self.cpu, mine, _tenants(CPU, others))
+        return cpu_of(self.cpu, mine, _tenants(CPU, others)) if self.cpu else None
 
     # -- leases
 
@@ -98,7 +102,7 @@ class Slots:
 
     def started(self, run: Run) -> None:
         """A run has been put on record."""
-        self._last_start.update(dict.fromkeys(run.gpus, run.created_at))
+        self._last_start.update(dict.fromkeys(run.gpus or (CPU_INDEX,), run.created_at))
 
     def hold(self, run: Run) -> None:
         """Hold the lease of a run that an earlier scheduler started."""
@@ -112,6 +116,7 @@ class Slots:
         lease = self._held.pop(run.id, None)
         if lease is not None:
             lease.close()
+        self._gone[run.id] = time.monotonic()
         self._leases.release(Path(run.lease), run.devices, run.id)
 
     def bare(self, own: Iterable[Run]) -> list[Run]:
@@ -132,7 +137,7 @@ class Slots:
     def _claim(self, run_id: str, task: str, gpus: Sequence[int], exclusive: bool, since: float, memory: int) -> Claim:
         """What the lease of a run says."""
         limit = 1 if exclusive else self._settings.max_jobs_per_gpu
-        limit = limit if gpus else max(1, self.cpu)
+        limit = limit if gpus else most_on_cpu(self.cpu)
         workspace = str(self._settings.workspace)
         return Claim(run_id, task, workspace, limit, since, memory=memory, warmup=self._settings.warmup)
 

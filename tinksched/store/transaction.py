@@ -158,6 +158,10 @@ class Transaction:
             (text, run.task_id, run.attempt),
         )
 
+    def note(self, run: Run, what: str, why: str) -> None:
+        """Something about a run that changes no state."""
+        self._log([run.task_id], run.id, what, run.state.value, run.state.value, why)
+
     def relocate(self, old: str, new: str) -> None:
         """The workspace was moved: each path on record that lay in the old place now lies in the new one."""
         for row in self._connection.execute(TASKS).fetchall():
