@@ -100,6 +100,8 @@ async def _show(workspace: Path, picture: Path) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause(SECONDS)
         picture.write_text(app.export_screenshot(title="tinksched watch"))
+    if app.failure is not None:
+        raise app.failure
 
 
 if __name__ == "__main__":

@@ -9,10 +9,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from textual.pilot import Pilot
 
 from tinksched.cli import watchscreen
-from tinksched.cli.watchapp import Watch
+from tinksched.cli.watchapp import Watch, reach
+from tinksched.cli.watchscreen import Line
 from tinksched.core.model import TaskSpec
 from tinksched.operations import live
 from tinksched.operations import workspace as workspaces
@@ -47,8 +50,10 @@ def queue(folder: Path, *names: str) -> Workspace:
     return found
 
 
-def drive(workspace: Workspace, steps: Drive, size: tuple[int, int] = (80, 24)) -> Watch:
-    """Run the app with the pilot; whatever it does wrong is raised."""
+def drive(
+    workspace: Workspace, steps: Drive, size: tuple[int, int] = (80, 24), *, defect: bool = False
+) -> Watch:  # fmt: skip
+    """Run the app with the pilot. A defect fails the test, unless one is expected."""
     app = Watch(workspace)
 
     async def run() -> None:
@@ -56,6 +61,7 @@ def drive(workspace: Workspace, steps: Drive, size: tuple[int, int] = (80, 24)) 
             await steps(app, pilot)
 
     asyncio.run(run())
+    assert (app.failure is not None) is defect, app.failure
     return app
 
 
@@ -209,7 +215,7 @@ def test_a_defect_ends_it_and_is_kept_for_the_terminal(folder: Path, monkeypatch
         await pilot.press("down")
         await pilot.pause()
 
-    app = drive(queue(folder, "a"), steps)
+    app = drive(queue(folder, "a"), steps, defect=True)
     assert isinstance(app.failure, ZeroDivisionError)
 
 
@@ -220,8 +226,22 @@ def test_a_defect_in_the_thread_that_looks(folder: Path, monkeypatch: pytest.Mon
             await pilot.pause(0.02)
 
     monkeypatch.setattr(live, "status_of", lambda *_: 1 / 0)
-    app = drive(queue(folder, "a"), steps)
+    app = drive(queue(folder, "a"), steps, defect=True)
     assert isinstance(app.failure, ZeroDivisionError)
+
+
+CELLS = st.lists(st.tuples(st.text("ab█名 ", max_size=4), st.sampled_from(["", "bold"])), max_size=4)
+
+
+@given(CELLS, CELLS)
+def test_what_is_drawn_again_reaches_to_the_last_change(old: Line, new: Line) -> None:
+    flat = [[(char, style) for text, style in line for char in text] for line in (old, new)]
+    columns = reach(old, new, 80)
+    if columns == 80:
+        assert len(flat[0]) != len(flat[1]) or any("名" in text for text, _ in (*old, *new))
+    else:
+        assert flat[0][columns:] == flat[1][columns:]
+        assert columns == 0 or flat[0][columns - 1] != flat[1][columns - 1]
 
 
 def test_only_what_changed_is_drawn_again(folder: Path) -> None:

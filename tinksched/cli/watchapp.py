@@ -65,9 +65,8 @@ class Lines(Widget):
         before, self._lines = self._lines, lines
         missing: list[Line] = [[]] * abs(len(lines) - len(before))
         pairs = zip([*before, *missing], [*lines, *missing], strict=False)
-        changed = [
-            Region(0, y, _reach(old, new, self.size.width), 1) for y, (old, new) in enumerate(pairs) if old != new
-        ]
+        columns = [reach(old, new, self.size.width) for old, new in pairs]
+        changed = [Region(0, y, count, 1) for y, count in enumerate(columns) if count]
         if changed:
             self.refresh(*changed)
 
@@ -120,6 +119,7 @@ class Watch(App[None]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             loop.add_signal_handler(number, self._ended_by, number)
+        self.app_resume_signal.subscribe(self, lambda _: self._draw_whole())
         self._pressed_at = time.monotonic()
         self._live.start()
         self.set_interval(CLOCK_SECONDS, self._draw)
@@ -166,6 +166,12 @@ class Watch(App[None]):
 
     def _draw(self) -> None:
         self._guarded(self._draw_now)
+
+    def _draw_whole(self) -> None:
+        """The screen has been somebody else's."""
+        self.refresh(layout=True)
+        self._lines.refresh()
+        self._draw()
 
     def _draw_now(self) -> None:
         self._drawn_at = time.monotonic()
@@ -381,12 +387,15 @@ def release(workspace: Workspace, name: str) -> str:
     return f"released {name}" + (f"; {started}" if started else "")
 
 
-def _reach(old: Line, new: Line, width: int) -> int:
+def reach(old: Line, new: Line, width: int) -> int:
     """How many columns have to be drawn again; Textual begins at the left. What is the same at the end stays."""
+    if old == new:
+        return 0
     before, after = ([(char, style) for text, style in line for char in text] for line in (old, new))
     if len(before) != len(after) or not all(char.isascii() or char in PLAIN for char, _ in (*before, *after)):
         return width
-    return max(place for place, (was, is_now) in enumerate(zip(before, after, strict=True), 1) if was != is_now)
+    pairs = enumerate(zip(before, after, strict=True), 1)
+    return max((place for place, (was, is_now) in pairs if was != is_now), default=0)
 
 
 def _text(error: TinkschedError) -> str:
