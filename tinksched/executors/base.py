@@ -219,6 +219,11 @@ class WrapperRuns:
         # A shell of the wrapper that is just ending can't be told from a process of the run by its looks.
         shells = {folder.began(), handle.wrapper.pid if handle.wrapper else None}
         living = [process for process in living if process.pid not in shells or not process.is_ending]
+        if not living and (status is None or status.code != 0) and not self._wrapper_lives(handle):
+            # A pass over `/proc` is no snapshot: who is born behind it, of a parent that dies before it, is not seen.
+            # What may be tried again must be gone for certain.
+            living = processes.of_runs([handle.run_id])[handle.run_id]
+            living = [process for process in living if process.pid not in shells or not process.is_ending]
         for process in living:
             self.watch(process)
         if status is not None:
