@@ -102,6 +102,11 @@ def test_every_screen_fits_and_holds_nothing_that_a_terminal_would_obey(
         assert text(line).isprintable()
 
 
+def test_a_name_that_is_longer_than_its_column_is_shortened() -> None:
+    seen = Seen(status(task("000000000", "queued")))
+    assert any("0000000~" in line for line in screen(seen, size=(40, 8), signs=False))
+
+
 def test_without_signs_all_is_ascii() -> None:
     tasks = [task(f"t{number}", one) for number, one in enumerate(STATES)]
     known = (gpu(0, state=state(0, lost=True)), gpu(1, state=state(1), tasks=("t1",)))

@@ -323,7 +323,7 @@ def _row(cells: Line, widths: Sequence[int], width: int, signs: bool) -> Line:
     """The cells in their columns; negative widths are flush right, and the last cell takes what is left."""
     line: Line = []
     for (text, style), room in zip(cells, widths, strict=False):
-        [(short, _)] = cut([(text, style)], abs(room), signs) or [("", "")]
+        short = "".join(part for part, _ in cut([(text, style)], abs(room), signs))
         space = " " * (abs(room) - width_of(short))
         line.append((f"{space}{short}  " if room < 0 else f"{short}{space}  ", style))
     line.append(cells[-1])
