@@ -2,8 +2,8 @@
 
 The expected duration of a task is the median of its siblings: the tasks to which the same globs of `tasks` apply; of
 all where none of those has completed. The queue is then played through on the slots in its order. It is an estimate:
-runs that fail, memory, fairness between users and `startup_delay` are not foreseen, and slots that others hold count as
-theirs for ever.
+runs that fail, memory, fairness between users and `startup_delay` are not foreseen, slots that others hold count as
+theirs for ever, and tasks without GPUs always find a slot of the CPU.
 """
 
 from __future__ import annotations

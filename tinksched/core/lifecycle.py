@@ -190,7 +190,7 @@ def apply_run(run: Run, event: RunEvent, now: float) -> Run:
 
 
 LONGEST_DELAY = 1800.0  # seconds
-MARGIN = 10  # percent that a task needs beyond what its run had when it ran out of memory
+MARGIN = 10  # percent of GPU memory that is asked for beyond what a run was seen to have
 
 
 def after_run(
@@ -229,6 +229,11 @@ def is_retried(retry_on: tuple[str | int, ...], outcome: Outcome, reason: Reason
     return outcome.value in retry_on or by_code or (is_oom and OOM in retry_on)
 
 
+def with_margin(peak: int) -> int:
+    """What to ask for, in bytes, after a run that had so much at its peak."""
+    return peak + peak * MARGIN // 100
+
+
 def need_after(before: int | None, reason: Reason | None, peak: int | None) -> int | None:
     """What the next run needs on each of its GPUs, after one that ended so.
 
@@ -237,7 +242,7 @@ def need_after(before: int | None, reason: Reason | None, peak: int | None) -> i
     """
     if not _is_of_memory(reason):
         return before
-    need = ALONE if peak is None else peak + peak * MARGIN // 100
+    need = ALONE if peak is None else with_margin(peak)
     return ALONE if before is not None and (before == ALONE or need <= before) else need
 
 

@@ -12,7 +12,7 @@ import os
 import select
 import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,12 +218,11 @@ class WrapperRuns:
         status = folder.exit_status()
         # A shell of the wrapper that is just ending can't be told from a process of the run by its looks.
         shells = {folder.began(), handle.wrapper.pid if handle.wrapper else None}
-        living = [process for process in living if process.pid not in shells or not process.is_ending]
+        living = _without(shells, living)
         if not living and (status is None or status.code != 0) and not self._wrapper_lives(handle):
             # A pass over `/proc` is no snapshot: who is born behind it, of a parent that dies before it, is not seen.
             # What may be tried again must be gone for certain.
-            living = processes.of_runs([handle.run_id])[handle.run_id]
-            living = [process for process in living if process.pid not in shells or not process.is_ending]
+            living = _without(shells, processes.of_runs([handle.run_id])[handle.run_id])
         for process in living:
             self.watch(process)
         if status is not None:
@@ -299,6 +298,11 @@ class WrapperRuns:
             with contextlib.suppress(RuntimeError):
                 asyncio.get_running_loop().remove_reader(descriptor)
             os.close(descriptor)
+
+
+def _without(shells: Collection[int | None], living: Sequence[Process]) -> list[Process]:
+    """The processes but for these shells of a wrapper, if they are about to end."""
+    return [process for process in living if process.pid not in shells or not process.is_ending]
 
 
 def wrapper_processes(handle: Handle) -> list[Process]:

@@ -46,6 +46,8 @@ class Sample:
     inventory: Inventory
     states: Mapping[str, GpuState]
     """By device name; those of MIG instances as well. Empty if NVML fails as a whole."""
+    late: bool = False
+    """Whether the next one is overdue: then it has no numbers any more."""
 
     @property
     def problem(self) -> str | None:
@@ -121,7 +123,7 @@ class Monitor:
             return self._latest
         known = self._latest or Sample(time.time(), Inventory((), driver=True, problem=None), {})
         states = {name: _without_numbers(state, late) for name, state in known.states.items()}
-        return replace(known, inventory=replace(known.inventory, problem=late), states=states)
+        return replace(known, inventory=replace(known.inventory, problem=late), states=states, late=True)
 
     @property
     def late(self) -> str | None:

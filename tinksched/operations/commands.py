@@ -14,7 +14,7 @@ from typing import Literal
 from ..config import placeholders
 from ..config.values import LONGEST_NAME
 from ..core.lifecycle import Held
-from ..core.model import RETRIED, Hold, Task, TaskSpec
+from ..core.model import Hold, Task, TaskSpec
 from ..errors import NothingToActOn, UsageError
 from ..host import environments
 from ..host.completion import marker_identity
@@ -23,7 +23,7 @@ from ..store import STOPPED, NewTask
 from . import daemon, preflight, programs, selection, strays
 from .markers import marker_path
 from .selection import Wanted
-from .start import keep_config, refuse_impossible
+from .start import keep_config, refuse_impossible, what_is_retried
 from .workspace import OpenWorkspace, actor, user_name
 
 _LAUNCHERS = re.compile(
@@ -75,7 +75,6 @@ def queue(opened: OpenWorkspace, order: Order) -> tuple[Task, str | None]:
         if order.memory is not None:
             options = replace(options, min_free_memory=order.memory)
         refuse_impossible(name, options, (), resolved.gpus, settings.cpu_slots)
-        retries = settings.auto_restart_failed or options.retry_on is not None
         output_dir = str(settings.output_dir)
         spec = TaskSpec(
             command=tuple(map(placeholders.literal, order.command)),
@@ -87,8 +86,7 @@ def queue(opened: OpenWorkspace, order: Order) -> tuple[Task, str | None]:
             environment_ref=reference,
             after=_after(opened, order.after),
             time_limit=options.time_limit,
-            max_retries=options.max_retries if retries else 0,
-            retry_on=RETRIED if options.retry_on is None else options.retry_on,
+            **what_is_retried(settings.auto_restart_failed, options),
             retry_delay=settings.retry_delay,
             interactive=settings.interactive,
             commit=commit.id,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..core.explanation import size
+from ..core.lifecycle import MARGIN
 from ..core.model import ALONE, Task
 from ..core.sharing import AUTO
-from ..scheduler.needs import MARGIN, Needs
+from ..scheduler.needs import Needs
 
 
 def learned(needs: Needs, task: Task) -> list[str]:

@@ -160,7 +160,7 @@ class Live:
         """Have the GPUs looked at when it is time, and note what came of the last time."""
         now = time.monotonic()
         latest = self._monitor.latest
-        new = latest is not None and (latest.at, latest.problem) != (self._sample.at, self._sample.problem)
+        new = latest is not None and (latest.at, latest.late) != (self._sample.at, self._sample.late)
         if latest is not None and new:
             if latest.inventory.devices != self._sample.inventory.devices:
                 self._look_at = 0.0

@@ -93,8 +93,8 @@ class _Checks:
         self.attempt(Leases)
         self.attempt(lambda: _require_writable(settings))
         resolved = self.attempt(lambda: _gpus(settings, on_gpus))
-        if self._problems or resolved is None:
-            raise _together(self._problems)
+        self.conclude()
+        assert resolved is not None
         return resolved
 
 

@@ -191,6 +191,14 @@ def _anew(opened: OpenWorkspace, tasks: Sequence[Task]) -> dict[int, tuple[int, 
     return anew
 
 
+def what_is_retried(always: bool, options: TaskOptions) -> dict[str, Any]:
+    """The fields of a spec about retries. `always` is what the workspace says; to say what is retried turns them on."""
+    return {
+        "max_retries": options.max_retries if always or options.retry_on is not None else 0,
+        "retry_on": RETRIED if options.retry_on is None else options.retry_on,
+    }
+
+
 class SpecMaker:
     """Makes what tasks run and need, as the configuration says now. Placeholders are filled in when a run starts."""
 
@@ -228,8 +236,7 @@ class SpecMaker:
             environment=tuple(options.environment.items()),
             after=options.after,
             time_limit=options.time_limit,
-            max_retries=options.max_retries if self._retries or options.retry_on is not None else 0,
-            retry_on=RETRIED if options.retry_on is None else options.retry_on,
+            **what_is_retried(self._retries, options),
             min_free_memory=options.min_free_memory,
             old_marker=old_marker,
             **self._common,

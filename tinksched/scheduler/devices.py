@@ -171,7 +171,7 @@ class Watch:
         sample = self.sample
         if self._monitor is None or sample is None:
             return
-        problem = "late" if self._monitor.late else sample.problem
+        problem = "late" if sample.late else sample.problem  # its words count the seconds
         if problem != self._said:
             yield sample.problem or "NVML answers, and has no problem any more"
         self._said = problem

@@ -87,7 +87,7 @@ class Ledger:
         self.sampler = Sampler(store, journal, self.news.stalled)
         self.backlog = Backlog(store)
         self.runs: dict[str, Run] = {}
-        self.wake_at: float | None = None  # when a startup_delay ends that somebody waits for
+        self.wake_at: float | None = None  # when time alone may change what was decided
         self.dropped = False  # whether the last commit gave up tasks, on which others may depend
         self.use(settings, {})
 

@@ -43,7 +43,7 @@ BLIND_SECONDS = 0.5  # how often to look at runs that the kernel can't report
 TIDY_SECONDS = 1.0  # after an end, until tmux has surely passed on the last output
 BACK_OFF_SECONDS = 1.0
 ECHO_SECONDS = 0.05
-BRIEF_SECONDS = 0.01  # the shortest wait for a log
+LOG_SECONDS = 0.01  # the shortest wait for a log
 HOLD_SECONDS = 10.0  # the longest time between two attempts to launch on a machine that is short of something
 _LEASE_EVENTS = inotify.CLOSE_WRITE | inotify.DELETE | inotify.DELETE_SELF | inotify.MOVE_SELF
 
@@ -192,7 +192,7 @@ class Scheduler:
         if self._ledger.runs and self._logs.flooded and not self._launches:
             seconds.append(self._logs.look_at - time.monotonic())
         if self._diagnosing.wake_at is not None:
-            seconds.append(max(BRIEF_SECONDS, self._diagnosing.wake_at - time.monotonic()))
+            seconds.append(max(LOG_SECONDS, self._diagnosing.wake_at - time.monotonic()))
         if self._watch.due is not None:
             seconds.append(self._watch.due - time.monotonic())
         if self._executor.blind:

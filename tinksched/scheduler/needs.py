@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..config import Settings, TaskRule
+from ..core.lifecycle import with_margin
 from ..core.model import ALONE, GpuSlots, Task
 from ..core.sharing import AUTO
 
-MARGIN = 10  # percent
 OVERHEAD = 5  # percent of a GPU's memory that nobody can have: that of the driver, of a display
 MOST_RUNS = 1000  # the last ones, among which siblings are looked for
 
@@ -79,7 +79,7 @@ class Needs:
         if not peaks:
             return None
         most = max(peaks)
-        return Lesson(most + most * MARGIN // 100, most, len(peaks), rule.pattern if rule is not None else "")
+        return Lesson(with_margin(most), most, len(peaks), rule.pattern if rule is not None else "")
 
 
 def usable(slots: Iterable[GpuSlots]) -> dict[int, int | None]:

@@ -11,7 +11,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 
 from ..config import Settings
 from ..core.gpu import GpuState
@@ -41,18 +40,18 @@ class Sampler:
         self._idle_since: dict[str, float] = {}
         self._news: list[tuple[Run, str]] = []  # flags that are to be noted as events
         self._devices: Mapping[str, GpuState] = {}
-        self._seen: tuple[float, str | None] = (0.0, None)  # when these were seen, and what was wrong then
+        self._seen = (0.0, False)  # when these were seen, and whether that was long ago
+        self._stalled: set[str] = set()  # by the judgement of this scheduler, with these settings
         self.were_stalled: set[str] = set()  # by the judgement of an earlier scheduler
 
     def adopt(self, run_ids: Collection[str]) -> None:
         """Go on where another scheduler ended. What was odd to it may not be any more."""
-        known = self._store.usage_of(run_ids)
-        self.were_stalled = {run_id for run_id, usage in known.items() if is_stalled(usage.flags)}
-        self._usage.update({run_id: replace(usage, flags=()) for run_id, usage in known.items()})
+        self._usage.update(self._store.usage_of(run_ids))
+        self.were_stalled = {run_id for run_id, usage in self._usage.items() if is_stalled(usage.flags)}
 
     def use(self) -> None:
-        """The configuration has changed: what is odd is judged anew."""
-        self._usage = {run_id: replace(usage, flags=()) for run_id, usage in self._usage.items()}
+        """The configuration has changed: who is stalled is judged anew."""
+        self._stalled.clear()
 
     def usage_of(self, run_id: str) -> Usage | None:
         """What a run was seen to use, if anybody looked."""
@@ -64,18 +63,19 @@ class Sampler:
 
     def is_stalled(self, run_id: str) -> bool:
         """Whether a run has done nothing for `stall_after`."""
-        usage = self._usage.get(run_id)
-        return usage is not None and is_stalled(usage.flags)
+        return run_id in self._stalled
 
     def forget(self, run_id: str) -> None:
         """A run has ended, and what it used is on record."""
         for kept in (self._usage, self._sights, self._used, self._idle_since):
             kept.pop(run_id, None)
+        for judged in (self._stalled, self.were_stalled):
+            judged.discard(run_id)
 
     def see(self, runs: Sequence[Run], sample: nvml.Sample, settings: Settings) -> None:
         """What NVML says, if that is new."""
-        if (sample.at, sample.problem) != self._seen:
-            self._seen, self._devices = (sample.at, sample.problem), sample.states
+        if (sample.at, sample.late) != self._seen:
+            self._seen, self._devices = (sample.at, sample.late), sample.states
             for run in runs:
                 self._take(run, settings, sample.at, fresh=True)
 
@@ -98,8 +98,10 @@ class Sampler:
     def record(self, run_ids: Collection[str]) -> None:
         """Put on record what these runs use."""
         usages = self.usages(run_ids)
-        if usages:
-            with contextlib.suppress(StoreError), self._store.transaction(WHO, time.time(), synced=False) as tx:
+        if not usages:
+            return
+        with contextlib.suppress(StoreError):
+            with self._store.transaction(WHO, time.time(), synced=False) as tx:
                 tx.record_usage(usages)
                 for run, flag in self._news:
                     tx.note(run, "Flagged", flag)
@@ -111,6 +113,10 @@ class Sampler:
         used = self._used[run.id][1] if run.id in self._used else None
         before = self._usage.get(run.id, Usage())
         flags = flags_of(run, sight, now, self._idle_since.get(run.id), settings.stall_after)
+        if is_stalled(flags):
+            self._stalled.add(run.id)
+        else:
+            self._stalled.discard(run.id)
         for flag in flags:
             if flag not in before.flags:
                 self._news.append((run, flag))
