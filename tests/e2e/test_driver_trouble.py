@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nvml_double import GIB, Failure, Gpu, NvmlDouble
+from tests.nvml_double import GIB, Failure, Gpu, NvmlDouble, Process
 from tests.support import Bench, Lab
 from tinksched.host.owners import Owners
 from tinksched.scheduler.devices import STALE_SECONDS
@@ -60,6 +60,27 @@ def test_a_stranger_who_came_while_nothing_happened_is_seen_before_the_next_star
     (double.processes / str(stranger.pid)).unlink()
     bench.wait_for_states(two="completed")
     gate.open()
+
+
+@needs_host_pids
+def test_a_slot_is_free_when_the_driver_says_that_its_run_has_left_the_gpu(lab: Lab, double: NvmlDouble) -> None:
+    double.write(Gpu(A))
+    bench = lab.workspace(gpu_count="auto", max_jobs_per_gpu=1, check_interval=30)
+    bench.reconfigure(tasks={"cpu_*": {"gpus": 0}})
+    gate = bench.gate()
+    bench.add("one.yml", gate.config)
+    bench.add("two.yml")
+    bench.run("start")
+    bench.wait_for_starts("one")
+    double.write(Gpu(A, processes=(Process(bench.record()[0].pid, 10 * GIB),)))  # listed whether it lives or not
+    bench.wait_until(lambda: (bench.tasks()["one"]["usage"] or {}).get("gpu_memory_peak"), "a look at the GPU")
+    gate.open()
+    bench.wait_for_states(one="completed")
+    let_a_tick_pass(bench, "cpu_1")
+    task = bench.tasks()["two"]
+    assert task["state"] == "queued" and "of a run that has ended" in task["reason"]["text"]
+    double.write(Gpu(A))
+    bench.wait_for_states(two="completed")
 
 
 def test_gpus_that_fail_at_the_beginning_are_used_when_they_answer(lab: Lab, double: NvmlDouble) -> None:

@@ -18,7 +18,7 @@ A, B, C = "GPU-a", "GPU-b", "GPU-c"
 
 
 def gpu(device: str = A, used: int = 0, slots: int = 1, limit: int = 9) -> GpuSlots:
-    others = tuple(Tenant("x", "/x", f"t{number}", limit, 0.0) for number in range(used))
+    others = tuple(Tenant("x", "/x", f"t{number}", limit, 0.0, f"run-{number}") for number in range(used))
     return GpuSlots(int(device[-1], 16), device, slots, (), others)
 
 
@@ -38,11 +38,11 @@ GIB = 2**30
 
 def seen(slots: GpuSlots, free: int | None, *, ours: int = 0) -> GpuSlots:
     """The GPU with so many GiB free, and so many that runs of tinksched hold."""
-    process = GpuProcess(1, ours * GIB, run="run")
+    processes = (GpuProcess(1, ours * GIB, run="run-0"),) if ours else ()
     state = GpuState(
-        slots.device, slots.index, 0.0, 80 * GIB, None if free is None else free * GIB, processes=(process,)
+        slots.device, slots.index, 0.0, 80 * GIB, None if free is None else free * GIB, processes=processes
     )
-    return replace(slots, state=state, fading=frozenset({"run"}))
+    return replace(slots, state=state)
 
 
 def needs(memory: int, last: float = 1.0, count: int = 1, gpus: int = 1) -> Rival:
@@ -131,7 +131,7 @@ def test_one_whose_memory_is_not_there_yet_has_it_gathered() -> None:
 
 
 def test_it_gathers_where_the_least_is_missing() -> None:
-    gpus = [seen(gpu(A, slots=4), 30, ours=50), seen(gpu(B, slots=4, used=2), 45, ours=35)]
+    gpus = [seen(gpu(A, slots=4, used=1), 30, ours=50), seen(gpu(B, slots=4, used=2), 45, ours=35)]
     assert left(turns(me(last=2), [needs(50)], gpus, {})) == {B: 2}
 
 
@@ -147,7 +147,7 @@ def test_of_several_that_need_memory_only_as_many_fit_as_there_is_memory() -> No
 
 
 def test_asks_name_the_gpus_that_will_do_and_the_slots_of_the_cpu() -> None:
-    gpus = [seen(gpu(A, slots=2), 70), seen(gpu(B, slots=2), 30, ours=10), gpu(C, slots=2)]
+    gpus = [seen(gpu(A, slots=2), 70), seen(gpu(B, slots=2, used=1), 30, ours=10), gpu(C, slots=2)]
     desks = desks_of(gpus, Terms(), 0.0)
     need = Demand(1, memory=50 * GIB)
     assert asks_of([need, need, Demand(1)], desks) == (

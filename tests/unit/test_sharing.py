@@ -458,3 +458,27 @@ def test_one_of_another_kind_at_the_end_costs_nothing_while_it_can_not_start() -
     full = [gpu(index, 10, process(70, run="run-a"), own=(run("a"),), slots=1) for index in (0, 1)]
     assert brief(queue[:-1], *full).looked_at <= 8
     assert [one.task_id for one in brief(queue, *full, cpu=cpu(4)).placements] == [10_001]
+
+
+# ---------------------------------------------------------------- who has ended, and is still there
+
+
+def test_a_slot_is_free_when_who_had_it_has_left_the_gpu() -> None:
+    left = replace(gpu(0, 80, process(run="a"), process(run="a"), slots=2), fading=frozenset({"a"}))
+    assert placed([task(1), task(2)], left) == [(1, 0)], "one run, however many processes it has"
+    assert placed([task(1, exclusive=True)], left) == []
+    assert placed([task(1)], replace(left, fading=frozenset({"b"})), terms=Terms(respect_others=False)) == [(1, 0)]
+
+
+def test_it_is_looked_again_soon_and_the_reason_says_who_is_waited_for() -> None:
+    left = replace(gpu(0, 80, process(run="a"), slots=1), fading=frozenset({"a"}))
+    decision = decide([task(1)], [left], NOW, policy=Policy.SPREAD)
+    assert decision.wake_at == NOW + LOOK_AGAIN_SECONDS
+    assert "; a run that has ended still holds GPU 0 (pid 4242)" in decision.waiting[1].text
+    brief = decide([task(1)], [left], NOW, policy=Policy.SPREAD, kinds={kind_of(task(1).spec): 1})
+    assert brief.wake_at == NOW + LOOK_AGAIN_SECONDS
+
+
+def test_nobody_passes_because_it_would_have_ended_before_who_is_leaving() -> None:
+    left = replace(gpu(0, 80, process(run="a"), slots=2), fading=frozenset({"a"}))
+    assert placed([task(1, exclusive=True), task(2, time_limit=1.0)], left) == []

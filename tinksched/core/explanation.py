@@ -106,7 +106,10 @@ def _others(desks: Sequence[Desk]) -> str:
         return f"; one by {first.user}, {first.task} of {first.workspace}{more}"
     alone = [run.task for desk in desks for run in desk.gpu.own if run.exclusive]
     alone += [task.name for desk in desks for task, demand in desk.started if demand.exclusive]
-    return f"; {alone[0]} has one for itself alone" if alone else ""
+    if alone:
+        return f"; {alone[0]} has one for itself alone"
+    leaving = [(desk.gpu.index, pid) for desk in desks for pid in desk.gpu.leaving.values()]
+    return "; a run that has ended still holds GPU {} (pid {})".format(*leaving[0]) if leaving else ""
 
 
 # -- what NVML saw
@@ -166,7 +169,7 @@ def _stranger(desks: Sequence[Desk]) -> Reason:
     """Whose process it is. It may be a hostile one: its words are shown without what a terminal would obey."""
     desk = desks[0]
     process = desk.strangers[0]
-    who = "an unknown process is"
+    who = "an unknown process is" if not desk.gpu.fading else "an unknown process, maybe of a run that has ended, is"
     if process.user is not None or process.command is not None:
         what = f"runs `{_plain(process.command)}`" if process.command is not None else "has a process"
         who = f"{_plain(process.user) if process.user is not None else 'somebody'} {what}"

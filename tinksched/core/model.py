@@ -398,9 +398,18 @@ class GpuSlots:
     state: GpuState | None = None
 
     @property
+    def leaving(self) -> Mapping[str, int]:
+        """The runs that have ended and that NVML still lists here, each with a pid: their slots are not free yet.
+
+        What NVML saw before a run ended counts as well, until a newer look has not found it.
+        """
+        listed = (self.state.processes if self.state is not None else None) or ()
+        return {process.run: process.pid for process in listed if process.run in self.fading}
+
+    @property
     def used(self) -> int:
         """Slots that are taken, by anybody on this host."""
-        return len(self.own) + len(self.others)
+        return len(self.own) + len(self.others) + len(self.leaving)
 
     @property
     def allowed(self) -> int:

@@ -199,7 +199,9 @@ class _Walk:
             self._wake_by(sorted(desk.ready_at() or self.now for desk in free)[demand.spots - 1])
 
     def _wake_for_truth(self, demand: Demand, desks: Sequence[Desk]) -> None:
-        """If the task waits for what no event tells: holds aside, there are slots for it."""
+        """If the task waits for what no event tells: holds aside, there are slots for it, or a run is leaving one."""
+        if any(desk.gpu.leaving for desk in desks):
+            self._wake_by(self.now + LOOK_AGAIN_SECONDS)
         there = [desk for desk in desks if desk.has_slot(demand)]
         if len(there) >= demand.spots and sum(desk.is_open(demand) for desk in there) < demand.spots:
             ends = (run.until for desk in there for run in desk.young if run.until > self.now)

@@ -258,6 +258,8 @@ class Desk:
             yield Stay(until, frees.get(run.id, 0), run.exclusive)
         for tenant in self.gpu.others:
             yield Stay(math.inf, frees.get(tenant.run, 0), False)
+        for left in self.gpu.leaving:  # it may hang in the driver: nobody can say how long
+            yield Stay(math.inf, frees.get(left, 0), False)
         for _, demand in self.started:
             until = math.inf if demand.time_limit is None else self.now + demand.time_limit + grace
             yield Stay(until, demand.bytes or 0, demand.exclusive)
