@@ -35,7 +35,7 @@ SCHEDULER: dict[str, tuple[tuple[str, str], ...]] = {
     "adopting: after": (("after", "scheduler.ledger:Ledger.adopt"),),
     "migrating: file made": (("after", "store.database:_create_private"),),
     "migrating: before": (("before", "store.database:_migrate"),),
-    "migrating: between statements": (("in", "store.database:_statements"),),
+    "migrating: between statements": (("in", "store.database:statements"),),
     "lease: admitted": (("after", "host.leases:Leases._lock_admission"),),
     "lease: before it is granted": (("before", "host.leases:Desk.grant"),),
     "lease: granted": (("after", "host.leases:Desk.grant"),),

@@ -20,7 +20,7 @@ from tinksched.store import Store, database
 
 left = int(sys.argv[2])
 
-def die_in_between(script, _statements=database._statements):
+def die_in_between(script, _statements=database.statements):
     global left
     for statement in _statements(script):
         if left == 0:
@@ -30,7 +30,7 @@ def die_in_between(script, _statements=database._statements):
     if left == 0:  # all are executed, and nothing is committed
         os.kill(os.getpid(), signal.SIGKILL)
 
-database._statements = die_in_between
+database.statements = die_in_between
 Store(Path(sys.argv[1])).close()
 """
 

@@ -1042,9 +1042,9 @@ def test_a_commit_that_returned_survives_a_kill(path: Path) -> None:
 
 def test_the_migrations_are_statements_that_sqlite_takes_one_by_one() -> None:
     for script in database.migrations():
-        statements = list(database._statements(script))
+        statements = list(database.statements(script))
         assert "".join(statements).strip() == script.strip(), "nothing at the end is dropped"
-    assert list(database._statements("SELECT ';';\n-- a; comment\nSELECT 1;\n")) == [
+    assert list(database.statements("SELECT ';';\n-- a; comment\nSELECT 1;\n")) == [
         "SELECT ';';\n", "-- a; comment\nSELECT 1;\n",
     ]  # fmt: skip
 

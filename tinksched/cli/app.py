@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -45,10 +46,13 @@ COMMANDS = {  # by name: the first line of its help
     "doctor": "Check this machine and the workspace: tmux, logging out, the driver, the config, permissions, locks, "
     "the disk. Exit code 1 if something is broken.",
     "config": "Show every setting, its value, and where that came from.",
+    "serve": "Serve jobs over HTTP to a team: tokens, limits, isolation. On loopback unless server.yml says otherwise.",
+    "token": "Make, list and revoke the tokens of the server's users.",
     "completion": "Print what makes a shell (bash, zsh or fish) complete commands, options and names of tasks.",
     "help": "Show this help, or that of a command.",
 }
 _HIDDEN = ("serve-workspace",)
+GROUPS = {"token": "token_commands"}  # commands that have commands, and the name of these in their module
 _SETTINGS: Mapping[str, dict[str, Any]] = {
     "run": {"allow_interspersed_args": False},  # the options behind the command are its own
     "priority": {"ignore_unknown_options": True},  # -1 is no option
@@ -144,6 +148,8 @@ def function(command: str) -> Callable[..., None]:
         from . import health as module  # type: ignore[no-redef]
     elif command in ("wait", "hold", "release", "priority", "pause", "resume"):
         from . import waiting as module  # type: ignore[no-redef]
+    elif command in ("serve", "token"):
+        from . import serve as module  # type: ignore[no-redef]
     elif command == "run":
         from . import command as module  # type: ignore[no-redef]
     elif command == "clean":
@@ -156,6 +162,8 @@ def function(command: str) -> Callable[..., None]:
 
 def command_of(name: str) -> Any:
     """A command as Typer's object, with its module loaded."""
+    if name in GROUPS:
+        return typer.main.get_command(getattr(sys.modules[function(name).__module__], GROUPS[name]))
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     alone.command(name, context_settings=_SETTINGS.get(name))(function(name))
     return typer.main.get_command(alone)

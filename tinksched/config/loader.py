@@ -36,17 +36,40 @@ def load(workspace: Path, config_file: Path | None = None) -> Settings:
     """
     folder, file = _located(workspace, config_file)
     name = shown(file)
+    root, problems = _root(file, name, "task_name: demo")
+    if root is not None:
+        return _settings(folder, file, root, problems)
+    if not problems:
+        problems.append(Problem(name, 0, 0, "the file is empty; it must have a task_name"))
+    raise _config_error(problems)
+
+
+def read(file: Path, keys: Mapping[str, Key], example: str) -> dict[str, Any]:
+    """The values of a file of another kind: those of all `keys`, none of which is required. Paths are relative to it.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    root, problems = _root(file, shown(file), example)
+    entries = _children(root) if root is not None else {}
+    context = Context(file.parent, "")
+    values = _values(entries, context, keys)
+    strangers = [unknown(entry.key, "key", keys) for name, entry in entries.items() if name not in keys]
+    problems += [_problem(file, bad) for bad in (*context.problems, *strangers)]
+    if problems:
+        raise _config_error(problems, hint=f"the known keys are {', '.join(keys)}" if strangers else None)
+    return values
+
+
+def _root(file: Path, name: str, example: str) -> tuple[MappingNode | None, list[Problem]]:
+    """The map that a file holds, if it holds one, and what is wrong with it as YAML."""
     document = compose(_text(file, name))
     problems = [Problem(name, broken.line, broken.column, broken.message) for broken in document.broken]
     root = document.root
-    if isinstance(root, MappingNode):
-        return _settings(folder, file, root, problems)
-    if root is not None and not is_empty(root):
-        message = "the file must be a map of keys, with lines such as 'task_name: demo'"
-        problems.append(Problem(name, root.line, root.column, message))
-    elif not problems:
-        problems.append(Problem(name, 0, 0, "the file is empty; it must have a task_name"))
-    raise _config_error(problems)
+    if root is None or isinstance(root, MappingNode) or is_empty(root):
+        return (root if isinstance(root, MappingNode) else None), problems
+    message = f"the file must be a map of keys, with lines such as '{example}'"
+    return None, [*problems, Problem(name, root.line, root.column, message)]
 
 
 def _located(workspace: Path, config_file: Path | None) -> tuple[Path, Path]:
@@ -88,7 +111,7 @@ def _text(file: Path, name: str) -> str:
 def _settings(folder: Path, file: Path, root: MappingNode, problems: list[Problem]) -> Settings:
     entries = _children(root)
     context = Context(folder)
-    values = _values(entries, context)
+    values = _values(entries, context, KEYS)
     if "task_name" not in entries:
         problems.append(Problem(shown(file), 0, 0, "task_name is missing; it is the prefix of sessions and logs"))
     strangers = [unknown(entry.key, "key", KEYS) for name, entry in entries.items() if name not in KEYS]
@@ -107,16 +130,16 @@ def _settings(folder: Path, file: Path, root: MappingNode, problems: list[Proble
     )
 
 
-def _values(entries: Mapping[str, Entry], context: Context) -> dict[str, Any]:
+def _values(entries: Mapping[str, Entry], context: Context, keys: Mapping[str, Key]) -> dict[str, Any]:
     """The value of each key, in documented order: task_name first, because the others may refer to it."""
     values: dict[str, Any] = {}
-    for key in KEYS.values():
+    for key in keys.values():
         entry = entries.get(key.name)
         if entry is not None:
             values[key.name] = context.attempt(key.value, Value(entry.value, key.name, context))
         elif not key.note:
             values[key.name] = context.workspace / key.default if isinstance(key.default, Path) else key.default
-        context.task_name = values["task_name"]
+        context.task_name = values.get("task_name", "")
     return values
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-DAY = 86_400.0
+HOUR, DAY = 3_600.0, 86_400.0
 KB, MB, GB, PB = 10**3, 10**6, 10**9, 10**15
 
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": DAY}
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": HOUR, "d": DAY}
 _DURATION = re.compile(rf"((?:{_NUMBER})(?:[eE][-+]?[0-9]+)?) ?([smhd]?)")
 # From large to small, so that the first that divides a size writes it shortest.
 _BYTES = {

@@ -239,6 +239,7 @@ class TaskSpec:
     commit: str = ""  # of work_dir when the task was queued
     dirty: bool = False
     min_free_memory: int | Literal["auto"] | None = None  # bytes, on each of its GPUs
+    streams: str = ""  # folder whose files `stdout` and `stderr` get what it writes; empty: its terminal alone
     pinned_devices: tuple[str, ...] = ()  # the names of the GPUs in `pinned`, which outlive a change of indices
 
     def pinned_on(self, gpus: Mapping[int, str]) -> tuple[int, ...]:

@@ -7,6 +7,8 @@
 # the variables (the arguments of a process can be read by everybody) and becomes the program. RUN_DIR/pre_run.sh and
 # RUN_DIR/post_run.sh are the same for what runs before and after it, where there is something.
 # Standard input is empty, unless there is a RUN_DIR/interactive: then it is the terminal.
+# With RUN_DIR/streams, which names a folder in its first line, the command writes to the files `stdout` and `stderr`
+# there, and the terminal shows what they get.
 # It writes in RUN_DIR:
 #     began   its pid. Created exclusively: if the scheduler made it first, the run was taken back and never begins
 #     never   why the run never began (its lease was revoked, say)
@@ -49,7 +51,7 @@ step() {
 
 # The functions are read as a whole before anything runs, so replacing this file disturbs no run.
 inner() {
-    run_dir=$1 lease=$2 work_dir=$3 flock=$4
+    run_dir=$1 lease=$2 work_dir=$3 flock=$4 streams=$5
 
     # The command runs in the foreground, so the kernel sends it Ctrl-C and hang-ups itself, and stop goes to its
     # processes by run id. A handler, unlike '', is not inherited.
@@ -76,7 +78,11 @@ inner() {
     elif [ -e "$run_dir/pre_run.sh" ] && ! step pre_run; then
         echo pre_run 1<>"$run_dir/failed"
     else
-        step command
+        if [ -n "$streams" ]; then
+            step command >>"$streams/stdout" 2>>"$streams/stderr"
+        else
+            step command
+        fi
         # What post_run returns changes nothing: the run has ended as its command did.
         [ ! -e "$run_dir/post_run.sh" ] || (step post_run)
     fi
@@ -87,11 +93,18 @@ inner() {
 outer() {
     trap : INT QUIT
     trap '' TSTP # nobody could ever resume a run that Ctrl-Z suspended
-    (inner "$@")
+    streams= show=
+    [ ! -e "$1/streams" ] || IFS= read -r streams <"$1/streams"
+    if [ -n "$streams" ] && [ -t 1 ]; then
+        tail -q -n +1 -F -- "$streams/stdout" "$streams/stderr" 2>/dev/null </dev/null &
+        show=$!
+    fi
+    (inner "$@" "$streams")
     code=$?
     # The end of the inner shell has been noticed by now. tmux gives up a terminal as soon as the session's leader is
     # dead and nothing is to be read at that instant, but the kernel may be about to pass on the last output still.
     [ ! -t 1 ] || sleep 0.3
+    [ -z "$show" ] || kill "$show"
     exit "$code"
 }
 

@@ -51,8 +51,11 @@ class RunDir:
         pre_run: Sequence[str] = (),
         post_run: Sequence[str] = (),
         interactive: bool = False,
+        streams: str = "",
     ) -> None:
         """Make the folder (0700) and write what to run (0600).
+
+        `streams` is a folder: its files `stdout` and `stderr` get what the command writes.
 
         Nothing here is synced: when the machine loses power the run is dead, and whether it is still wanted is in the
         database. At worst a run that ended in its last seconds is taken for lost.
@@ -70,6 +73,8 @@ class RunDir:
                 write_private(self.path / f"{name}.sh", exec_script(words, environment))
         if interactive:
             write_private(self.path / "interactive", b"")
+        if streams:
+            write_private(self.path / "streams", os.fsencode(f"{streams}\n"))
 
     @property
     def is_prepared(self) -> bool:

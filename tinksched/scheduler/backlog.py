@@ -64,7 +64,7 @@ class Backlog:
         self._version = None
 
     def put(self, task: Task) -> None:
-        """The scheduler itself has moved this task."""
+        """The process of the scheduler itself has moved this task."""
         before = self._tasks.pop(task.id, None)
         if before is not None and before.state is TaskState.QUEUED:
             at = bisect.bisect_left(self._queue, before.rank, key=_rank)
@@ -80,6 +80,8 @@ class Backlog:
             self._requests.pop(task.id, None)
         else:
             self._tasks[task.id] = task
+            if task.request is not None:
+                self._requests[task.id] = task.request
         if self._relations is not None:
             self._relations.put(task.name, Fate(task.state, task.outcome))
 

@@ -93,8 +93,7 @@ class Scheduler:
         self._tidy_at: float | None = None  # monotonic
         self._logs = Logs(journal)
         self._diagnosing = Diagnosing(self._store, journal)
-        self._interrupted = False
-        self._terminated = False
+        self._interrupted = self._terminated = False
 
     # -- the loop
 
@@ -143,6 +142,9 @@ class Scheduler:
             leases.add(self._ledger.slots.folder, _LEASE_EVENTS)
         with contextlib.suppress(OSError):
             watch(self._guard.watch())
+        self._follow_signals(stack, loop)
+
+    def _follow_signals(self, stack: contextlib.ExitStack, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._signalled, number)
             stack.callback(loop.remove_signal_handler, number)

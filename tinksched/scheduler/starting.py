@@ -154,6 +154,7 @@ class RunMaker:
             pre_run=placeholders.expand_command(spec.pre_run, values),
             post_run=placeholders.expand_command(spec.post_run, values),
             interactive=spec.interactive,
+            streams=spec.streams,
         )
         record = RunRecord(
             command=command,

@@ -209,7 +209,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version < len(steps):
-                for statement in _statements(steps[version]):
+                for statement in statements(steps[version]):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {version + 1}")
@@ -219,7 +219,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
             raise
 
 
-def _statements(script: str) -> Iterator[str]:
+def statements(script: str) -> Iterator[str]:
     """The statements of a script one by one: `executescript` would commit before it begins."""
     statement = ""
     for line in script.splitlines(keepends=True):

@@ -43,6 +43,17 @@ class Transaction:
         self._connection = connection
         self._who = who
         self._now = now
+        self.moved: list[Task] = []  # what has become of tasks, in the order of its happening
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For tables that lie beside those of the store, and are written in the same transaction."""
+        return self._connection
+
+    def task(self, name: str) -> Task | None:
+        """The task of this name, as it is now: nobody else can write before this transaction ends."""
+        row = self._connection.execute(f"{TASKS} WHERE name = ?", (name,)).fetchone()
+        return packing.task_of(*row) if row else None
 
     def queue_numbers(self, count: int) -> range:
         """`count` fresh queue numbers, after all that were ever given."""
@@ -75,6 +86,7 @@ class Transaction:
             taken = next((task.name for task in tasks if self._is_known(task)), "one of them")
             raise Conflict(f"{taken} was queued by somebody else at this moment; nothing was queued") from None
         self._log([task.id for task in tasks], None, "Queued", None, TaskState.QUEUED.value, None)
+        self.moved += tasks
         return tasks
 
     def apply(self, task: Task, event: TaskEvent) -> Task:
@@ -98,6 +110,7 @@ class Transaction:
         why = reason.text if reason else None
         why = f"priority {event.priority}" if isinstance(event, lifecycle.Ranked) else why
         self._log([task.id], None, type(event).__name__, task.state.value, moved.state.value, why)
+        self.moved.append(moved)
         return moved
 
     def add_run(self, run: Run) -> None:
@@ -138,6 +151,7 @@ class Transaction:
         ).rowcount
         if hit != 1:
             raise Conflict(f"{task.name} is not active any more")
+        self.moved.append(replace(task, request=request))
         self._log([task.id], None, f"Asked to {request.value}", task.state.value, task.state.value, None)
 
     def record_usage(self, usages: Mapping[str, Usage]) -> None:

@@ -1,0 +1,183 @@
+"""server.yml: what `tinksched serve` may be told. Every key has a default, and the file may be missing."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from ..core.news import TOLD
+from . import globs, telling, values
+from .loader import read
+from .schema import Key
+from .units import GB, HOUR, KB, MB
+from .values import Value
+
+FILE_NAME = "server.yml"
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _networks(value: Value) -> tuple[Network, ...]:
+    def network(item: Value) -> Network:
+        try:
+            return ipaddress.ip_network(values.text(item), strict=False)
+        except ValueError:
+            raise item.bad("an address or a network such as 192.168.1.0/24") from None
+
+    return values.items(value, network, "a list of addresses or networks, such as [192.168.1.0/24]")
+
+
+def _users(value: Value) -> tuple[str, ...]:
+    return values.items(value, values.filled, "a list of users, such as [alice]")
+
+
+def _often(least: int = 0) -> Any:
+    return values.integer(least, 100_000)
+
+
+_FOREVER = "leave it out to keep them"
+
+_ALL = (
+    Key("host", values.filled, "127.0.0.1", "address to listen on; anything but loopback wants an isolation"),
+    Key("port", values.integer(0, 65535), 8001, "TCP port; 0: any that is free"),
+    Key("state_dir", values.own_folder, None, "folder of the database, the jobs and their output; private"),
+    Key("results_dir", values.own_folder, None, "folder of the results files; empty: `results` in state_dir"),
+    Key("use_gpus", values.devices, None, "indices or UUIDs of the GPUs to use; empty: all"),
+    Key("gpus_per_job", values.integer(0, 64), 1, "GPUs that each job gets for itself; 0: jobs run on CPU slots"),
+    Key("cpu_slots", values.integer(1, 1000), 1, "jobs at once where there is no GPU"),
+    Key("respect_other_processes", values.boolean, True, "false: jobs start beside compute processes of others too"),
+    Key("executor", values.choice("tmux", "local"), "tmux", "tmux: a session for each job; local: plain processes"),
+    Key("tmux_socket", values.file_name_part, "", "name of a private tmux server; empty: the user's default one"),
+    Key("stop_grace", values.seconds, 10.0, "time that a job has to end when it is cancelled, before it is killed"),
+    Key("max_expected_time", values.integer(1), 7 * 24 * 3600, "the longest `expected_time` of a job, in seconds"),
+    Key("timeout_multiplier", values.integer(1, 100), 2, "a job may take so many times its `expected_time`"),
+    Key("wait_timeout", values.positive_seconds, 4 * HOUR, "how long a submission waits for its job, at most"),
+    Key("max_code_size", values.size_in_bytes(KB), MB, "largest script"),
+    Key("max_config_size", values.size_in_bytes(KB), 64 * KB, "largest config file"),
+    Key("max_answer_size", values.size_in_bytes(KB), 8 * MB, "most of each output in an answer; all is in the file"),
+    Key("min_free_disk", values.size_in_bytes(), GB, "with less free disk space nothing is accepted or started"),
+    Key("keep_results", values.limit_in_seconds(_FOREVER), None, "how long results files and outputs are kept"),
+    Key("submissions_per_minute", _often(1), 5, "of a user"),
+    Key("active_jobs", _often(1), 1, "jobs of a user that wait or run at once"),
+    Key("ip_submissions_per_user", _often(1), 5, "submissions a minute of one user from one address"),
+    Key("ip_submissions", _often(1), 100, "submissions a minute from one address"),
+    Key("ip_status", _often(1), 60, "calls of status a minute from one address"),
+    Key("ip_results", _often(1), 60, "calls of results and logs a minute from one address"),
+    Key("ip_cancel", _often(1), 10, "cancellations a minute from one address"),
+    Key("ip_jobs", _often(1), 30, "calls of jobs and dashboard a minute from one address"),
+    Key("limits", values.boolean, True, "false: no limits on how often anything is called"),
+    Key("limit_admins", values.boolean, False, "true: the limits of users hold for admins, too"),
+    Key("trusted_proxies", _networks, (), "whose X-Forwarded-For is believed"),
+    Key("allowed_ips", _networks, (), "who may call at all; empty: everybody who reaches the port"),
+    Key(
+        "isolation",
+        values.choice("auto", "bubblewrap", "none"),
+        "auto",
+        "auto: bubblewrap where it works, which anything but loopback requires; none: jobs run as this user",
+    ),
+    Key("network", values.boolean, True, "false: an isolated job reaches no network"),
+    Key("read_only", values.arguments, (), "more folders that an isolated job may read, such as [/data]"),
+    Key("command_prefix", values.arguments, (), "argument list before a job's command, such as a container's"),
+    Key("job_python", values.text_or_none, None, "interpreter of the jobs; empty: the one that runs the server"),
+    Key("job_cpu_time", values.limit_in_seconds(_FOREVER), None, "CPU time that a job may use"),
+    Key("job_memory", values.size_in_bytes(MB), None, "address space of each process of a job (CUDA needs much)"),
+    Key("job_file_size", values.size_in_bytes(KB), 10 * GB, "largest file that a job may write"),
+    Key("job_processes", values.integer(1), 4096, "processes and threads of the server's user while a job runs"),
+    Key("code_scan", values.choice("off", "static", "llm"), "off", "static: by bandit; llm: a model reads it, too"),
+    Key("scan_exempt", _users, (), "users whose code is not scanned"),
+    Key("llm_url", values.filled, "https://openrouter.ai/api/v1", "chat endpoint of the scan; the key is in the "
+        "environment: OPENROUTER_API_KEY"),
+    Key("llm_model", values.text, "", "model of the scan"),
+    Key("llm_timeout", values.positive_seconds, 30.0, "how long the model may take"),
+    Key("llm_on_error", values.choice("fail_closed", "fail_open"), "fail_closed", "what becomes of code that could "
+        "not be looked at"),
+    Key("notify", telling.urls, (), "list of apprise URLs that are told what happens; needs `tinksched[notify]`"),
+    Key("notify_on", telling.kinds, TOLD, "what these are told of"),
+    Key("ignore_processes", globs.process_patterns, (), "globs of users and commands that count as nobody there"),
+)  # fmt: skip
+KEYS: Mapping[str, Key] = {key.name: key for key in _ALL}
+LONGEST_TOKEN_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """The resolved settings of a server: paths are absolute, durations are seconds, sizes are bytes.
+
+    `KEYS` has what each means.
+    """
+
+    host: str
+    port: int
+    state_dir: Path
+    results_dir: Path
+    use_gpus: tuple[int | str, ...] | None
+    gpus_per_job: int
+    cpu_slots: int
+    respect_other_processes: bool
+    executor: Literal["tmux", "local"]
+    tmux_socket: str
+    stop_grace: float
+    max_expected_time: int
+    timeout_multiplier: int
+    wait_timeout: float
+    max_code_size: int
+    max_config_size: int
+    max_answer_size: int
+    min_free_disk: int
+    keep_results: float | None
+    submissions_per_minute: int
+    active_jobs: int
+    ip_submissions_per_user: int
+    ip_submissions: int
+    ip_status: int
+    ip_results: int
+    ip_cancel: int
+    ip_jobs: int
+    limits: bool
+    limit_admins: bool
+    trusted_proxies: tuple[Network, ...]
+    allowed_ips: tuple[Network, ...]
+    isolation: Literal["auto", "bubblewrap", "none"]
+    network: bool
+    read_only: tuple[str, ...]
+    command_prefix: tuple[str, ...]
+    job_python: str | None
+    job_cpu_time: float | None
+    job_memory: int | None
+    job_file_size: int
+    job_processes: int
+    code_scan: Literal["off", "static", "llm"]
+    scan_exempt: tuple[str, ...]
+    llm_url: str
+    llm_model: str
+    llm_timeout: float
+    llm_on_error: Literal["fail_closed", "fail_open"]
+    notify: tuple[str, ...]
+    notify_on: tuple[str, ...]
+    ignore_processes: tuple[str, ...]
+
+
+def default_state() -> Path:
+    """Where a server's state lies if nobody says: in the user's folder for state (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return Path(base if os.path.isabs(base) else "~/.local/state").expanduser() / "tinksched" / "server"
+
+
+def load_server(file: Path | None) -> ServerSettings:
+    """The settings of the server; all defaults without a file.
+
+    Raises:
+        ConfigError: the file can't be read or has problems, all of which are listed.
+    """
+    found = read(file.absolute(), KEYS, "port: 8001") if file is not None else _defaults()
+    state = found["state_dir"] = Path(os.path.abspath(found["state_dir"] or default_state()))
+    found["results_dir"] = Path(os.path.abspath(found["results_dir"] or state / "results"))
+    assert {field.name for field in fields(ServerSettings)} == found.keys()
+    return ServerSettings(**found)
+
+
+def _defaults() -> dict[str, Any]:
+    return {key.name: key.default for key in KEYS.values()}

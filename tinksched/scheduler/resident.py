@@ -1,0 +1,113 @@
+"""A scheduler that stays when nothing is left to do, and takes its tasks from the process that it lives in.
+
+All that the process writes goes through `do`: one writer, on one thread, and what several clients ask for at once is
+one commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..errors import TinkschedError
+from ..host import wake
+from ..store.transaction import Transaction
+from .loop import Scheduler
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    work: Callable[[Transaction], Any]
+    who: str
+    answer: Future[Any] = field(default_factory=Future)
+
+
+class Resident(Scheduler):
+    """Made as any scheduler; `run` it in an event loop of its own, in any thread."""
+
+    def __init__(self, *arguments: Any, begun: Callable[[], object], **options: Any) -> None:
+        """`begun` is called once the runs of earlier schedulers are known and orders are carried out."""
+        super().__init__(*arguments, **options)
+        self._tell_begun = begun
+        self._orders: deque[_Order] = deque()
+        self._home_loop: asyncio.AbstractEventLoop | None = None
+
+    def do(self, work: Callable[[Transaction], T], who: str) -> Future[T]:
+        """Do this in a write transaction, from any thread. What it returns is in the answer once it is on the disk.
+
+        What `work` raises is in the answer as well, and nothing that it wrote is kept.
+        """
+        order = _Order(work, who)
+        self._orders.append(order)
+        loop = self._home_loop
+        if loop is None or loop.is_closed():
+            order.answer.set_exception(TinkschedError("the scheduler does not run"))
+        else:
+            loop.call_soon_threadsafe(self._carry_out)
+        return order.answer
+
+    def end(self) -> None:
+        """Let go of everything and end, from any thread. Runs go on."""
+        loop = self._home_loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                loop.call_soon_threadsafe(self._finish)
+
+    def _finish(self) -> None:
+        self._terminated = True
+        self._wake_up()
+
+    def _follow_signals(self, stack: contextlib.ExitStack, loop: asyncio.AbstractEventLoop) -> None:
+        """Signals are its process's business."""
+        self._home_loop = loop
+
+    def _is_over(self) -> bool:
+        self._tell_begun()
+        if self._backlog.refresh():
+            self._wake_up()
+        return self._terminated
+
+    def _carry_out(self) -> None:
+        """All orders that have come, in one transaction. An order that fails takes back what it wrote, and no more."""
+        orders = [self._orders.popleft() for _ in range(len(self._orders))]
+        if not orders:
+            return
+        answers: list[tuple[_Order, Any, Exception | None]] = []
+        try:
+            with self._store.transaction(orders[0].who, time.time()) as tx:
+                self._backlog.refresh()
+                for order in orders:
+                    answers.append((order, *_attempt(tx, order)))
+            for task in tx.moved:
+                self._backlog.put(task)
+            self._backlog.has_news |= bool(tx.moved)
+        except TinkschedError as error:  # none of it is on the disk
+            answers = [(order, None, error) for order in orders]
+        for order, answer, trouble in answers:
+            if trouble is None:
+                order.answer.set_result(answer)
+            else:
+                order.answer.set_exception(trouble)
+        self._wake_up()
+        wake.announce(self._state.path)
+
+
+def _attempt(tx: Transaction, order: _Order) -> tuple[Any, Exception | None]:
+    before = len(tx.moved)
+    tx.connection.execute("SAVEPOINT an_order")
+    try:
+        return order.work(tx), None
+    except Exception as error:
+        tx.connection.execute("ROLLBACK TO an_order")
+        del tx.moved[before:]
+        return None, error
+    finally:
+        tx.connection.execute("RELEASE an_order")

@@ -1,0 +1,1 @@
+"""The server: the engine of a workspace behind HTTP, for a team."""

@@ -1,0 +1,110 @@
+"""The ASGI application: the endpoints, and what every one of them has in common."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from .. import __version__
+from ..errors import StoreError, TinkschedError, Unwritable
+from . import shapes
+from .desk import Desk
+from .engine import Engine
+from .guard import Guard
+from .limits import Limits
+from .queue_api import QueueApi, answer_of, http_error
+from .submission import Refused
+
+_log = logging.getLogger("tinksched.server")
+_ENDPOINTS = {
+    "submit": "POST /api/submit",
+    "status": "GET /api/status/{job_id}",
+    "results": "GET /api/results/{job_id}",
+    "logs": "GET /api/logs/{job_id}",
+    "cancel": "POST /api/cancel/{job_id}",
+    "jobs": "GET /api/jobs",
+    "nodes": "GET /api/nodes",
+    "dashboard": "GET /api/dashboard",
+    "health": "GET /health",
+    "docs": "GET /docs",
+}
+
+
+def make_app(engine: Engine) -> FastAPI:
+    """The application of a server whose engine runs."""
+    desk = Desk(engine)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await desk.open()
+        yield
+        await desk.close()
+
+    app = FastAPI(title="tinksched", version=__version__, description="GPU jobs over HTTP.", lifespan=lifespan)
+    app.state.desk = desk
+    app.add_middleware(Guard, settings=engine.settings)
+    app.include_router(QueueApi(desk, Limits(engine.settings)).routes)
+    _add_common(app, desk)
+    _add_errors(app)
+    return app
+
+
+def _add_common(app: FastAPI, desk: Desk) -> None:
+    @app.get("/", tags=["server"], responses={200: {"model": shapes.Service}})
+    async def service() -> JSONResponse:
+        """What this is, and where to go on."""
+        return JSONResponse({"service": "tinksched", "version": __version__, "endpoints": _ENDPOINTS})
+
+    @app.get("/health", tags=["server"], responses={200: {"model": shapes.Health}, 503: {"model": shapes.Health}})
+    async def health() -> JSONResponse:
+        """Whether jobs can be run; 503 if not."""
+        alive = desk.engine.is_alive()
+        database = "ok"
+        try:
+            desk.tables.version()
+        except Exception as error:  # whatever SQLite says
+            database = str(error)
+        try:
+            free: int | None = shutil.disk_usage(desk.engine.folder).free
+        except OSError:
+            free = None
+        total = len(desk.engine.nodes)
+        good = alive and database == "ok"
+        answer = {
+            "status": "healthy" if good else "unhealthy",
+            "database": database,
+            "scheduler": "ok" if alive else str(desk.engine.trouble or "ended"),
+            "nodes": {"reachable": total if alive else 0, "total": total},
+            "free_disk": free,
+        }
+        return JSONResponse(answer, 200 if good else 503)
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> JSONResponse:
+        return answer_of(error)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> JSONResponse:
+        return http_error(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        found = [f"{item['loc'][-1]}: {item['msg']}" for item in error.errors()]
+        return JSONResponse({"detail": "; ".join(found)}, 400)
+
+    @app.exception_handler(TinkschedError)
+    async def known(request: Request, error: TinkschedError) -> JSONResponse:
+        _log.error("%s %s: %s", request.method, request.url.path, error)
+        if isinstance(error, Unwritable):
+            return JSONResponse({"detail": "The server's disk is full"}, 507)
+        detail = "The server's database can't be used now" if isinstance(error, StoreError) else "Try again later"
+        return JSONResponse({"detail": detail}, 503, {"Retry-After": "10"})

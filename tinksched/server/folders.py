@@ -1,0 +1,131 @@
+"""What lies on the disk for a job: its own folder, which it may write, and its output, which it may not.
+
+STATE_DIR/jobs/JOB/code.py, config.yaml       what was submitted; the job runs here, and writes what it likes
+STATE_DIR/output/JOB/stdout, stderr           what it printed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from ..errors import Unwritable
+from ..host.rundir import write_private
+
+CODE, CONFIG, RESULTS = "code.py", "config.yaml", "results.jsonl"
+
+
+class Folders:
+    """The folders of the jobs of a server."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.jobs = state_dir / "jobs"
+        self.outputs = state_dir / "output"
+
+    def prepare(self) -> None:
+        """Make them. Raises OSError."""
+        for folder in (self.jobs, self.outputs):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def work(self, job_id: str) -> Path:
+        """Where a job runs."""
+        return self.jobs / job_id
+
+    def output(self, job_id: str) -> Path:
+        """Where its output is."""
+        return self.outputs / job_id
+
+    def make(self, job_id: str, code: str, config: str) -> None:
+        """Write what a job needs before it is put on record, on the disk and not only in memory.
+
+        Raises:
+            Unwritable: there is no room.
+        """
+        try:
+            for folder in (self.work(job_id), self.output(job_id)):
+                folder.mkdir(mode=0o700)
+            write_private(self.work(job_id) / CODE, code.encode())
+            write_private(self.work(job_id) / CONFIG, config.encode())
+            for name in ("stdout", "stderr"):
+                write_private(self.output(job_id) / name, b"")
+            for path in (self.work(job_id) / CODE, self.work(job_id), self.jobs, self.output(job_id), self.outputs):
+                _sync(path)
+        except OSError as error:
+            self.remove(job_id)
+            raise Unwritable(f"the job can't be written: {error.strerror}") from None
+
+    def remove(self, job_id: str) -> None:
+        """Delete everything of a job."""
+        for folder in (self.work(job_id), self.output(job_id)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self, known: Collection[str]) -> None:
+        """Delete what was written for jobs that were never put on record: the server died in between."""
+        for parent in (self.jobs, self.outputs):
+            with contextlib.suppress(OSError):
+                for folder in os.scandir(parent):
+                    if folder.name not in known:
+                        shutil.rmtree(folder.path, ignore_errors=True)
+
+    def result(self, job_id: str) -> Path:
+        """What stands for the job's result: its own results file if it wrote one, else what it printed.
+
+        A link is not followed: a job could have the server read anybody's file.
+        """
+        own = self.work(job_id) / RESULTS
+        try:
+            return own if own.is_file() and not own.is_symlink() and own.stat().st_nlink == 1 else self.stdout(job_id)
+        except OSError:
+            return self.stdout(job_id)
+
+    def keep(self, source: Path, path: Path) -> None:
+        """Copy a result to its file, as a whole or not at all. What is there already is this result, and stays.
+
+        Raises:
+            OSError: there is no room, say.
+        """
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        aside.unlink(missing_ok=True)
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            with open(descriptor, "rb") as stream:  # noqa: PTH123
+                write_private(aside, b"")
+                with aside.open("ab") as copy:
+                    shutil.copyfileobj(stream, copy)
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def stdout(self, job_id: str) -> Path:
+        """What it printed."""
+        return self.output(job_id) / "stdout"
+
+    def stderr(self, job_id: str) -> Path:
+        """What it printed as errors."""
+        return self.output(job_id) / "stderr"
+
+
+def read_text(path: Path, most: int) -> str:
+    """A text file, or of a longer one the last `most` bytes after a line that says so; empty if it isn't there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with open(descriptor, "rb") as stream:  # noqa: PTH123
+        size = os.fstat(descriptor).st_size
+        if size <= most:
+            return stream.read(most).decode(errors="replace")
+        stream.seek(size - most)
+        return f"[{size - most} bytes before this are left out]\n" + stream.read(most).decode(errors="replace")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

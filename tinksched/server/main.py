@@ -1,0 +1,110 @@
+"""`tinksched serve`: the engine and the HTTP server in one process."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import uvicorn
+
+from ..config.server import ServerSettings
+from ..errors import UsageError
+from .app import make_app
+from .engine import Engine
+
+GRACE_SECONDS = 10  # for requests that are being answered when the server stops
+_LIFE = 75  # seconds that an idle connection is kept; longer than that of the usual proxies
+
+
+def serve(settings: ServerSettings, say: Callable[[str], object]) -> None:
+    """Serve until a signal says stop. Jobs that run go on, and are found by the next server.
+
+    Raises:
+        TinkschedError: it can't begin: see the message.
+    """
+    listener = _listen(settings)
+    try:
+        engine = Engine(settings)
+    except BaseException:
+        listener.close()
+        raise
+    try:
+        if engine.isolation == "none" and settings.isolation != "none" and not is_loopback(settings.host):
+            raise UsageError(
+                f"host is {settings.host}, and there is no working isolation: submitted code would run as this user",
+                hint="apt install bubblewrap; or write `isolation: none` to have it so",
+            )
+        engine.start()
+        _log_to_stderr()
+        for line in _greeting(engine, listener):
+            say(line)
+        config = uvicorn.Config(
+            make_app(engine), log_config=None, access_log=False, timeout_keep_alive=_LIFE, proxy_headers=False,
+            timeout_graceful_shutdown=GRACE_SECONDS, server_header=False, lifespan="on", ws="none",
+        )  # fmt: skip
+        # uvicorn ends at a signal, then raises it once more for whoever handled it before: that must not kill us.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _ignored)
+        uvicorn.Server(config).run([listener])
+    finally:
+        listener.close()
+        engine.stop()
+
+
+def _ignored(*_: object) -> None:
+    """A handler, unlike SIG_IGN, is not inherited by what the server starts."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    """Take the port before anything else, so that a second server disturbs nothing."""
+    where = f"{settings.host}:{settings.port}"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        raise UsageError(
+            f"{where}: can't listen there: {error.strerror or error}", hint="set another port or host in server.yml"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _greeting(engine: Engine, listener: socket.socket) -> list[str]:
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    slots = f"{len(engine.nodes)} CPU slot{'s' * (len(engine.nodes) > 1)}"
+    gpus = f"GPU {', '.join(map(str, engine.gpus))}"
+    note = f" ({engine.note})" if engine.note else ""
+    return [
+        f"tinksched serves on {url}    docs: {url}/docs",
+        f"jobs run on {gpus if engine.gpus_per_job else slots}{note}; isolation: {engine.isolation}",
+        f"state: {engine.folder}",
+        "make the first token with: tinksched token create NAME --generate --admin",
+    ]
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    for name in ("tinksched.server", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO if name.startswith("tinksched") else logging.WARNING)
+        logger.handlers = [handler]
+        logger.propagate = False

@@ -1,0 +1,199 @@
+"""The GPU Job Queue HTTP API, under /api. Errors are `{"detail": "…"}`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+from . import auth, scan, shapes, streaming, views
+from .auth import Caller
+from .desk import Desk
+from .limits import Limits
+from .submission import Form, Refused, check, read_form
+from .tables import Job
+
+_log = logging.getLogger("tinksched.server")
+_ERRORS: Mapping[int | str, dict[str, Any]] = {
+    400: {"model": shapes.Error, "description": "what was sent can't be used; `detail` names the field"},
+    401: {"model": shapes.Error, "description": "no token, or one that is not good"},
+    403: {"model": shapes.Error, "description": "somebody else's"},
+    404: {"model": shapes.Error, "description": "there is no such job"},
+    429: {"model": shapes.Error, "description": "too often, or too many; `Retry-After` says when to come again"},
+}
+_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": {"schema": shapes.SUBMISSION}},
+    }
+}
+_USER = Query(None, description="must be the token's own user; an admin may name another one", examples=["alice"])
+
+
+class QueueApi:
+    """The endpoints. `routes` is what an app includes."""
+
+    def __init__(self, desk: Desk, limits: Limits) -> None:
+        self._desk = desk
+        self._limits = limits
+        self._scanner = scan.Scanner(desk.settings)
+        self.routes = APIRouter(prefix="/api")
+        self._add("POST", "/submit", self.submit, shapes.Finished, 400, 401, 403, 429, openapi_extra=_FORM)
+        self._add("GET", "/status/{job_id}", self.status, shapes.Status, 401, 403, 404, 429)
+        self._add("GET", "/results/{job_id}", self.results, shapes.Results, 401, 403, 404, 429)
+        self._add("GET", "/logs/{job_id}", self.logs, None, 401, 403, 404, 429, response_class=StreamingResponse)
+        self._add("POST", "/cancel/{job_id}", self.cancel, shapes.Cancelled, 400, 401, 403, 404, 429)
+        self._add("GET", "/jobs", self.jobs, list[shapes.Listed], 400, 401, 403, 429)
+        self._add("GET", "/nodes", self.nodes, list[shapes.Node])
+        self._add("GET", "/dashboard", self.dashboard, shapes.Dashboard, 401, 403, 429)
+
+    def _add(self, method: str, path: str, endpoint: Callable[..., Any], model: Any, *codes: int, **more: Any) -> None:
+        good = {"content": {"text/event-stream": {}}} if model is None else {"model": model}
+        responses: dict[int | str, dict[str, Any]] = {200: good, **{code: _ERRORS[code] for code in codes}}
+        self.routes.add_api_route(path, endpoint, methods=[method], responses=responses, **more)
+
+    # -- submitting
+
+    async def submit(
+        self,
+        request: Request,
+        wait: bool = Query(True, description="answer when the job has ended"),
+        timeout: float | None = Query(None, ge=0, le=7 * 86_400, description="seconds; then the state so far is sent"),
+        user_id: str | None = _USER,
+    ) -> JSONResponse:
+        """Submit a job: a Python script and its config, as multipart form data."""
+        self._limits.hit("submit", _address(request))
+        token = auth.bearer(request.headers.get("authorization"))
+        async with _form_of(request) as sent:
+            config, code = await _file(sent, "config_file"), await _file(sent, "code")
+        form = read_form(config, self._desk.settings, has_header=token is not None)
+        caller = auth.caller_of(self._desk.tables, form.token(token))
+        if not caller.may_see(form.user) or (user_id is not None and user_id != form.user):
+            raise Refused(403, auth.FOREIGN)
+        self._limits.hit("submit_user", _address(request), form.user)
+        job = await self._accept(form, code, caller, form.token(token))
+        _log.info("Job %s submitted user_id=%s competition_id=%s", job.id, job.user, job.competition)
+        if not wait:
+            return JSONResponse(views.accepted(self._desk, job))
+        seconds = min(
+            self._desk.settings.wait_timeout if timeout is None else timeout, self._desk.settings.wait_timeout
+        )
+        job = await self._desk.ended(job.id, seconds)
+        return JSONResponse(await asyncio.to_thread(views.results, self._desk, job) | views.place(self._desk, job))
+
+    async def _accept(self, form: Form, code: bytes, caller: Caller, token: str) -> Job:
+        wanted = check(form, code, self._desk.settings)
+        warnings = await self._scanner.look(wanted)
+        is_exempt = caller.is_admin and not self._desk.settings.limit_admins
+        if not is_exempt:
+            self._limits.hit("user", wanted.user)
+        return await self._desk.submit(wanted, form.redacted(token), is_exempt=is_exempt, warnings=warnings)
+
+    # -- looking
+
+    async def status(self, request: Request, job_id: str, user_id: str | None = _USER) -> JSONResponse:
+        """What has become of a job so far."""
+        return JSONResponse(views.status(self._desk, self._job(request, job_id, user_id, "status")))
+
+    async def results(self, request: Request, job_id: str, user_id: str | None = _USER) -> JSONResponse:
+        """What a job printed, once it has ended."""
+        job = self._job(request, job_id, user_id, "results")
+        return JSONResponse(await asyncio.to_thread(views.results, self._desk, job))
+
+    async def logs(self, request: Request, job_id: str, user_id: str | None = _USER) -> StreamingResponse:
+        """What a job prints, as it prints it (server-sent events)."""
+        job = self._job(request, job_id, user_id, "results")
+        events = streaming.follow(self._desk, job, request.headers.get("last-event-id"))
+        return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+    async def cancel(self, request: Request, job_id: str, user_id: str | None = _USER) -> JSONResponse:
+        """End a job, whether it waits or runs."""
+        job = self._job(request, job_id, user_id, "cancel")
+        caller = self._caller(request)
+        await self._desk.cancel(job.id, caller.user)
+        _log.info("Job %s cancelled by user_id=%s", job.id, caller.user)
+        return JSONResponse({"message": "Job cancelled successfully", "status": "cancelled"})
+
+    async def jobs(
+        self,
+        request: Request,
+        user_id: str | None = _USER,
+        status: str | None = Query(None, description="only those in this status", examples=["running"]),
+        limit: int = Query(50, ge=1, le=1000, description="at most so many"),
+    ) -> JSONResponse:
+        """Your own jobs, or for an admin everybody's; the newest first."""
+        self._limits.hit("jobs", _address(request))
+        whose = self._caller(request).whom(user_id)
+        if status is not None and status not in shapes.STATUSES:
+            raise Refused(400, f"status: must be one of {', '.join(shapes.STATUSES)}")
+        return JSONResponse([views.listed(self._desk, job) for job in self._desk.tables.jobs(whose, status, limit)])
+
+    async def nodes(self) -> JSONResponse:
+        """The GPUs, and how much work lies ahead of each. Anyone may ask."""
+        return JSONResponse(views.nodes(self._desk))
+
+    async def dashboard(self, request: Request, user_id: str | None = _USER) -> JSONResponse:
+        """Everything at once: all of it for an admin, and for a user what is their own."""
+        self._limits.hit("jobs", _address(request))
+        caller = self._caller(request)
+        caller.whom(user_id)
+        return JSONResponse(views.dashboard(self._desk, caller.user, is_admin=caller.is_admin))
+
+    # -- who asks
+
+    def _caller(self, request: Request) -> Caller:
+        token = auth.bearer(request.headers.get("authorization"))
+        try:
+            return auth.caller_of(self._desk.tables, token)
+        except Refused:
+            _log.info("refused login from %s", _address(request))
+            raise
+
+    def _job(self, request: Request, job_id: str, user_id: str | None, what: str) -> Job:
+        """The job that is meant, if it is the caller's business."""
+        self._limits.hit(what, _address(request))
+        caller = self._caller(request)
+        caller.whom(user_id)
+        job = self._desk.known(job_id)
+        if not caller.may_see(job.user):
+            raise Refused(403, "Job belongs to another user")
+        return job
+
+
+def _address(request: Request) -> str:
+    return str(request.state.address)
+
+
+def _form_of(request: Request) -> Any:
+    kind = request.headers.get("content-type", "")
+    if not kind.lower().startswith("multipart/form-data"):
+        raise Refused(400, "code, config_file: must be sent as multipart/form-data")
+    return request.form(max_files=2, max_fields=8)
+
+
+async def _file(sent: FormData, name: str) -> bytes:
+    part = sent.get(name)
+    if not isinstance(part, UploadFile):
+        raise Refused(400, f"{name}: is missing; send it as a file")
+    return await part.read()
+
+
+def answer_of(error: Refused) -> JSONResponse:
+    """The answer that a refusal is."""
+    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse({"detail": error.detail}, error.status, headers)
+
+
+def http_error(error: HTTPException) -> JSONResponse:
+    """What the framework itself refuses."""
+    detail = error.detail if isinstance(error.detail, str) else json.dumps(error.detail)
+    return JSONResponse({"detail": detail}, error.status_code, dict(error.headers or {}))

@@ -1,0 +1,291 @@
+"""The server's own tables: jobs and tokens. They lie in the database of its tasks, so that one commit has both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.model import Reason, Request
+from ..errors import StoreError
+from ..store import records
+from ..store.database import connect, statements
+from ..store.transaction import Transaction
+
+VERSION = "server_schema"  # the fact that says which of the migrations were carried out
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A submitted job with what has become of it. Times are seconds since the epoch."""
+
+    id: str
+    user: str
+    competition: str
+    project: str
+    expected_time: int
+    created_at: float
+    status: str  # pending, running, completed, failed, cancelled
+    gpus: tuple[int, ...]  # of its last run
+    started_at: float | None
+    ended_at: float | None
+    exit_code: int | None
+    reason: Reason | None
+    queue_number: int
+    priority: int
+    is_cancelled: bool  # somebody has asked for its end
+    session: str | None
+    results_file: str | None
+    warnings: tuple[str, ...]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, however."""
+        return self.status not in ("pending", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job that is accepted; its task was queued in the same transaction."""
+
+    id: str
+    task_id: int
+    user: str
+    competition: str
+    project: str
+    expected_time: int
+    config: str
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a credential; the thing itself is not kept."""
+
+    user: str
+    kind: str
+    is_admin: bool
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+
+    def is_good(self, now: float) -> bool:
+        """Whether it lets its owner in."""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
+
+
+def migrate(tx: Transaction) -> None:
+    """Bring the server's tables to the newest version.
+
+    Raises:
+        StoreError: they were written by a newer version.
+    """
+    scripts = sorted((Path(__file__).parent / "migrations").glob("*.sql"))
+    row = tx.connection.execute("SELECT value FROM facts WHERE key = ?", (VERSION,)).fetchone()
+    done = int(row[0]) if row else 0
+    if done > len(scripts):
+        raise StoreError(
+            f"the server's tables were written by a newer tinksched (version {done}; this one knows {len(scripts)})",
+            hint="install the newer tinksched again",
+        )
+    for script in scripts[done:]:
+        for statement in statements(script.read_text(encoding="utf-8")):
+            tx.connection.execute(statement)
+    if done < len(scripts):
+        tx.set_fact(VERSION, str(len(scripts)))
+
+
+# ---------------------------------------------------------------- writing, each in somebody's transaction
+
+
+def add_job(tx: Transaction, job: NewJob, now: float) -> None:
+    """Put a job on record."""
+    tx.connection.execute(
+        "INSERT INTO server_jobs (job_id, task_id, user_id, competition_id, project_id, expected_time, created_at, "
+        "config, warnings) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (job.id, job.task_id, job.user, job.competition, job.project, job.expected_time, now, job.config,
+         json.dumps(list(job.warnings))),
+    )  # fmt: skip
+
+
+def choose_results_file(tx: Transaction, job_id: str, path: str) -> bool:
+    """Record where the results of a job will be written, before they are. False if another job has that file."""
+    taken = tx.connection.execute(
+        "SELECT 1 FROM server_jobs WHERE results_file = ? AND job_id != ?", (path, job_id)
+    ).fetchone()
+    if taken is None:
+        tx.connection.execute("UPDATE server_jobs SET results_file = ? WHERE job_id = ?", (path, job_id))
+    return taken is None
+
+
+def set_collected(tx: Transaction, job_ids: Sequence[str]) -> None:
+    """The ends of these jobs have been dealt with."""
+    tx.connection.executemany("UPDATE server_jobs SET collected = 1 WHERE job_id = ?", [(one,) for one in job_ids])
+
+
+def add_token(tx: Transaction, digest: str, token: Token) -> None:
+    """Let somebody in by a token from now on; the user's older ones of this kind end."""
+    revoke(tx, token.user, token.created_at, kind=token.kind)
+    tx.connection.execute(
+        "INSERT INTO server_tokens (hash, user_id, kind, is_admin, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (hash) DO UPDATE SET user_id = excluded.user_id, kind = excluded.kind, "
+        "is_admin = excluded.is_admin, created_at = excluded.created_at, expires_at = excluded.expires_at, "
+        "revoked_at = NULL",
+        (digest, token.user, token.kind, int(token.is_admin), token.created_at, token.expires_at),
+    )
+
+
+def revoke(tx: Transaction, user: str, now: float, *, kind: str | None = None) -> int:
+    """End a user's tokens, all or those of a kind. Returns how many were good until now."""
+    return tx.connection.execute(
+        "UPDATE server_tokens SET revoked_at = ? WHERE user_id = ? AND revoked_at IS NULL AND kind = coalesce(?, kind)",
+        (now, user, kind),
+    ).rowcount
+
+
+def revoke_token(tx: Transaction, digest: str, now: float) -> bool:
+    """End one token. False if there is none, or it had ended before."""
+    sql = "UPDATE server_tokens SET revoked_at = ? WHERE hash = ? AND revoked_at IS NULL"
+    return tx.connection.execute(sql, (now, digest)).rowcount == 1
+
+
+def digest_of(token: str) -> str:
+    """The SHA-256 under which a token is known."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+# ---------------------------------------------------------------- reading
+
+_COLUMNS = (
+    "job_id, user_id, competition_id, project_id, expected_time, created_at, status, gpus, run_at, ended_at, "
+    "changed_at, state, exit_code, reason, queue_number, priority, request, session, results_file, warnings"
+)
+
+
+class Tables:
+    """Reads, for one thread. Nothing that is read here waits for anybody who writes."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises StoreError: the database can't be opened."""
+        self._connection = connect(path, create=False)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._connection.close()
+
+    def job(self, job_id: str) -> Job | None:
+        """One job."""
+        return next(self._jobs("WHERE job_id = ?", job_id), None)
+
+    def jobs(self, user: str | None = None, status: str | None = None, limit: int = 50) -> list[Job]:
+        """The newest jobs first, of a user or of all, in a status or in any."""
+        return list(
+            self._jobs(
+                "WHERE user_id = coalesce(?, user_id) AND status = coalesce(?, status) "
+                "ORDER BY created_at DESC, task_id DESC LIMIT ?",
+                user, status, limit,
+            )
+        )  # fmt: skip
+
+    def waiting(self) -> list[Job]:
+        """The jobs that wait, in the order in which they are considered."""
+        return list(self._jobs("WHERE state = 'queued' ORDER BY priority DESC, queue_number"))
+
+    def running(self) -> list[Job]:
+        """The jobs that run."""
+        return list(self._jobs("WHERE state = 'active' ORDER BY run_at"))
+
+    def ended(self, limit: int, user: str | None = None) -> list[Job]:
+        """Those that ended last, the newest first."""
+        where = "WHERE state = 'done' AND user_id = coalesce(?, user_id) ORDER BY changed_at DESC LIMIT ?"
+        return list(self._jobs(where, user, limit))
+
+    def uncollected(self) -> list[Job]:
+        """Those that have ended and whose end nobody has dealt with."""
+        return list(self._jobs("WHERE collected = 0 AND state = 'done'"))
+
+    def is_collected(self, job_id: str) -> bool:
+        """Whether a job's end has been dealt with."""
+        sql = "SELECT 1 FROM server_jobs WHERE job_id = ? AND collected = 1"
+        return self._connection.execute(sql, (job_id,)).fetchone() is not None
+
+    def job_ids(self) -> set[str]:
+        """The ids of all jobs."""
+        return {row[0] for row in self._connection.execute("SELECT job_id FROM server_jobs")}
+
+    def queue(self) -> list[tuple[str, int]]:
+        """The jobs that wait and the seconds that each is expected to take, in the order of the queue."""
+        sql = (
+            "SELECT job_id, expected_time FROM tasks JOIN server_jobs ON server_jobs.task_id = tasks.id "
+            "WHERE tasks.state = 'queued' ORDER BY tasks.priority DESC, tasks.queue_number"
+        )
+        return [(row[0], row[1]) for row in self._connection.execute(sql)]
+
+    def version(self) -> int:
+        """A number that changes whenever anybody commits."""
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def counts(self, user: str | None = None) -> dict[tuple[str, str], int]:
+        """How many jobs there are, by user and status."""
+        sql = "SELECT user_id, status, count(*) FROM server_listed WHERE user_id = coalesce(?, user_id) GROUP BY 1, 2"
+        return {(row[0], row[1]): row[2] for row in self._connection.execute(sql, (user,))}
+
+    def since(self, at: float, user: str | None = None) -> int:
+        """How many jobs were submitted since a time."""
+        sql = "SELECT count(*) FROM server_jobs WHERE created_at >= ? AND user_id = coalesce(?, user_id)"
+        return int(self._connection.execute(sql, (at, user)).fetchone()[0])
+
+    def token(self, digest: str) -> Token | None:
+        """The token of this hash."""
+        return next(self._tokens("WHERE hash = ?", digest), None)
+
+    def tokens(self) -> list[Token]:
+        """All tokens, by user."""
+        return list(self._tokens("ORDER BY user_id, created_at"))
+
+    def _tokens(self, where: str, *values: object) -> Iterator[Token]:
+        sql = f"SELECT user_id, kind, is_admin, created_at, expires_at, revoked_at FROM server_tokens {where}"
+        for row in self._connection.execute(sql, values):
+            yield Token(row[0], row[1], bool(row[2]), row[3], row[4], row[5])
+
+    def _jobs(self, where: str, *values: object) -> Iterator[Job]:
+        for row in self._connection.execute(f"SELECT {_COLUMNS} FROM server_listed {where}", values).fetchall():
+            yield _job_of(row)
+
+
+def active_jobs(connection: sqlite3.Connection, user: str) -> int:
+    """How many jobs of a user wait or run."""
+    sql = (
+        "SELECT count(*) FROM tasks JOIN server_jobs ON server_jobs.task_id = tasks.id "
+        "WHERE tasks.state IN ('queued', 'active') AND user_id = ?"
+    )
+    return int(connection.execute(sql, (user,)).fetchone()[0])
+
+
+def _job_of(row: sqlite3.Row) -> Job:
+    over = row["state"] == "done"
+    gpus: Any = json.loads(row["gpus"]) if row["gpus"] else []
+    return Job(
+        id=row["job_id"],
+        user=row["user_id"],
+        competition=row["competition_id"],
+        project=row["project_id"],
+        expected_time=row["expected_time"],
+        created_at=row["created_at"],
+        status=row["status"],
+        gpus=tuple(gpus),
+        started_at=None if row["state"] == "queued" else row["run_at"],
+        ended_at=(row["ended_at"] or row["changed_at"]) if over else None,
+        exit_code=row["exit_code"] if over else None,
+        reason=records.reason_of(row["reason"]),
+        queue_number=row["queue_number"],
+        priority=row["priority"],
+        is_cancelled=row["request"] == Request.CANCEL.value,
+        session=row["session"],
+        results_file=row["results_file"],
+        warnings=tuple(json.loads(row["warnings"])),
+    )
