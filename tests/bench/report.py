@@ -69,8 +69,8 @@ METRICS = (
     Metric("cold", "Cold start", "ms", 1e3, "Commands in alternation, on a workspace with ten tasks.", PYTHON,
            peers=False),
     Metric(r"commands (\d+)", "Every command with {0} tasks", "ms", 1e3,
-           "Half of the tasks are completed, one in twenty failed, one in twenty held, the others queued; four run, and "
-           "a scheduler works. In each round every command is called once, in the order of the table: what `hold` "
+           "Half of the tasks are completed, one in twenty failed, one in twenty held, the others queued. Four run, a "
+           "scheduler works. In each round every command is called once, in the order of the table: what `hold` "
            "changes `release` changes back. Its output is thrown away. A sweep writes and syncs a file for each point; "
            "the last row is the same from a bare program.", PYTHON, peers=False),
 )  # fmt: skip
