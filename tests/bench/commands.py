@@ -19,21 +19,22 @@ from .place import Corner, Place
 from .results import Results, say
 from .systems import LONG, Tinksched
 
-FILES = "1,000 files written and synced, by Python"
+FILES = "1,000 files written, linked and removed, by Python"
 LIMIT = 0.3  # seconds that any command may take
 SLOTS = 4
 COMPLETED, FAILED, HELD = 0.5, 0.05, 0.05  # of the tasks; the others are queued
 _GRID = ("seed=1..10", "lr=1,2,3,4,5,6,7,8,9,10", "depth=1,2,3,4,5,6,7,8,9,10")  # 1,000 points
 _TEMPLATE = "seed: 0\nlr: 0.1  # a comment stays\ndepth: 2\n"
 _FILES = """
-import os, sys
+import os, shutil, sys
 folder, content = sys.argv[1], sys.argv[2].encode()
-os.mkdir(folder)
+os.makedirs(f"{folder}/aside")
 for number in range(1000):
-    with open(f"{folder}/{number}", "xb") as file:
+    with open(f"{folder}/aside/{number}", "xb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+for number in range(1000):
+    os.link(f"{folder}/aside/{number}", f"{folder}/{number}")
+shutil.rmtree(f"{folder}/aside")
 """
 
 

@@ -71,8 +71,8 @@ METRICS = (
     Metric(r"commands (\d+)", "Every command with {0} tasks", "ms", 1e3,
            "Half of the tasks are completed, one in twenty failed, one in twenty held, the others queued. Four run, a "
            "scheduler works. In each round every command is called once, in the order of the table: what `hold` "
-           "changes `release` changes back. Its output is thrown away. A sweep writes and syncs a file for each point; "
-           "the last row is the same from a bare program.", PYTHON, peers=False),
+           "changes `release` changes back. Its output is thrown away. A sweep writes a file for each point aside and "
+           "then puts all of them in their places; the last row is the same from a bare program.", PYTHON, peers=False),
 )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def test_configs_come_in_the_order_in_which_people_count(workspace: Path) -> Non
 
 def test_a_config_is_named_by_its_stem_and_has_an_absolute_path(workspace: Path) -> None:
     settings = with_configs(workspace, "lr=0.1.yml")
-    assert available(settings) == [TaskConfig("lr=0.1", workspace / "configs" / "lr=0.1.yml")]
+    assert available(settings) == [TaskConfig("lr=0.1", str(workspace / "configs" / "lr=0.1.yml"))]
 
 
 def test_hidden_files_drafts_folders_and_other_kinds_are_no_configs(workspace: Path) -> None:
@@ -267,11 +267,11 @@ _ANYWHERE: Settings = _Anywhere()  # type: ignore[assignment]
 
 def test_configs_of_different_names_are_no_namesakes() -> None:
     refuse_namesakes([])
-    refuse_namesakes([TaskConfig("a", Path("/x/a.yml")), TaskConfig("b", Path("/x/b.yml"))])
+    refuse_namesakes([TaskConfig("a", "/x/a.yml"), TaskConfig("b", "/x/b.yml")])
 
 
 def test_the_first_namesakes_are_named_with_both_paths() -> None:
-    configs = [TaskConfig("a", Path("/x/a.yml")), TaskConfig("b", Path("/x/b.yml")), TaskConfig("a", Path("/y/a.yml"))]
+    configs = [TaskConfig("a", "/x/a.yml"), TaskConfig("b", "/x/b.yml"), TaskConfig("a", "/y/a.yml")]
     with pytest.raises(UsageError) as caught:
         refuse_namesakes(iter(configs))
     assert caught.value.message == "/y/a.yml and /x/a.yml are both the task 'a'"

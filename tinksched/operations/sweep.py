@@ -388,8 +388,8 @@ def _refuse_strangers(settings: Settings, points: Sequence[Point]) -> None:
     mine = {_as_tmux(point.name): point.path for point in points}
     for config in selection.available(settings):
         path = mine.get(_as_tmux(config.name))
-        if path is not None and path.name != config.path.name:
-            raise UsageError(f"{path.name} and {config.path.name}, which is there, would have the same session name")
+        if path is not None and path.name != config.file_name:
+            raise UsageError(f"{path.name} and {config.file_name}, which is there, would have the same session name")
 
 
 def _some(points: Sequence[Point]) -> str:
