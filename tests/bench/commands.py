@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tinksched.core.model import Outcome
@@ -65,22 +67,30 @@ def commands(place: Place, results: Results, tasks: int, rounds: int) -> None:
         for number in range(rounds):
             say(f"commands, round {number + 1} of {rounds}")
             crowd.restore()
-            for name, seconds in _round(corner, crowd):
-                results.add(metric, name, [seconds])
+            for name, command in _round(corner, crowd):
+                before = _processor_seconds()
+                results.add(metric, name, [command()])
+                results.add(f"{metric} processor", name, [_processor_seconds() - before])
+                crowd.tidy()
     slow = [name for name, found in results.samples[metric].items() if spread(found).median > LIMIT and name != FILES]
     results.note(f"Above {LIMIT * 1e3:.0f} ms with {tasks:,} tasks: {', '.join(slow) or 'no command'}.")
 
 
-def _round(corner: Corner, crowd: _Crowd) -> Iterator[tuple[str, float]]:
-    """Seconds of each command, by its name, and of what can't be faster than a bare program."""
-    yield PYTHON, corner.call(sys.executable, "-c", "pass")
+def _processor_seconds() -> float:
+    """Of the commands that have ended so far; a scheduler that they started is no part of it."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _round(corner: Corner, crowd: _Crowd) -> Iterator[tuple[str, Callable[[], float]]]:
+    """Each command by its name, and what a sweep can't be faster than; each returns its seconds."""
+    yield PYTHON, partial(corner.call, sys.executable, "-c", "pass")
     for call in _CALLS:
         if call.anew:
             crowd.restore()
-        yield call.name or call.line, crowd.call(call)
-        crowd.tidy()
+        yield call.name or call.line, partial(crowd.call, call)
     aside = corner.folder / "files"
-    yield FILES, corner.call(sys.executable, "-c", _FILES, aside, _TEMPLATE)
+    yield FILES, partial(corner.call, sys.executable, "-c", _FILES, aside, _TEMPLATE)
     shutil.rmtree(aside)
 
 

@@ -99,6 +99,7 @@ def about(task: Task, run: Run) -> dict[str, dict[str, object]]:
     return {"task": {"name": task.name, **task_row(task)}, "run": {"id": run.id, **run_row(run)}}
 
 
+@lru_cache(maxsize=256)
 def reason_of(text: str | None) -> Reason | None:
     """A reason from its JSON."""
     if text is None:

@@ -295,6 +295,16 @@ class Store:
         with self._sense():
             return [_event_of(*row) for row in self._read(f"{_EVENTS} {where} ORDER BY events.id", *values)]
 
+    def check_events(self) -> None:
+        """Read the whole event log, and make nothing of it.
+
+        Raises:
+            Damaged: there is something in it that makes no sense.
+        """
+        with self._sense():
+            for text in {row["text"] for row in self._read(_EVENTS)}:
+                packing.event_of(text)
+
     def usage_of(self, run_ids: Collection[str]) -> dict[str, Usage]:
         """What these runs were seen to use, by id, as far as anybody looked."""
         columns = ", ".join(packing.USAGE_COLUMNS)
