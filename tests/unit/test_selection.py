@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from tinksched.config import Settings, load
 from tinksched.errors import TinkschedError, UsageError
-from tinksched.operations.selection import TaskConfig, available, choose, near, refuse_namesakes
+from tinksched.operations.selection import TaskConfig, available, choose, is_any, near, refuse_namesakes
 
 
 @pytest.fixture
@@ -67,6 +68,15 @@ def test_hidden_files_drafts_folders_and_other_kinds_are_no_configs(workspace: P
     os.mkfifo(workspace / "configs" / "pipe.yml")
     (workspace / "configs" / "link.yml").symlink_to("a.txt")
     assert all_of(settings) == ["a.yml", "link.yml"]
+
+
+def test_whether_there_is_any_config_is_known_without_reading_all(workspace: Path) -> None:
+    settings = with_configs(workspace, "_base.yml", "a.txt")
+    assert not is_any(settings)
+    (workspace / "configs" / "a.yml").touch()
+    assert is_any(settings)
+    shutil.rmtree(workspace / "configs")
+    assert not is_any(settings)
 
 
 def test_the_pattern_says_which_files_count(workspace: Path) -> None:

@@ -1232,6 +1232,24 @@ def test_a_pause_is_a_fact_with_who_and_since_when(store: Store) -> None:
         store.pause()
 
 
+def test_an_event_that_makes_no_sense_is_noticed(store: Store) -> None:
+    add(store, "a", "b")
+    store.check_events()
+    store._connection.execute("UPDATE texts SET text = '[1]' WHERE id = (SELECT shared FROM events)")
+    with pytest.raises(StoreError, match="makes no sense"):
+        store.check_events()
+
+
+def test_what_is_left_of_forgotten_tasks_is_told_of_each_run(store: Store) -> None:
+    a, b, _ = add(store, "a", "b", "c")
+    with store.transaction("scheduler", NOW) as tx:
+        for task in (a, b):
+            tx.apply(task, Began("h"))
+            tx.add_run(new_run(task, log=f"/w/logs/{task.name}.log", session=f"s_{task.name}"))
+    chosen = [task for task in store.roster() if task.name != "b"]
+    assert store.remains(chosen) == [("a-1", a.id, "s_a", "/s/runs/a-1", "/w/logs/a.log")]
+
+
 def test_on_a_network_file_system_there_is_no_log_beside_the_file(path: Path) -> None:
     with Store(path, create=True) as local:
         add(local, "a")

@@ -124,7 +124,7 @@ def _change(
     moves: list[tuple[Task, TaskEvent]] = []
     left = []
     with opened.store.transaction(actor(command), time.time()) as tx:
-        names = selection.select(opened.store, wanted)
+        names = [] if wanted == Wanted(everything=True) else selection.select(opened.store, wanted)
         tasks = opened.store.queue() if wanted.everything else [*opened.store.named(names).values()]
         for task in _in_order(tasks, names):
             state = None if task.state is TaskState.QUEUED else f"is {(task.outcome or task.state).value}"
@@ -143,7 +143,7 @@ def _change(
 
 def _in_order(tasks: Sequence[Task], names: Sequence[str]) -> list[Task]:
     rank = {name: number for number, name in enumerate(names)}
-    return sorted(tasks, key=lambda task: rank.get(task.name, len(rank)))
+    return sorted(tasks, key=lambda task: (rank.get(task.name, len(rank)), task.id))
 
 
 def _tell(opened: OpenWorkspace) -> None:
