@@ -47,6 +47,20 @@ def available(settings: Settings, known: Callable[[list[str]], Container[str]] |
     Raises:
         UsageError: the folder isn't there or can't be read, or two files stand for one task.
     """
+    stems = {name: _stem(name) for name in file_names(settings)}
+    out = known(list(stems.values())) if known is not None else ()
+    wanted = sorted((name for name, stem in stems.items() if stem not in out), key=natural_key)
+    configs = [TaskConfig(stems[name], f"{settings.config_dir}/{name}") for name in wanted]
+    refuse_namesakes(configs)
+    return configs
+
+
+def file_names(settings: Settings) -> list[str]:
+    """The names of the files in `config_dir` that match `config_pattern`, in no order.
+
+    Raises:
+        UsageError: the folder isn't there or can't be read, or a name in it is not UTF-8.
+    """
     folder = settings.config_dir
     try:
         names = list(_files(folder))
@@ -57,14 +71,7 @@ def available(settings: Settings, known: Callable[[list[str]], Container[str]] |
     for name in names:
         if not name.isprintable() and "\udc80" <= max(name) <= "\udcff":
             raise UsageError(f"{folder} holds a file whose name is not UTF-8: {os.fsencode(name)!r}", hint="rename it")
-    is_config = _is_config(settings)
-    wanted = [name for name in names if is_config(name)]
-    stems = {name: _stem(name) for name in wanted}
-    out = known(list(stems.values())) if known is not None else ()
-    wanted = sorted((name for name in wanted if stems[name] not in out), key=natural_key)
-    configs = [TaskConfig(stems[name], f"{folder}/{name}") for name in wanted]
-    refuse_namesakes(configs)
-    return configs
+    return list(filter(_is_config(settings), names))
 
 
 def is_any(settings: Settings) -> bool:
