@@ -13,6 +13,7 @@ from pathlib import Path
 
 from . import machine, plot, report
 from .cold import cold
+from .commands import commands
 from .idle import TinkschedUnhurried, idle
 from .place import HERE, BenchError, Place
 from .queueing import queueing
@@ -43,11 +44,13 @@ class Sizes:
     idle_seconds: float = 60.0  # two check intervals
     idle_waiting: int = 100
     cold_rounds: int = 30
+    command_tasks: int = 10_000
+    command_rounds: int = 5
 
 
 QUICK = Sizes(
     rounds=1, tasks=40, launched=20, queued=(100,), scale_queued=100, scale_finished=1_000, scale_tasks=20,
-    step_tasks=10, idle_seconds=5.0, cold_rounds=5,
+    step_tasks=10, idle_seconds=5.0, cold_rounds=5, command_tasks=200, command_rounds=1,
 )  # fmt: skip
 
 
@@ -107,6 +110,11 @@ class Suite:
         cold(self._place, self.results, self._sizes.cold_rounds)
         self.results.setup["cold start"] = f"{self._sizes.cold_rounds} rounds"
 
+    def commands(self) -> None:
+        """Every command, with many tasks."""
+        commands(self._place, self.results, self._sizes.command_tasks, self._sizes.command_rounds)
+        self.results.setup["commands"] = f"{self._sizes.command_tasks:,} tasks, {self._sizes.command_rounds} rounds"
+
     def _there(self, systems: Sequence[System]) -> list[System]:
         """Those that were asked for and can be measured; the results name the others."""
         asked = [one for one in systems if not self._systems or one.name.split(",")[0] in self._systems]
@@ -128,6 +136,7 @@ BENCHMARKS = {
     "scale": Suite.scale,
     "idle": Suite.idle,
     "cold": Suite.cold,
+    "commands": Suite.commands,
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .cold import PYTHON
+from .commands import FILES, LIMIT
 from .measure import spread
 from .results import Results
 from .running import FLOOR
@@ -55,6 +56,9 @@ def verdicts(results: Results) -> Iterator[Verdict]:
     yield Verdict("hand-over grows with queue and history by", 20, "%", None if grown is None else (grown - 1) * 100)
     yield Verdict("10,000 configs queued", 3, "s", median("enqueue 10000", "tinksched"))
     yield Verdict("`status --json` of 10,000", 1, "s", median("status 10000", "tinksched status --json"))
+    commands = results.samples.get("commands 10000", {})
+    slowest = max((spread(rounds).median * 1e3 for name, rounds in commands.items() if name != FILES), default=None)
+    yield Verdict("the slowest command, with 10,000 tasks", LIMIT * 1e3, "ms", slowest)
     yield Verdict("idle, processor", 0.2, "% of a core", scaled("idle cpu", "tinksched", 100))
     yield Verdict("idle, memory", 60, "MB", scaled("idle rss", "tinksched", 1e-6))
     yield Verdict("`tinksched status`, beside `python3 -c pass`", 10, "×", ratio("cold", "tinksched status", PYTHON))

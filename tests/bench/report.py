@@ -68,6 +68,14 @@ METRICS = (
            "With tmux, wrappers, shells and waiting clients; without the tasks themselves."),
     Metric("cold", "Cold start", "ms", 1e3, "Commands in alternation, on a workspace with ten tasks.", PYTHON,
            peers=False),
+    Metric(r"commands (\d+)", "Every command with {0} tasks", "ms", 1e3,
+           "Half of the tasks are completed, one in twenty failed, one in twenty held, the others queued. Four run, a "
+           "scheduler works. In each round every command is called once, in the order of the table: what `hold` "
+           "changes `release` changes back. Its output is thrown away. A sweep writes a file for each point aside and "
+           "then puts all of them in their places; the last row is the same from a bare program.", PYTHON, peers=False),
+    Metric(r"commands (\d+) processor", "Every command with {0} tasks: processor time", "ms", 1e3,
+           "Of the command itself, without the scheduler that it starts or waits for: about what is left of the above "
+           "where nobody else is at work.", PYTHON, peers=False),
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 from tests.bench import history
@@ -30,6 +31,19 @@ def test_a_day_is_reported(lab: Lab) -> None:
     assert "nothing ran in this time" in bench.run("report", "--since", "0s").out
     assert "no time" in bench.run("report", "--since", "noon", code=2).err
     assert "can't be written" in bench.run("report", "--html", "no/such/page.html", code=2).err
+
+
+def test_a_page_goes_into_a_pipe_or_a_device_and_not_in_its_place(lab: Lab) -> None:
+    bench = lab.workspace(tasks={"first.yml": ""}, executor="local", gpu_count=1)
+    pipe = bench.folder / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        bench.run("report", "--html", "pipe")
+        assert os.read(reader, 15) == b"<!doctype html>"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_ten_thousand_finished_tasks_are_reported_soon(lab: Lab) -> None:

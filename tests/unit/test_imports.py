@@ -50,6 +50,9 @@ LATE = {
     ("cli.complete", "store"),
     ("cli.queue", "scheduler.main"),  # asyncio, for those commands that are a scheduler
     ("cli.queue", "host.wake"),
+    ("cli.render", "cli.gputables"),  # each command prints with this file, and most need none of these
+    ("cli.render", "operations.logs"),
+    ("cli.render", "operations.status"),
     ("operations.status", "scheduler.scene"),  # as `scheduler.deciding`: only where something waits
     ("operations.control", "scheduler.main"),  # asyncio, where no scheduler is there to do what was asked for
     ("operations.preflight", "logging"),  # as apprise, whose messages are not wanted

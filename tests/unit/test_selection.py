@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from tinksched.config import Settings, load
 from tinksched.errors import TinkschedError, UsageError
-from tinksched.operations.selection import TaskConfig, available, choose, near, refuse_namesakes
+from tinksched.operations.selection import TaskConfig, available, choose, is_any, near, refuse_namesakes
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_configs_come_in_the_order_in_which_people_count(workspace: Path) -> Non
 
 def test_a_config_is_named_by_its_stem_and_has_an_absolute_path(workspace: Path) -> None:
     settings = with_configs(workspace, "lr=0.1.yml")
-    assert available(settings) == [TaskConfig("lr=0.1", workspace / "configs" / "lr=0.1.yml")]
+    assert available(settings) == [TaskConfig("lr=0.1", str(workspace / "configs" / "lr=0.1.yml"))]
 
 
 def test_hidden_files_drafts_folders_and_other_kinds_are_no_configs(workspace: Path) -> None:
@@ -67,6 +68,15 @@ def test_hidden_files_drafts_folders_and_other_kinds_are_no_configs(workspace: P
     os.mkfifo(workspace / "configs" / "pipe.yml")
     (workspace / "configs" / "link.yml").symlink_to("a.txt")
     assert all_of(settings) == ["a.yml", "link.yml"]
+
+
+def test_whether_there_is_any_config_is_known_without_reading_all(workspace: Path) -> None:
+    settings = with_configs(workspace, "_base.yml", "a.txt")
+    assert not is_any(settings)
+    (workspace / "configs" / "a.yml").touch()
+    assert is_any(settings)
+    shutil.rmtree(workspace / "configs")
+    assert not is_any(settings)
 
 
 def test_the_pattern_says_which_files_count(workspace: Path) -> None:
@@ -267,11 +277,11 @@ _ANYWHERE: Settings = _Anywhere()  # type: ignore[assignment]
 
 def test_configs_of_different_names_are_no_namesakes() -> None:
     refuse_namesakes([])
-    refuse_namesakes([TaskConfig("a", Path("/x/a.yml")), TaskConfig("b", Path("/x/b.yml"))])
+    refuse_namesakes([TaskConfig("a", "/x/a.yml"), TaskConfig("b", "/x/b.yml")])
 
 
 def test_the_first_namesakes_are_named_with_both_paths() -> None:
-    configs = [TaskConfig("a", Path("/x/a.yml")), TaskConfig("b", Path("/x/b.yml")), TaskConfig("a", Path("/y/a.yml"))]
+    configs = [TaskConfig("a", "/x/a.yml"), TaskConfig("b", "/x/b.yml"), TaskConfig("a", "/y/a.yml")]
     with pytest.raises(UsageError) as caught:
         refuse_namesakes(iter(configs))
     assert caught.value.message == "/y/a.yml and /x/a.yml are both the task 'a'"

@@ -1135,6 +1135,49 @@ def test_a_hold_and_a_priority_come_back_and_are_on_record(store: Store, other: 
     assert other.task("a") == replace(a, changed_at=NOW + 2)
 
 
+BATCHES = [
+    [Held(Hold("ann", NOW, NOW + number)) for number in range(3)],
+    [Ranked(number) for number in range(3)],
+    [Released()] * 3,
+    [Dropped(Outcome.CANCELLED, Reason(ReasonCode.KILL_ALL))] * 3,
+    [Began(f"hash {number}") for number in range(3)],
+]
+
+
+@pytest.mark.parametrize("events", BATCHES, ids=lambda events: type(events[0]).__name__)
+def test_many_tasks_move_as_each_would_alone(tmp_path: Path, events: list[Any]) -> None:
+    found = []
+    for together in (True, False):
+        with Store(tmp_path / f"{together}.db", create=True) as store:
+            tasks = add(store, "a", "b", "c")
+            with store.transaction("me", NOW + 1) as tx:
+                moves = list(zip(tasks, events, strict=True))
+                moved = tx.apply_all(moves) if together else [tx.apply(*move) for move in moves]
+            assert store.tasks() == moved
+            found.append((moved, store.events()))
+    assert found[0] == found[1]
+
+
+def test_many_that_are_queued_again_get_each_its_own_spec_and_number(store: Store, other: Store) -> None:
+    tasks = [finish(store, *begin(store, task)) for task in add(store, "a", "b", "c")]
+    specs = [SPEC, replace(SPEC, gpus=2), SPEC]
+    with store.transaction("retry", NOW + 20) as tx:
+        moved = tx.apply_all([(task, Requeued(9 - task.id, 1, spec)) for task, spec in zip(tasks, specs, strict=True)])
+    assert other.tasks() == moved and [task.spec.gpus for task in moved] == [SPEC.gpus, 2, SPEC.gpus]
+    assert [task.name for task in other.queue()] == ["c", "b", "a"]
+
+
+def test_of_many_none_moves_if_one_was_moved_by_somebody_else(store: Store, other: Store) -> None:
+    tasks = add(store, "a", "b", "c")
+    begin(other, tasks[1])
+    before = store.tasks(), store.events()
+    with pytest.raises(Conflict, match="one of 3 tasks"), store.transaction("hold", NOW) as tx:
+        tx.apply_all([(task, Held(Hold("ann", NOW))) for task in tasks])
+    assert (store.tasks(), store.events()) == before
+    with store.transaction("hold", NOW) as tx:
+        assert tx.apply_all([]) == []
+
+
 def test_what_was_asked_for_meanwhile_outlives_a_hold(store: Store) -> None:
     """A run that never began may have been cancelled just then: its task is queued, and still to be dropped."""
     (task,) = add(store, "a")
@@ -1172,7 +1215,7 @@ def test_forgotten_tasks_leave_nothing_and_their_numbers_are_never_given_again(s
 def test_the_roster_says_of_each_task_what_selectors_ask(store: Store) -> None:
     a, b = add(store, "a", "b")
     finish(store, *begin(store, a), Outcome.LOST)
-    assert store.roster() == [(1, "a", "done", "lost", NOW + 10), (2, "b", "queued", None, NOW)]
+    assert store.roster() == [(1, "a", "done", "lost", NOW + 10, 1, 1), (2, "b", "queued", None, NOW, 0, 2)]
     assert (store.queued_last(0), store.queued_last(1), store.queued_last(2)) == ("b", "a", None)
     assert b.queue_number == 2
 
@@ -1187,6 +1230,24 @@ def test_a_pause_is_a_fact_with_who_and_since_when(store: Store) -> None:
         tx.set_fact(PAUSED, "nonsense")
     with pytest.raises(StoreError, match="makes no sense"):
         store.pause()
+
+
+def test_an_event_that_makes_no_sense_is_noticed(store: Store) -> None:
+    add(store, "a", "b")
+    store.check_events()
+    store._connection.execute("UPDATE texts SET text = '[1]' WHERE id = (SELECT shared FROM events)")
+    with pytest.raises(StoreError, match="makes no sense"):
+        store.check_events()
+
+
+def test_what_is_left_of_forgotten_tasks_is_told_of_each_run(store: Store) -> None:
+    a, b, _ = add(store, "a", "b", "c")
+    with store.transaction("scheduler", NOW) as tx:
+        for task in (a, b):
+            tx.apply(task, Began("h"))
+            tx.add_run(new_run(task, log=f"/w/logs/{task.name}.log", session=f"s_{task.name}"))
+    chosen = [task for task in store.roster() if task.name != "b"]
+    assert store.remains(chosen) == [("a-1", a.id, "s_a", "/s/runs/a-1", "/w/logs/a.log")]
 
 
 def test_on_a_network_file_system_there_is_no_log_beside_the_file(path: Path) -> None:

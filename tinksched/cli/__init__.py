@@ -13,7 +13,7 @@ from ..errors import TinkschedError, UsageError
 from .legacy import translate
 
 _SCHEDULERS = {"serve-workspace", "--foreground"}  # words of commands that may run for weeks
-FEW_COLLECTIONS = 50_000  # new objects until the garbage collector looks at them
+FEW_COLLECTIONS = 500_000  # new objects until the garbage collector looks at them
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -17,26 +17,25 @@ from ..config import Settings, placeholders, plain
 from ..core.model import Task, TaskState, spot
 from ..core.usage import Usage
 from ..host.completion import signal_name
-from ..operations.doctor import Check, Level
-from ..operations.history import History, RunHistory
-from ..operations.logs import last_lines
-from ..operations.occupancy import Occupancy
-from ..operations.start import Plan
-from ..operations.status import MOST, Status, TaskStatus
-from ..operations.status import status as status_of
-from ..operations.workspace import Workspace
-from . import colour, gputables, tables
+from . import colour, tables
 from .tables import Part, Table, clock, look, printable
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # every command prints with this file, and each needs a few of these
     from rich.console import Console, RenderableType
     from rich.table import Table as RichTable
+
+    from ..operations.doctor import Check
+    from ..operations.history import History, RunHistory
+    from ..operations.occupancy import Occupancy
+    from ..operations.start import Plan
+    from ..operations.status import Status, TaskStatus
+    from ..operations.workspace import Workspace
 
 WIDE = 140  # columns, from which on there is room for UUIDs
 PIPE_WIDTH = 10_000  # a table takes only what it needs of it
 _LAST_WORDS = 6
 _MOST_NAMES, _FIRST_NAMES = 200, 20  # names in a list; those of a list that would be longer
-_LEVELS = {Level.OK: ("✔", "ok", "green"), Level.WARN: ("!", "!", "yellow"), Level.BAD: ("✘", "x", "bold red")}
+_LEVELS = {"ok": ("✔", "ok", "green"), "warn": ("!", "!", "yellow"), "bad": ("✘", "x", "bold red")}
 
 
 def names(tasks: Sequence[str]) -> str:
@@ -89,6 +88,9 @@ def watch(workspace: Workspace) -> None:
     from rich.console import Group
     from rich.live import Live
 
+    from ..operations.status import MOST
+    from ..operations.status import status as status_of
+
     console = _console()
     if not console.is_terminal:
         status(status_of(workspace, MOST))
@@ -105,6 +107,8 @@ def watch(workspace: Workspace) -> None:
 
 def occupancy(now: Occupancy) -> None:
     """The tables of `gpus`."""
+    from . import gputables
+
     console = _console()
     for part in gputables.occupancy(now, wide=console.width >= WIDE):
         console.print(rich_part(part))
@@ -143,7 +147,7 @@ def checks(found: Sequence[Check]) -> None:
     console = _console()
     table = _table()
     for check in found:
-        sign, plain_sign, style = _LEVELS[check.level]
+        sign, plain_sign, style = _LEVELS[check.level.value]
         what = printable(check.what) + (f"\n→ {printable(check.todo)}" if check.todo else "")
         table.add_row(Text(sign if tables.takes_signs(sys.stdout) else plain_sign, style=style), check.name, Text(what))
     console.print(table)
@@ -324,6 +328,8 @@ def _last_words(now: Status) -> None:
 
 
 def _print_tail(task: TaskStatus) -> None:
+    from ..operations.logs import last_lines
+
     lines = last_lines(task.log or "", _LAST_WORDS)
     if lines:
         print(f"the last lines of {printable(task.name)} ({task.log}):")

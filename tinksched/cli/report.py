@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -56,13 +57,17 @@ def report(
 
 
 def _write(path: Path, text: str) -> None:
-    """Aside, then renamed: whoever looks sees a whole page."""
+    """Aside, then renamed: whoever looks sees a whole page. What is no file (a pipe, /dev/null) stays what it is."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
         aside.write_text(text, encoding="utf-8")
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise UsageError(f"{path}: can't be written: {error.strerror}") from None
 
 

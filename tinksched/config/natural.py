@@ -11,6 +11,7 @@ _PIECE = re.compile(r"([^0-9]*)([0-9]*)")
 
 def natural_key(name: str) -> NaturalKey:
     """A sort key by which runs of digits compare as numbers; names that differ only in leading zeros stay apart."""
-    pieces = ((text, digits.lstrip("0")) for text, digits in _PIECE.findall(name))
     # Of two numbers without leading zeros the longer is the larger: no limit on their length, unlike int().
-    return tuple((text, len(digits), digits) for text, digits in pieces), name
+    return tuple([
+        (text, len(digits := found.lstrip("0")), digits) for text, found in _PIECE.findall(name)
+    ]), name  # fmt: skip

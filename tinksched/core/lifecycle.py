@@ -18,6 +18,7 @@ A queued task that is Held, Released or Ranked stays queued. An event that the t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..errors import Conflict
 from .diagnosis import OUT_OF_MEMORY, Kind
@@ -149,27 +150,32 @@ def apply_task(task: Task, event: TaskEvent, now: float) -> Task:
     sources, target = _TASK[type(event)]
     if task.state not in sources:
         raise Conflict(f"{task.name} is {task.state.value}: {type(event).__name__} is not possible there")
-    moved = replace(task, state=target, changed_at=now)
+    return replace(task, state=target, changed_at=now, **_changes(task, event, now))
+
+
+def _changes(task: Task, event: TaskEvent, now: float) -> dict[str, Any]:
+    """What an event changes of a task beside its state."""
     match event:
         case Began(config_hash):
-            begun = replace(moved, attempts=task.attempts + 1, config_hash=config_hash)
-            return replace(begun, reason=None, not_before=None, hold=None)
+            blank = {"reason": None, "not_before": None, "hold": None}
+            return {"attempts": task.attempts + 1, "config_hash": config_hash, **blank}
         case GaveBack(reason):
-            return replace(moved, attempts=task.attempts - 1, reason=reason, request=None)
+            return {"attempts": task.attempts - 1, "reason": reason, "request": None}
         case Retried(reason, not_before, need):
-            again = replace(moved, failures=task.failures + 1, reason=reason, not_before=not_before, need=need)
-            return replace(again, request=None)
+            again = {"not_before": not_before, "need": need, "request": None}
+            return {"failures": task.failures + 1, "reason": reason, **again}
         case Finished(outcome, reason) | Dropped(outcome, reason):
-            return replace(moved, outcome=outcome, reason=reason, request=None, hold=None)
+            return {"outcome": outcome, "reason": reason, "request": None, "hold": None}
         case Requeued(number, priority, spec):
-            fresh = replace(moved, queue_number=number, priority=priority, spec=spec, queued_at=now)
-            return replace(fresh, outcome=None, reason=None, request=None, failures=0, not_before=None, need=None)
+            fresh = {"outcome": None, "reason": None, "request": None, "not_before": None, "need": None}
+            place = {"queue_number": number, "priority": priority, "spec": spec}
+            return {**place, **fresh, "failures": 0, "queued_at": now}
         case Held(hold):
-            return replace(moved, hold=hold)
+            return {"hold": hold}
         case Released():
-            return replace(moved, hold=None)
+            return {"hold": None}
         case Ranked(priority):
-            return replace(moved, priority=priority)
+            return {"priority": priority}
 
 
 def apply_run(run: Run, event: RunEvent, now: float) -> Run:

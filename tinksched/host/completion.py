@@ -32,11 +32,17 @@ def is_fresh(path: Path | str, before: str | None) -> bool:
 
 def file_hash(path: Path | str) -> str | None:
     """The SHA-256 of a file; None if it can't be read."""
+    digest = hashlib.sha256()
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs more than the reading
-            return hashlib.sha256(file.read()).hexdigest()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # thousands are read at once: a file object costs more
+        try:
+            while data := os.read(descriptor, 65536):
+                digest.update(data)
+        finally:
+            os.close(descriptor)
     except OSError:
         return None
+    return digest.hexdigest()
 
 
 def conclude(

@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import threading
 import time
 import unicodedata
@@ -34,6 +35,7 @@ OLDEST_TEXT = "3.2a"
 RUN_OPTION = "@tinksched_run"
 WORKSPACE_OPTION = "@tinksched_workspace"
 COLUMNS, LINES = 200, 50
+_PLAIN = re.compile(r"[A-Za-z0-9_=+-]*")
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _FIELDS = (
     "session_id", "pane_id", "pane_pid", "pane_dead", "pane_pipe", RUN_OPTION, WORKSPACE_OPTION,
@@ -311,6 +313,8 @@ def _signal_number(text: str) -> int:
 
 def session_name(text: str) -> str:
     """The name as tmux will keep it: what it would rewrite becomes `_` here first."""
+    if _PLAIN.fullmatch(text):
+        return text
     clean = ("_" if char in ".:$\\" or unicodedata.category(char) in _UNSEEN else char for char in text)
     return "".join(clean).replace("#[", "_[")  # which tmux reads as a style
 
@@ -347,16 +351,14 @@ def require() -> None:
     """
     if shutil.which("tmux") is None:
         raise MissingProgram("tmux is not installed", hint=_install_hint())
-    import libtmux.common
-
     try:
-        answer = libtmux.common.tmux_cmd("-V")
-    except Exception as error:
+        answer = subprocess.run(["tmux", "-V"], capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
         raise MissingProgram(f"tmux can't be run: {error}", hint=_install_hint()) from None
-    if not answer.stdout:
-        why = "; ".join(answer.stderr) or f"exit code {answer.returncode}"
+    if not answer.stdout.strip():
+        why = answer.stderr.strip() or f"exit code {answer.returncode}"
         raise MissingProgram(f"tmux can't be run: {why}", hint=_install_hint())
-    text = str(answer.stdout[0])
+    text = answer.stdout.splitlines()[0]
     found = version_of(text)
     if found is not None and found < OLDEST:
         raise MissingProgram(f"{text} is too old: {OLDEST_TEXT} or newer is needed", hint=_install_hint())

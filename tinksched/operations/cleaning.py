@@ -5,18 +5,20 @@ completion markers, nor files that are not ours.
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.model import Run, Task, TaskState
+from ..core.model import TaskState
 from ..errors import NothingToActOn, TinkschedError
 from ..host import wake
 from ..host.rundir import RunDir
 from ..host.tmux import Pane, Tmux
 from ..scheduler.starting import OWNER
+from ..store import Listed, Remains
 from . import selection
 from .selection import Wanted
 from .workspace import OpenWorkspace, actor
@@ -38,10 +40,10 @@ class Rubbish:
     """What `clean` removes, or would remove."""
 
     kinds: Kinds
-    tasks: tuple[Task, ...]
-    runs: tuple[Run, ...]
+    tasks: tuple[Listed, ...]
+    runs: tuple[Remains, ...]
     sessions: tuple[Pane, ...]
-    logs: tuple[Path, ...]
+    logs: tuple[str, ...]
     log_bytes: int
     left: tuple[tuple[str, str], ...]  # tasks that were named and are not done
 
@@ -52,7 +54,7 @@ class Rubbish:
             "removed": removed,
             "records": [task.name for task in self.tasks] if self.kinds.records else [],
             "sessions": len(self.sessions),
-            "logs": [str(path) for path in self.logs],
+            "logs": list(self.logs),
             "log_bytes": self.log_bytes,
             "left": [{"name": name, "why": why} for name, why in self.left],
         }
@@ -68,19 +70,17 @@ def find(opened: OpenWorkspace, wanted: Wanted, older_than: float | None, kinds:
     chosen = set(selection.select(store, wanted if wanted else Wanted(everything=True)))
     roster = [task for task in store.roster() if task.name in chosen]
     limit = time.time() - (older_than or 0.0)
-    done = [task.name for task in roster if task.state == TaskState.DONE.value and task.changed_at <= limit]
+    done = [task for task in roster if task.state == TaskState.DONE.value and task.changed_at <= limit]
     left = [(task.name, f"is {task.state}") for task in roster if task.state != TaskState.DONE.value and wanted.words]
     if not done:
         age = " and old enough" if older_than else ""
         said = selection.listed([f"{name} {why}" for name, why in left])
         raise NothingToActOn(f"nothing to clean: no such task is done{age}{f' ({said})' if said else ''}")
-    named = store.named(done)
-    tasks = [named[name] for name in done if name in named]
-    runs = store.runs_of_all(tasks)
+    runs = store.remains(done)
     logs = _logs(opened, runs) if kinds.logs else {}
     sessions = _sessions(opened, runs) if kinds.sessions else []
     return Rubbish(
-        kinds, tuple(tasks), tuple(runs), tuple(sessions), tuple(logs), sum(logs.values()), tuple(left)
+        kinds, tuple(done), tuple(runs), tuple(sessions), tuple(logs), sum(logs.values()), tuple(left)
     )  # fmt: skip
 
 
@@ -92,25 +92,25 @@ def remove(opened: OpenWorkspace, rubbish: Rubbish) -> int:
     if rubbish.sessions:
         with contextlib.suppress(TinkschedError):
             Tmux(opened.settings.tmux_socket).kill_sessions(rubbish.sessions)
-    gone: Sequence[Task] = rubbish.tasks
+    gone: Sequence[Listed] = rubbish.tasks
     if rubbish.kinds.records:
-        for run in rubbish.runs:
-            folder = Path(run.directory)
-            if folder.parent == opened.state.runs:
+        directories = {run.directory for run in rubbish.runs}
+        for folder in opened.state.runs.iterdir():
+            if str(folder) in directories:
                 RunDir(folder).remove()
         with opened.store.transaction(actor("clean"), time.time()) as tx:
             gone = tx.remove_tasks(rubbish.tasks)
     ids = {task.id for task in gone}
     ours = {run.log for run in rubbish.runs if run.task_id in ids}
     for path in rubbish.logs:
-        if str(path) in ours:
+        if path in ours:
             with contextlib.suppress(OSError):
-                path.unlink()
+                os.unlink(path)
     wake.announce(opened.state.path)
     return len(gone)
 
 
-def _sessions(opened: OpenWorkspace, runs: Sequence[Run]) -> list[Pane]:
+def _sessions(opened: OpenWorkspace, runs: Sequence[Remains]) -> list[Pane]:
     """The sessions that are kept of these runs, found by the ids of the runs."""
     ids = {run.id for run in runs if run.session}
     if not ids:
@@ -120,16 +120,17 @@ def _sessions(opened: OpenWorkspace, runs: Sequence[Run]) -> list[Pane]:
     return []
 
 
-def _logs(opened: OpenWorkspace, runs: Sequence[Run]) -> dict[Path, int]:
+def _logs(opened: OpenWorkspace, runs: Sequence[Remains]) -> dict[str, int]:
     """The logs of these runs that are there, with their sizes: plain files in folders that say that they are ours."""
-    ours: dict[Path, bool] = {}
-    found: dict[Path, int] = {}
-    for path in (Path(run.log) for run in runs if run.log is not None):
-        if path.parent not in ours:
-            ours[path.parent] = _is_ours(path.parent, opened.home.workspace_id)
+    ours: dict[str, bool] = {}
+    found: dict[str, int] = {}
+    for path in (run.log for run in runs if run.log is not None):
+        folder = os.path.dirname(path)
+        if folder not in ours:
+            ours[folder] = _is_ours(Path(folder), opened.home.workspace_id)
         with contextlib.suppress(OSError):
-            status = path.lstat()
-            if ours[path.parent] and stat.S_ISREG(status.st_mode):
+            status = os.lstat(path)
+            if ours[folder] and stat.S_ISREG(status.st_mode):
                 found[path] = status.st_size
     return found
 

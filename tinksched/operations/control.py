@@ -84,8 +84,8 @@ def kill_all(opened: OpenWorkspace) -> Killed:
     with opened.store.transaction(actor("kill-all"), time.time()) as tx:
         tx.set_fact(STOPPED, f"by kill-all of {user_name()}")
         queued = opened.store.queue()
-        for task in queued:
-            tx.apply(task, Dropped(Outcome.CANCELLED, reason))
+        dropped = Dropped(Outcome.CANCELLED, reason)
+        tx.apply_all([(task, dropped) for task in queued])
         active = opened.store.active_tasks()
         for task in active:
             tx.request(task, Request.KILL_ALL, user_name())
@@ -109,7 +109,7 @@ def cancel(opened: OpenWorkspace, wanted: Wanted) -> Cancelled:
     Raises:
         NothingToActOn: a selector means nothing, or no task that is queued or running; nothing was done.
     """
-    by_user = Reason(ReasonCode.CANCELLED_BY_USER, {"user": user_name()})
+    dropped = Dropped(Outcome.CANCELLED, Reason(ReasonCode.CANCELLED_BY_USER, {"user": user_name()}))
     with opened.store.transaction(actor("cancel"), time.time()) as tx:
         tasks = _pending(opened) if wanted.everything else _tasks(opened, wanted)
         pending = [task for task in tasks if task.state is not TaskState.DONE]
@@ -117,15 +117,15 @@ def cancel(opened: OpenWorkspace, wanted: Wanted) -> Cancelled:
         if not pending:
             said = selection.listed([f"{name} is {outcome}" for name, outcome in done])
             raise NothingToActOn(f"nothing to cancel: {said or 'nothing is queued or running'}")
-        for task in pending:
-            if task.state is TaskState.QUEUED:
-                tx.apply(task, Dropped(Outcome.CANCELLED, by_user))
-            else:
-                tx.request(task, Request.CANCEL, user_name())
+        tx.apply_all([(task, dropped) for task in pending if task.state is TaskState.QUEUED])
+        active = [task for task in pending if task.state is TaskState.ACTIVE]
+        for task in active:
+            tx.request(task, Request.CANCEL, user_name())
     wake.announce(opened.state.path)
-    active = [task for task in pending if task.state is TaskState.ACTIVE]
     _await_requests(opened, {task.id for task in active})
-    return replace(_what_became(opened, [task.name for task in pending]), left=done)
+    became = _what_became(opened, [task.name for task in active])
+    gone = {*became.cancelled, *(task.name for task in pending if task.state is TaskState.QUEUED)}
+    return replace(became, cancelled=tuple(task.name for task in pending if task.name in gone), left=done)
 
 
 def retry(opened: OpenWorkspace, wanted: Wanted) -> Retried:
@@ -142,7 +142,7 @@ def retry(opened: OpenWorkspace, wanted: Wanted) -> Retried:
         said = selection.listed([f"{name} is {state}" for name, state in busy]) or "there is none"
         raise NothingToActOn(f"only finished tasks can be retried: {said}; nothing was queued")
     for task in tasks:
-        if task.config and not Path(task.config).is_file():
+        if task.config and not os.path.isfile(task.config):  # of thousands: a Path costs more than the look
             raise UsageError(f"{task.name}: its config {task.config} is gone; nothing was queued")
         if not task.config and not Path(task.spec.work_dir).is_dir():
             raise UsageError(f"{task.name}: its folder {task.spec.work_dir} is gone; nothing was queued")

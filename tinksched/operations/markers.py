@@ -20,7 +20,7 @@ def marker_path(folder: str, task: str) -> str:
 def old_marker(config: TaskConfig) -> str:
     """Where scripts of old workspaces put their marker: into the `root_dir` of the task's own config. Empty without."""
     try:
-        descriptor = os.open(config.path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(config.file, os.O_RDONLY | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - thousands are read at once
             content = file.read()
     except OSError:

@@ -80,8 +80,8 @@ def hold(opened: OpenWorkspace, wanted: Wanted) -> Changed:
     def why_not(task: Task) -> str | None:
         return "is held already" if task.hold is not None and task.hold.until is None else None
 
-    now = time.time()
-    return _change(opened, "hold", wanted, lambda task: Held(Hold(user_name(), now)), why_not)
+    event = Held(Hold(user_name(), time.time()))
+    return _change(opened, "hold", wanted, lambda task: event, why_not)
 
 
 def release(opened: OpenWorkspace, wanted: Wanted, until: float | None) -> Changed:
@@ -121,28 +121,29 @@ def _change(
     why_not: Callable[[Task], str | None],
 ) -> Changed:  # fmt: skip
     """Change those that can be changed, in one transaction. What `--all` means is only these."""
-    done, left = [], []
+    moves: list[tuple[Task, TaskEvent]] = []
+    left = []
     with opened.store.transaction(actor(command), time.time()) as tx:
-        names = selection.select(opened.store, wanted)
+        names = [] if wanted == Wanted(everything=True) else selection.select(opened.store, wanted)
         tasks = opened.store.queue() if wanted.everything else [*opened.store.named(names).values()]
         for task in _in_order(tasks, names):
             state = None if task.state is TaskState.QUEUED else f"is {(task.outcome or task.state).value}"
             reason = state or why_not(task)
             if reason is None:
-                tx.apply(task, event(task))
-                done.append(task.name)
+                moves.append((task, event(task)))
             elif not wanted.everything:
                 left.append((task.name, reason))
-    if not done:
+        tx.apply_all(moves)
+    if not moves:
         said = selection.listed([f"{name} {why}" for name, why in left])
         raise NothingToActOn(f"nothing to do: {said}" if left else "no such task is queued")
     _tell(opened)
-    return Changed(tuple(done), tuple(left))
+    return Changed(tuple(task.name for task, _ in moves), tuple(left))
 
 
 def _in_order(tasks: Sequence[Task], names: Sequence[str]) -> list[Task]:
     rank = {name: number for number, name in enumerate(names)}
-    return sorted(tasks, key=lambda task: rank.get(task.name, len(rank)))
+    return sorted(tasks, key=lambda task: (rank.get(task.name, len(rank)), task.id))
 
 
 def _tell(opened: OpenWorkspace) -> None:

@@ -6,9 +6,10 @@ import difflib
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..config import Settings, natural_key
 from ..core.model import Outcome
@@ -23,12 +24,21 @@ FAILED = (Outcome.FAILED.value, Outcome.TIMED_OUT.value, Outcome.LOST.value)
 _CANDIDATES = 8  # names that a message lists
 
 
-@dataclass(frozen=True, slots=True)
-class TaskConfig:
-    """A task config: the file, and the name of its task."""
+class TaskConfig(NamedTuple):
+    """A task config: the name of its task, and the file's path."""
 
     name: str
-    path: Path
+    file: str
+
+    @property
+    def file_name(self) -> str:
+        """The last part of it."""
+        return os.path.basename(self.file)
+
+    @property
+    def path(self) -> Path:
+        """The file; thousands of them are more than a Path is needed for."""
+        return Path(self.file)
 
 
 def available(settings: Settings, known: Callable[[list[str]], Container[str]] | None = None) -> list[TaskConfig]:
@@ -37,10 +47,23 @@ def available(settings: Settings, known: Callable[[list[str]], Container[str]] |
     Raises:
         UsageError: the folder isn't there or can't be read, or two files stand for one task.
     """
+    stems = {name: _stem(name) for name in file_names(settings)}
+    out = known(list(stems.values())) if known is not None else ()
+    wanted = sorted((name for name, stem in stems.items() if stem not in out), key=natural_key)
+    configs = [TaskConfig(stems[name], f"{settings.config_dir}/{name}") for name in wanted]
+    refuse_namesakes(configs)
+    return configs
+
+
+def file_names(settings: Settings) -> list[str]:
+    """The names of the files in `config_dir` that match `config_pattern`, in no order.
+
+    Raises:
+        UsageError: the folder isn't there or can't be read, or a name in it is not UTF-8.
+    """
     folder = settings.config_dir
     try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.is_file()]
+        names = list(_files(folder))
     except OSError as error:
         raise UsageError(
             f"{folder}: the config folder can't be read: {error.strerror}", hint="config_dir names it"
@@ -48,14 +71,28 @@ def available(settings: Settings, known: Callable[[list[str]], Container[str]] |
     for name in names:
         if not name.isprintable() and "\udc80" <= max(name) <= "\udcff":
             raise UsageError(f"{folder} holds a file whose name is not UTF-8: {os.fsencode(name)!r}", hint="rename it")
-    patterns = [re.compile(fnmatch.translate(pattern)).match for pattern in settings.config_pattern]
-    wanted = [name for name in names if name[0] not in "._" and any(matches(name) for matches in patterns)]
-    stems = {name: _stem(name) for name in wanted}
-    out = known(list(stems.values())) if known is not None else ()
-    wanted = sorted((name for name in wanted if stems[name] not in out), key=natural_key)
-    configs = [TaskConfig(stems[name], folder / name) for name in wanted]
-    refuse_namesakes(configs)
-    return configs
+    return list(filter(_is_config(settings), names))
+
+
+def is_any(settings: Settings) -> bool:
+    """Whether `config_dir` holds any task config."""
+    try:
+        return any(map(_is_config(settings), _files(settings.config_dir)))
+    except OSError:
+        return False
+
+
+def _files(folder: Path) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file():
+                yield entry.name
+
+
+def _is_config(settings: Settings) -> Callable[[str], bool]:
+    """Whether a file of this name is a task config."""
+    matches = re.compile("|".join(map(fnmatch.translate, settings.config_pattern))).match
+    return lambda name: name[0] not in "._" and matches(name) is not None
 
 
 def stems(settings: Settings) -> set[str]:
@@ -99,13 +136,13 @@ def refuse_namesakes(configs: Iterable[TaskConfig]) -> None:
     Raises:
         UsageError: two do.
     """
-    seen: dict[str, Path] = {}
+    seen: dict[str, str] = {}
     for config in configs:
         other = seen.get(config.name)
-        seen[config.name] = config.path
+        seen[config.name] = config.file
         if other is not None:
-            what = "is named twice" if other == config.path else f"and {other} are both the task {config.name!r}"
-            raise UsageError(f"{config.path} {what}", hint="a task is named by its config file without .yml")
+            what = "is named twice" if other == config.file else f"and {other} are both the task {config.name!r}"
+            raise UsageError(f"{config.file} {what}", hint="a task is named by its config file without .yml")
 
 
 def near(name: str, names: Sequence[str]) -> str:
@@ -118,25 +155,25 @@ def near(name: str, names: Sequence[str]) -> str:
 
 
 def _find(item: str, there: Sequence[TaskConfig]) -> list[TaskConfig]:
-    exact = [config for config in there if item == config.path.name]
+    exact = [config for config in there if item == config.file_name]
     exact = exact or [config for config in there if item == config.name]
     if exact:
         return exact
     try:
         path = Path(item).expanduser()
         if path.is_file():
-            return [TaskConfig(path.stem, path.absolute())]
+            return [TaskConfig(path.stem, str(path.absolute()))]
     except (OSError, ValueError, RuntimeError):  # RuntimeError: ~user of nobody
         return []
     if _GLOB & set(item):
-        return [config for config in there if _matches(config.path.name, [item]) or _matches(config.name, [item])]
+        return [config for config in there if _matches(config.file_name, [item]) or _matches(config.name, [item])]
     return []
 
 
 def _unknown(settings: Settings, item: str, there: Sequence[TaskConfig]) -> UsageError:
     what = "no config matches" if _GLOB & set(item) else "there is no config"
     stem = item.removesuffix(".yml").removesuffix(".yaml")
-    files = {config.name: config.path.name for config in there}
+    files = {config.name: config.file_name for config in there}
     alike = [files[name] for name in difflib.get_close_matches(stem, list(files), n=3, cutoff=0.6)]
     hint = f"did you mean {' or '.join(alike)}?" if alike else near(item, list(files.values()))
     return UsageError(f"{what} {item!r} in {settings.config_dir}", hint=hint or "add a .yml file there")

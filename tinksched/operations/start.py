@@ -23,7 +23,7 @@ from ..host.gpus import lease_name
 from ..host.rundir import write_private
 from ..scheduler.devices import cpu_of, cpu_slots
 from ..scheduler.starting import run_session
-from ..store import STOPPED, NewTask
+from ..store import STOPPED, NewTask, Past
 from . import preflight, programs, selection, strays
 from .markers import is_marked, marker_path, old_marker
 from .programs import Commit, Programs
@@ -31,6 +31,7 @@ from .selection import TaskConfig
 from .workspace import LAST_GOOD, OpenWorkspace, Workspace, actor
 
 DEFAULT_COMMAND = ("{python}", "{script}", "--config_path", "{config}")
+_NOTHING: Mapping[str, Task] = {}
 _RUN_AGAIN = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
 
 
@@ -50,7 +51,7 @@ class Sorted:
     """The chosen configs by what `start` does with them. Names of tasks, in the order of the queue."""
 
     new: list[TaskConfig] = field(default_factory=list)
-    again: list[Task] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)  # queued or running already
     completed: list[str] = field(default_factory=list)
     by_marker: list[str] = field(default_factory=list)  # completed, says a marker that nobody here saw written
@@ -85,9 +86,8 @@ def stopped_by(workspace: Workspace) -> str | None:
 
 def has_only_commands(workspace: Workspace) -> bool:
     """Whether there are no configs, but tasks that `run` queued and that are not done."""
-    with contextlib.suppress(UsageError):
-        if selection.available(workspace.settings):
-            return False
+    if selection.is_any(workspace.settings):
+        return False
     store = workspace.store()
     if store is None:
         return False
@@ -120,11 +120,10 @@ def plan(workspace: Workspace, prepared: Prepared) -> Plan:
     if store is None:
         prepared.refuse_collisions(())
         return prepared.plan(prepared.sort({}), ())
-    with store:
-        known, queue, pending = store.named(prepared.names), store.queue(), store.names(done=False)
-    sorting = prepared.sort(known)
-    prepared.refuse_collisions(pending)
-    return prepared.plan(sorting, queue)
+    with store, store.snapshot():
+        sorting = prepared.sort(store.pasts(prepared.names))
+        prepared.refuse_collisions(store.names(done=False))
+        return prepared.plan(sorting, store.queue(), store.named(sorting.again))
 
 
 def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
@@ -141,11 +140,12 @@ def queue(opened: OpenWorkspace, prepared: Prepared) -> Plan:
         raise UsageError(f"{opened.state.environments}: can't be written: {error.strerror}") from None
     keep_config(opened)
     with opened.store.transaction(actor("start"), time.time()) as tx:
-        sorting = prepared.sort(opened.store.named(prepared.names))
-        numbers = tx.queue_numbers(len(sorting.again) + len(sorting.new))
-        for number, task in zip(numbers, sorting.again, strict=False):
-            spec = prepared.spec(_config_of(task), reference)
-            tx.apply(task, Requeued(number, prepared.options(task.name).priority, spec))
+        sorting = prepared.sort(opened.store.pasts(prepared.names))
+        again = opened.store.named(sorting.again)
+        tx.apply_all([
+            (again[name], prepared.requeued(again[name], number, reference))
+            for number, name in zip(tx.queue_numbers(len(again)), sorting.again, strict=True)
+        ])  # fmt: skip
         tx.add_tasks([prepared.new_task(config, reference) for config in sorting.new])
         tx.set_fact(STOPPED, None)
     return prepared.plan(sorting, None)
@@ -168,9 +168,10 @@ def requeue(opened: OpenWorkspace, tasks: Sequence[Task], command: str) -> None:
     """
     anew = _anew(opened, [task for task in tasks if task.config])
     with opened.store.transaction(actor(command), time.time()) as tx:
-        for number, task in zip(tx.queue_numbers(len(tasks)), tasks, strict=True):
-            priority, spec = anew.get(task.id, (task.priority, task.spec))  # a command stays what it was
-            tx.apply(task, Requeued(number, priority, spec))
+        tx.apply_all([
+            (task, Requeued(number, *anew.get(task.id, (task.priority, task.spec))))  # a command stays what it was
+            for number, task in zip(tx.queue_numbers(len(tasks)), tasks, strict=True)
+        ])  # fmt: skip
         tx.set_fact(STOPPED, None)
 
 
@@ -331,10 +332,14 @@ class Prepared:
             self._maker = (reference, SpecMaker(self._settings, self.programs, self._commit, reference, self._names))
         return self._maker[1](config, self.options(config.name), self._pinned(config), self._old_marker(config))
 
+    def requeued(self, task: Task, number: int, reference: str) -> Requeued:
+        """What queues a task again."""
+        return Requeued(number, self.options(task.name).priority, self.spec(_config_of(task), reference))
+
     def new_task(self, config: TaskConfig, reference: str) -> NewTask:
         """A task for a config that has none yet."""
         priority = self.options(config.name).priority
-        return NewTask(config.name, str(config.path), self.spec(config, reference), priority)
+        return NewTask(config.name, config.file, self.spec(config, reference), priority)
 
     def _pinned(self, config: TaskConfig) -> tuple[int, ...]:
         return self._pins.get(config.name, ())
@@ -345,7 +350,7 @@ class Prepared:
             self._old_markers[config.name] = old_marker(config)
         return self._old_markers[config.name]
 
-    def sort(self, known: Mapping[str, Task]) -> Sorted:
+    def sort(self, known: Mapping[str, Past]) -> Sorted:
         """Which of the chosen configs are queued now, and why the others aren't. `known` are their tasks by name."""
         sorting = Sorted()
         for config in self._configs:
@@ -358,13 +363,13 @@ class Prepared:
                 sorting.new.append(config)
         return sorting
 
-    def _sort_known(self, task: Task, config: TaskConfig, sorting: Sorted) -> None:
+    def _sort_known(self, task: Past, config: TaskConfig, sorting: Sorted) -> None:
         if not task.config:
             raise UsageError(
                 f"{config.path}: {task.name!r} is the name of a command that `tinksched run` queued",
                 hint=f"rename the config, or forget that command: tinksched clean {task.name}",
             )
-        if str(config.path) != task.config and not _same_file(config.path, task.config):
+        if config.file != task.config and not _same_file(config.path, task.config):
             raise UsageError(
                 f"{config.path}: the task {task.name!r} is known by another config, {task.config}",
                 hint="a task is named by its config file without .yml: rename one of the two",
@@ -374,17 +379,17 @@ class Prepared:
         elif task.outcome is Outcome.COMPLETED:
             changed = self._has_changed(task)
             if self._wish.rerun or (changed and self._wish.changed):
-                sorting.again.append(task)
+                sorting.again.append(task.name)
             else:
                 (sorting.changed if changed else sorting.completed).append(task.name)
         elif self._named or _left_behind(task) or (self._wish.failed and task.outcome in _RUN_AGAIN):
-            sorting.again.append(task)
+            sorting.again.append(task.name)
         elif task.outcome is Outcome.CANCELLED:
             sorting.cancelled.append(task.name)
         else:
             sorting.failed.append(task.name)
 
-    def _has_changed(self, task: Task) -> bool:
+    def _has_changed(self, task: Past) -> bool:
         if task.config not in self._hashes:
             self._hashes[task.config] = file_hash(task.config)
         return task.config_hash is not None and self._hashes[task.config] not in (None, task.config_hash)
@@ -426,14 +431,18 @@ class Prepared:
                     hint="rename one of the configs: tmux does not tell . : $ \\ and _ apart",
                 )
 
-    def plan(self, sorting: Sorted, queue: Sequence[Task] | None) -> Plan:
-        """The plan in words; where the queue of before is given, with the first placements."""
-        queued = (*(task.name for task in sorting.again), *(config.name for config in sorting.new))
-        first = self._first_placements(sorting, queue) if queue is not None else ()
+    def plan(self, sorting: Sorted, queue: Sequence[Task] | None, known: Mapping[str, Task] = _NOTHING) -> Plan:
+        """The plan in words; where the queue of before is given, and the tasks that are queued again, with the first
+        placements."""
+        queued = (*sorting.again, *(config.name for config in sorting.new))
+        first = self._first_placements(sorting, queue, known) if queue is not None else ()
         return Plan(queued, sorting, first, self._note, self._warnings)
 
-    def _first_placements(self, sorting: Sorted, waiting: Sequence[Task]) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        again = [_as_queued(task.name, task.id, self.options(task.name).priority, task.spec) for task in sorting.again]
+    def _first_placements(
+        self, sorting: Sorted, waiting: Sequence[Task], known: Mapping[str, Task]
+    ) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        tasks = [known[name] for name in sorting.again]
+        again = [_as_queued(task.name, task.id, self.options(task.name).priority, task.spec) for task in tasks]
         fresh = [
             _as_queued(config.name, -number, self.options(config.name).priority, self.spec(config, ""))
             for number, config in enumerate(sorting.new, start=1)
@@ -457,10 +466,10 @@ def _as_queued(name: str, task_id: int, priority: int, spec: TaskSpec) -> Task:
 
 
 def _config_of(task: Task) -> TaskConfig:
-    return TaskConfig(task.name, Path(task.config))
+    return TaskConfig(task.name, task.config)
 
 
-def _left_behind(task: Task) -> bool:
+def _left_behind(task: Past) -> bool:
     return task.reason is not None and task.reason.code is ReasonCode.KILL_ALL
 
 

@@ -409,7 +409,7 @@ def _without_record(settings: Settings, known: Callable[[list[str]], Container[s
         state = "completed" if marker else "new"
         reason = Reason(ReasonCode.MARKER_FROM_BEFORE) if marker else None
         shown.append(
-            TaskStatus(config.name, state, reason, str(config.path), False, (), options.gpus, options.priority, 0,
+            TaskStatus(config.name, state, reason, config.file, False, (), options.gpus, options.priority, 0,
                        None, None, None, None, None, None, None)
         )  # fmt: skip
     return shown

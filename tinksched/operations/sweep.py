@@ -386,10 +386,10 @@ def _refuse_strangers(settings: Settings, points: Sequence[Point]) -> None:
     if not settings.config_dir.is_dir():
         return
     mine = {_as_tmux(point.name): point.path for point in points}
-    for config in selection.available(settings):
-        path = mine.get(_as_tmux(config.name))
-        if path is not None and path.name != config.path.name:
-            raise UsageError(f"{path.name} and {config.path.name}, which is there, would have the same session name")
+    for there in sorted(selection.file_names(settings)):
+        path = mine.get(_as_tmux(os.path.splitext(there)[0]))
+        if path is not None and path.name != there:
+            raise UsageError(f"{path.name} and {there}, which is there, would have the same session name")
 
 
 def _some(points: Sequence[Point]) -> str:

@@ -1,9 +1,9 @@
 """What is on disk: tasks, runs, events and a few facts, in one SQLite database of the workspace."""
 
 from .database import REPAIR
-from .packing import DoneTask, Ran
+from .packing import DoneTask, Listed, Past, Ran, Remains
 from .records import about
-from .store import PAUSED, STOPPED, Event, Listed, Store
+from .store import PAUSED, STOPPED, Event, Store
 from .transaction import NewTask, Transaction
 
 __all__ = [
@@ -14,7 +14,9 @@ __all__ = [
     "Event",
     "Listed",
     "NewTask",
+    "Past",
     "Ran",
+    "Remains",
     "Store",
     "Transaction",
     "about",

@@ -219,6 +219,61 @@ def done_of(
     )  # fmt: skip
 
 
+class Listed(NamedTuple):
+    """What is needed to choose among thousands of tasks."""
+
+    id: int
+    name: str
+    state: str
+    outcome: str | None
+    changed_at: float
+    attempts: int
+    queue_number: int
+
+
+ROSTER = f"SELECT {', '.join(Listed._fields)} FROM tasks"
+
+
+class Past(NamedTuple):
+    """What `start` asks of a task that it finds a config of."""
+
+    name: str
+    config: str
+    state: TaskState
+    outcome: Outcome | None
+    reason: Reason | None
+    config_hash: str | None
+
+
+PASTS = (
+    "SELECT name, text, state, outcome, reason, config_hash FROM tasks JOIN texts ON texts.id = tasks.shared "
+    "WHERE name IN (SELECT value FROM json_each(?))"
+)
+
+
+def past_of(name: str, text: str, state: str, outcome: str | None, reason: str | None, config_hash: str | None) -> Past:
+    """The past of a task from its columns, in the order of `PASTS`."""
+    config = _joined(_parsed_task(text)[0], name)
+    return Past(name, config, _STATES[state], records.outcome_of(outcome), records.reason_of(reason), config_hash)
+
+
+class Remains(NamedTuple):
+    """What a run leaves, to be cleaned away."""
+
+    id: str
+    task_id: int
+    session: str
+    directory: str
+    log: str | None
+
+
+def remains_of(run_id: str, task_id: int, task: str, session: str, text: str) -> Remains:
+    """What a run leaves from its columns; `task` is the name of its task."""
+    common = _parsed_run(text)[0]
+    log = None if common["log"] is None else _joined(common["log"], task)
+    return Remains(run_id, task_id, session, _joined(common["directory"], run_id), log)
+
+
 class Ran(NamedTuple):
     """What a report says of a run: there may be very many. Without an end it goes on."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from ..core.diagnosis import Diagnosis, Kind
@@ -98,6 +99,7 @@ def about(task: Task, run: Run) -> dict[str, dict[str, object]]:
     return {"task": {"name": task.name, **task_row(task)}, "run": {"id": run.id, **run_row(run)}}
 
 
+@lru_cache(maxsize=256)
 def reason_of(text: str | None) -> Reason | None:
     """A reason from its JSON."""
     if text is None:
@@ -118,11 +120,13 @@ def reason_text(reason: Reason | None) -> str | None:
     return json.dumps(record, ensure_ascii=False)
 
 
+@lru_cache(maxsize=16)
 def hold_of(text: str | None) -> Hold | None:
     """A hold from its JSON."""
     return Hold(**json.loads(text)) if text else None
 
 
+@lru_cache(maxsize=16)
 def hold_text(hold: Hold | None) -> str | None:
     """A hold as JSON."""
     return json.dumps(asdict(hold), ensure_ascii=False) if hold else None

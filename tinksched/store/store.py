@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from ..core.model import Hold, Outcome, Reason, ReasonCode, Run, Task, TaskState
 from ..core.relations import Fate
@@ -17,7 +16,7 @@ from ..core.usage import Usage
 from ..errors import Damaged, StoreError, Unwritable
 from . import packing, records
 from .database import REPAIR, connect, connect_copy, connect_new, transaction, trouble
-from .packing import RUNS, TASKS, DoneTask, Ran
+from .packing import ROSTER, RUNS, TASKS, DoneTask, Listed, Past, Ran, Remains
 from .transaction import Transaction
 
 STOPPED = "stopped"  # the fact that a user stopped the scheduler; `start` clears it
@@ -48,16 +47,6 @@ class Event:
     from_state: str | None
     to_state: str | None
     why: str | None
-
-
-class Listed(NamedTuple):
-    """What is needed to choose among thousands of tasks."""
-
-    id: int
-    name: str
-    state: str
-    outcome: str | None
-    changed_at: float
 
 
 class Store:
@@ -175,6 +164,11 @@ class Store:
             found += self._tasks(f"{TASKS} WHERE name IN ({', '.join('?' * len(some))})", *some)
         return {task.name: task for task in found}
 
+    def pasts(self, names: Sequence[str]) -> dict[str, Past]:
+        """What has become so far of those of these names that are tasks, by name."""
+        with self._sense():
+            return {row[0]: packing.past_of(*row) for row in self._read(packing.PASTS, json.dumps(names))}
+
     def known(self, names: Sequence[str]) -> set[str]:
         """Those of these names that are names of tasks."""
         found = set()
@@ -191,8 +185,7 @@ class Store:
 
     def roster(self) -> list[Listed]:
         """Every task in a word, by id."""
-        rows = self._read("SELECT id, name, state, outcome, changed_at FROM tasks ORDER BY id")
-        return [Listed(*row) for row in rows]
+        return [Listed(*row) for row in self._read(f"{ROSTER} ORDER BY id")]
 
     def queued_last(self, back: int) -> str | None:
         """The task that was queued last, or the one that was `back` before it; None if there are not so many."""
@@ -238,10 +231,15 @@ class Store:
         sql = f"{RUNS} WHERE runs.task_id = ? ORDER BY runs.attempt"
         return self._runs(sql, task.id)
 
-    def runs_of_all(self, tasks: Iterable[Task]) -> list[Run]:
-        """Every run of these tasks."""
+    def remains(self, tasks: Iterable[Listed]) -> list[Remains]:
+        """What is left of every run of these tasks."""
         ids = json.dumps([task.id for task in tasks])
-        return self._runs(f"{RUNS} WHERE runs.task_id IN (SELECT value FROM json_each(?))", ids)
+        sql = (
+            "SELECT runs.id, task_id, name, session, text FROM runs JOIN tasks ON tasks.id = runs.task_id "
+            "JOIN texts ON texts.id = runs.shared WHERE task_id IN (SELECT value FROM json_each(?))"
+        )
+        with self._sense():
+            return [packing.remains_of(*row) for row in self._read(sql, ids)]
 
     def last_runs(self, tasks: Iterable[Task] | None = None) -> dict[int, Run]:
         """The newest run of each task, or of each of these, by task id."""
@@ -296,6 +294,16 @@ class Store:
         where, values = ("", ()) if task is None else ("WHERE task_id = ?", (task.id,))
         with self._sense():
             return [_event_of(*row) for row in self._read(f"{_EVENTS} {where} ORDER BY events.id", *values)]
+
+    def check_events(self) -> None:
+        """Read the whole event log, and make nothing of it.
+
+        Raises:
+            Damaged: there is something in it that makes no sense.
+        """
+        with self._sense():
+            for text in {row["text"] for row in self._read(_EVENTS)}:
+                packing.event_of(text)
 
     def usage_of(self, run_ids: Collection[str]) -> dict[str, Usage]:
         """What these runs were seen to use, by id, as far as anybody looked."""

@@ -7,21 +7,24 @@ event is allowed, and must hit exactly one row.
 from __future__ import annotations
 
 import itertools
+import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import TypeVar
 
 from ..core import lifecycle
 from ..core.lifecycle import RunEvent, TaskEvent
-from ..core.model import Reason, Request, Run, RunRecord, Task, TaskSpec, TaskState, spot
+from ..core.model import Hold, Reason, Request, Run, RunRecord, Task, TaskSpec, TaskState, spot
 from ..core.usage import Usage
 from ..errors import Conflict
 from . import packing, records
-from .packing import RUNS, TASKS
+from .packing import ROSTER, RUNS, TASKS, Listed
 from .records import moved
 
 Moved = TypeVar("Moved", TaskSpec, RunRecord)
+Known = TypeVar("Known", Task, Listed)
 _NOTHING: Mapping[str, object] = {}
 _KEEP_REQUESTS = (lifecycle.Began, lifecycle.GaveBack, lifecycle.Held, lifecycle.Released, lifecycle.Ranked)
 
@@ -73,12 +76,11 @@ class Transaction:
                  self._now)
             for number, item in zip(numbers, new, strict=True)
         ]  # fmt: skip
-        known: dict[str, int] = {}
+        number = self._numbers()
         rows = []
         for task in tasks:
             task.config.encode()  # like a name that is not UTF-8, which the database itself refuses
-            text = packing.task_text(task)
-            shared = known.get(text) or known.setdefault(text, self._text(text))
+            shared = number(packing.task_text(task))
             rows.append({"id": task.id, "name": task.name, "shared": shared, **packing.task_columns(task)})
         try:
             self._insert("tasks", *rows)
@@ -95,22 +97,36 @@ class Transaction:
         Raises:
             Conflict: somebody moved it first.
         """
-        moved = lifecycle.apply_task(task, event, self._now)
-        sources = [state.value for state in lifecycle.task_sources(event)]
-        # What tells this stay in the state from an earlier one: a view may be older than a whole run.
-        same = {"attempts": task.attempts, "queue_number": task.queue_number}
-        columns = packing.task_columns(moved)
-        if moved.spec is not task.spec:
-            columns["shared"] = self._text(packing.task_text(moved))
-        self._update("tasks", columns, task.id, sources, task.name, same)
-        # What was asked for meanwhile outlives a run that never began: the scheduler sees it on the queued task.
-        if not isinstance(event, _KEEP_REQUESTS):
-            self._connection.execute("UPDATE tasks SET request = NULL, requested_by = NULL WHERE id = ?", (task.id,))
-        reason = event.hold.reason if isinstance(event, lifecycle.Held) else moved.reason
-        why = reason.text if reason else None
-        why = f"priority {event.priority}" if isinstance(event, lifecycle.Ranked) else why
-        self._log([task.id], None, type(event).__name__, task.state.value, moved.state.value, why)
-        self.moved.append(moved)
+        return self.apply_all([(task, event)])[0]
+
+    def apply_all(self, moves: Sequence[tuple[Task, TaskEvent]]) -> list[Task]:
+        """Move tasks by events of one kind. Each row must still be in a state from which its event is allowed.
+
+        Raises:
+            Conflict: somebody moved one of them first.
+        """
+        if not moves:
+            return []
+        kind, before = type(moves[0][1]), moves[0][0].state.value  # each kind of event comes from one state only
+        moved = [lifecycle.apply_task(task, event, self._now) for task, event in moves]
+        sources = [state.value for state in lifecycle.task_sources(moves[0][1])]
+        number = self._numbers()
+        rows, same = [], []
+        for (task, _), after in zip(moves, moved, strict=True):
+            columns = packing.task_columns(after)
+            if kind is lifecycle.Requeued:
+                columns["shared"] = number(packing.task_text(after))
+            # What was asked for meanwhile outlives a run that never began: the scheduler sees it on the queued task.
+            if kind not in _KEEP_REQUESTS:
+                columns["request"] = columns["requested_by"] = None
+            rows.append((columns, task.id))
+            # What tells this stay in the state from an earlier one: a view may be older than a whole run.
+            same.append({"attempts": task.attempts, "queue_number": task.queue_number})
+        what = moves[0][0].name if len(moves) == 1 else f"one of {len(moves)} tasks"
+        self._update("tasks", rows, sources, what, same)
+        whys = [_why(event, after) for (_, event), after in zip(moves, moved, strict=True)]
+        self._log_all([task.id for task in moved], kind.__name__, before, moved[0].state.value, whys)
+        self.moved += moved
         return moved
 
     def add_run(self, run: Run) -> None:
@@ -127,7 +143,7 @@ class Transaction:
         """
         moved = lifecycle.apply_run(run, event, self._now)
         sources = [state.value for state in lifecycle.run_sources(event)]
-        self._update("runs", packing.run_columns(moved), run.id, sources, f"run {run.id} of {run.task}")
+        self._update("runs", [(packing.run_columns(moved), run.id)], sources, f"run {run.id} of {run.task}")
         why = moved.reason.text if moved.reason else None
         self._log([run.task_id], run.id, type(event).__name__, run.state.value, moved.state.value, why)
         return moved
@@ -195,17 +211,16 @@ class Transaction:
                     "UPDATE runs SET shared = ?, record = ? WHERE id = ?", (shared, record, run.id)
                 )
 
-    def remove_tasks(self, tasks: Sequence[Task]) -> list[Task]:
+    def remove_tasks(self, tasks: Sequence[Known]) -> list[Known]:
         """Forget done tasks with all their runs and events. Returns those that were still as they are given."""
-        gone = []
-        for task in tasks:
-            where = (task.id, task.attempts, task.queue_number)
-            sql = "SELECT 1 FROM tasks WHERE id = ? AND state = 'done' AND attempts = ? AND queue_number = ?"
-            if self._connection.execute(sql, where).fetchone() is None:
-                continue
-            for table, key in (("events", "task_id"), ("runs", "task_id"), ("tasks", "id")):
-                self._connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (task.id,))
-            gone.append(task)
+        ids = json.dumps([task.id for task in tasks])
+        listed = "IN (SELECT value FROM json_each(?))"
+        rows = self._connection.execute(f"{ROSTER} WHERE state = 'done' AND id {listed}", (ids,)).fetchall()
+        as_given = {(row["id"], row["attempts"], row["queue_number"]) for row in rows}
+        gone = [task for task in tasks if (task.id, task.attempts, task.queue_number) in as_given]
+        ids = json.dumps([task.id for task in gone])
+        for table, key in (("events", "task_id"), ("runs", "task_id"), ("tasks", "id")):
+            self._connection.execute(f"DELETE FROM {table} WHERE {key} {listed}", (ids,))
         return gone
 
     def set_fact(self, key: str, value: str | None) -> None:
@@ -230,30 +245,59 @@ class Transaction:
     def _update(
         self,
         table: str,
-        row: Mapping[str, object],
-        key: object,
+        rows: Sequence[tuple[Mapping[str, object], object]],
         states: list[str],
         what: str,
-        same: Mapping[str, object] = _NOTHING,
+        same: Sequence[Mapping[str, object]] = (),
     ) -> None:
-        columns = ", ".join(f"{name} = ?" for name in row)
+        """Write rows with the same columns, each given with its key and with what must still be as it was."""
+        columns = ", ".join(f"{name} = ?" for name in rows[0][0])
         marks = ", ".join("?" * len(states))
-        guards = "".join(f" AND {name} = ?" for name in same)
+        guards = "".join(f" AND {name} = ?" for name in (same[0] if same else ()))
         sql = f"UPDATE {table} SET {columns} WHERE id = ? AND state IN ({marks}){guards}"
-        hit = self._connection.execute(sql, (*row.values(), key, *states, *same.values())).rowcount
-        if hit != 1:
+        values = [
+            (*row.values(), key, *states, *as_was.values())
+            for (row, key), as_was in zip(rows, same or [_NOTHING] * len(rows), strict=True)
+        ]
+        if self._connection.executemany(sql, values).rowcount != len(rows):
             raise Conflict(f"{what} was changed by somebody else at this moment; nothing was written")
 
     def _text(self, text: str) -> int:
         """The number of a text that rows share."""
         return packing.number_of(self._connection, text)
 
+    def _numbers(self) -> Callable[[str], int]:
+        """The same for many rows, which asks for each text once."""
+        return lru_cache(maxsize=None)(self._text)
+
     def _log(
         self, tasks: Sequence[int], run: str | None, what: str, old: str | None, new: str | None, why: str | None
     ) -> None:
+        self._log_all(tasks, what, old, new, [why] * len(tasks), run)
+
+    def _log_all(
+        self, tasks: Sequence[int], what: str, old: str | None, new: str | None, whys: Sequence[str | None],
+        run: str | None = None,
+    ) -> None:  # fmt: skip
+        """A line for each of these tasks, with a reason of its own."""
         shared = self._text(packing.event_text(self._who, what, old, new))
         sql = "INSERT INTO events (at, task_id, run_id, shared, why) VALUES (?, ?, ?, ?, ?)"
-        self._connection.executemany(sql, [(self._now, task, run, shared, why) for task in tasks])
+        rows = [(self._now, task, run, shared, why) for task, why in zip(tasks, whys, strict=True)]
+        self._connection.executemany(sql, rows)
+
+
+def _why(event: TaskEvent, after: Task) -> str | None:
+    """What the log says of the reason for an event."""
+    if isinstance(event, lifecycle.Ranked):
+        return f"priority {event.priority}"
+    if isinstance(event, lifecycle.Held):
+        return _why_held(event.hold)
+    return after.reason.text if after.reason else None
+
+
+@lru_cache(maxsize=16)
+def _why_held(hold: Hold) -> str:
+    return hold.reason.text
 
 
 def _moved(record: Moved, old: str, new: str) -> Moved:
