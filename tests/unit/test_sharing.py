@@ -438,8 +438,8 @@ def test_a_full_cpu_keeps_no_gpu_from_anybody() -> None:
 
 
 def brief(queue: list[Task], *gpus: GpuSlots, **more: object) -> Decision:
-    kinds: Counter[Demand] = Counter(kind_of(one.spec) for one in queue)
-    return look(queue, *gpus, kinds=kinds, **more)
+    demands: Counter[Demand] = Counter(kind_of(one.spec) for one in queue)
+    return look(queue, *gpus, demands=demands, **more)
 
 
 def test_ten_thousand_that_wait_for_memory_are_not_all_looked_at() -> None:

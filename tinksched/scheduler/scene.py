@@ -30,7 +30,7 @@ class Scene:
     now: float
     cpu: GpuSlots | None = None  # for tasks without GPUs
     need_of: Callable[[Task], int | None] | None = None  # see `needs`; None if nothing is known besides the specs
-    kinds: Mapping[Demand, int] | None = None  # of the queue, if only what starts is asked for, not why others wait
+    demands: Mapping[Demand, int] | None = None  # of the queue, if only what starts is asked for, not why others wait
     paused: Reason | None = None  # why nothing starts
 
     @property
