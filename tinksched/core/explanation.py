@@ -166,7 +166,7 @@ def _stranger(desks: Sequence[Desk]) -> Reason:
     """Whose process it is. It may be a hostile one: its words are shown without what a terminal would obey."""
     desk = desks[0]
     process = desk.strangers[0]
-    who = "an unknown process is"
+    who = "a process whose owner can't be seen (hidepid) is"
     if process.user is not None or process.command is not None:
         what = f"runs `{_plain(process.command)}`" if process.command is not None else "has a process"
         who = f"{_plain(process.user) if process.user is not None else 'somebody'} {what}"
