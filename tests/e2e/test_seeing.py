@@ -189,6 +189,15 @@ def test_programs_that_call_int_on_the_variable_work_unless_uuids_are_asked_for(
     assert bench.log("b").split() == [f"{A},{B}"] * 3
 
 
+def test_runs_count_gpus_as_nvml_does_whatever_the_caller_s_environment_says(lab: Lab, double: NvmlDouble) -> None:
+    """CUDA's own order is the fastest first: GPU 0 would be another one than in every listing."""
+    double.write(Gpu(A), Gpu(B))
+    bench = lab.workspace(gpu_count="auto", tasks={"a.yml": ""})
+    (bench.folder / "train.sh").write_text('echo "$CUDA_DEVICE_ORDER"\n')
+    bench.run("start", "--wait", CUDA_DEVICE_ORDER="FASTEST_FIRST")
+    assert bench.log("a").split() == ["PCI_BUS_ID"]
+
+
 def test_uuids_need_a_driver_that_knows_them(lab: Lab) -> None:
     bench = lab.workspace(gpu_ids="uuid", tasks={"a.yml": ""})
     assert "gpu_ids is uuid, and the UUID of GPU 0, 1 is not known (no NVIDIA driver" in bench.run("start", code=2).err

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from tinksched.config import Settings, load
-from tinksched.core.model import ALONE, Task, TaskSpec, TaskState
+from tinksched.core.gpu import GpuState
+from tinksched.core.model import ALONE, GpuSlots, Task, TaskSpec, TaskState
+from tinksched.core.placement import Policy, decide
+from tinksched.core.sharing import demand_of, kind_of
 from tinksched.scheduler.needs import Needs
 
 GIB = 2**30
@@ -73,3 +80,64 @@ def test_what_an_own_run_taught_counts_where_it_is_more(settings: Settings) -> N
     assert needs.of(task("big_a", need=1 * GIB)) == 11 * GIB
     assert needs.of(task("big_a", need=ALONE)) == ALONE
     assert needs.of(task("small_a", None, need=5)) == 5
+
+
+# ---------------------------------------------------------------- a queue of them
+
+
+def gpu(index: int, free: int, slots: int) -> GpuSlots:
+    """A GPU with so many GiB free; the rest is held by processes that nobody can account for."""
+    state = GpuState(f"G{index}", index, 0.0, 80 * GIB, free * GIB, (80 - free) * GIB, processes=())
+    return GpuSlots(index, f"G{index}", slots, state=state)
+
+
+def test_ten_thousand_of_several_patterns_that_do_not_fit_are_not_gone_through(settings: Settings) -> None:
+    needs, asked = Needs(settings, [("big_a", 30 * GIB), ("other", 20 * GIB)]), []
+
+    def need_of(task: Task) -> int | None:
+        asked.append(task.id)
+        return needs.of(task)
+
+    kinds = [("big_", "auto", None), ("other_", "auto", None), ("big_b", "auto", 50 * GIB), ("small_", GIB, None)]
+    prefix = [kinds[number % 3] for number in range(10_000)]
+    queue = [replace(task(f"{name}{id}", memory, need), id=id) for id, (name, memory, need) in enumerate(prefix)]
+    gpus = [gpu(0, 5, 4), gpu(1, 10, 4)]
+    demands = needs.demands(Counter(map(needs.sort_of, queue)))
+    assert not decide(queue, gpus, 0.0, policy=Policy.SPREAD, need_of=need_of, demands=demands).placements
+    assert len(asked) <= 8, "one for each slot that somebody may wait for, and no more"
+    fits = replace(task("big_fits", "auto", None), id=10_000)
+    needs.usable = {0: None, 1: None}
+    queue.append(replace(fits, name="small_fits", spec=replace(fits.spec, min_free_memory=GIB)))
+    demands = needs.demands(Counter(map(needs.sort_of, queue)))
+    found = decide(queue, gpus, 0.0, policy=Policy.SPREAD, need_of=needs.of, demands=demands)
+    assert [placed.task_id for placed in found.placements] == [10_000], "one that fits is found at their end"
+
+
+names = st.sampled_from(("big_a", "big_b", "small_a", "other"))
+sizes = st.sampled_from((1, 9 * GIB, 20 * GIB, 70 * GIB, 90 * GIB))
+tasks = st.builds(
+    lambda name, memory, need, gpus, pinned: replace(
+        one := task(name, memory, need), spec=replace(one.spec, gpus=gpus, pinned=pinned)
+    ),
+    names, st.sampled_from(("auto", "auto", None, 10 * GIB)), st.none() | sizes | st.just(ALONE),
+    st.sampled_from((0, 1, 1, 2)), st.sampled_from(((), (), (1,))),
+)  # fmt: skip
+
+
+@hypothesis_settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(tasks, max_size=30), st.dictionaries(names, sizes), st.lists(st.sampled_from((0, 5, 25, 80)), max_size=3)
+)
+def test_by_sorts_it_comes_out_as_if_each_task_had_been_tried(
+    settings: Settings, queue: list[Task], peaks: dict[str, int], free: list[int]
+) -> None:
+    needs = Needs(settings, peaks.items())
+    needs.usable = dict.fromkeys(range(len(free)), 76 * GIB)
+    queue = [replace(task, id=number, name=f"{task.name}{number}") for number, task in enumerate(queue)]
+    demands = needs.demands(Counter(map(needs.sort_of, queue)))
+    assert demands == Counter(demand_of(kind_of(task.spec), needs.of(task)) for task in queue)
+    gpus = [gpu(index, size, 3) for index, size in enumerate(free)]
+    each = decide(queue, gpus, 0.0, policy=Policy.SPREAD, need_of=needs.of)
+    brief = decide(queue, gpus, 0.0, policy=Policy.SPREAD, need_of=needs.of, demands=demands)
+    assert brief.placements == each.placements
+    assert brief.wake_at is not None if each.wake_at is not None else True

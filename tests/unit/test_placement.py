@@ -6,6 +6,7 @@ import heapq
 import itertools
 import string
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
@@ -29,8 +30,8 @@ from tinksched.core.model import (
     TaskState,
     Tenant,
 )
-from tinksched.core.placement import Decision, Policy, decide, explain, place
-from tinksched.core.sharing import Demand, Terms, kind_of
+from tinksched.core.placement import Decision, Policy, _Walk, decide, explain, place
+from tinksched.core.sharing import Demand, Terms, demand_of, desks_of, kind_of
 
 NOW = 1_700_000_000.0
 SPREAD, PACK = Policy.SPREAD, Policy.PACK
@@ -70,9 +71,9 @@ def gpu(
     return GpuSlots(index, f"index-{index}", slots, runs, others, last_start)
 
 
-def kinds_of(queue: list[Task]) -> Counter[Demand]:
+def demands_of(queue: list[Task], need_of: Callable[[Task], int | None] = lambda one: None) -> Counter[Demand]:
     """With these a walk is brief."""
-    return Counter(kind_of(one.spec) for one in queue)
+    return Counter(demand_of(kind_of(one.spec), need_of(one)) for one in queue)
 
 
 def placed(*tasks: Task, on: list[GpuSlots], policy: Policy = SPREAD, delay: float = 0) -> list[tuple[int, ...]]:
@@ -539,7 +540,10 @@ def test_a_brief_walk_starts_the_same_and_gives_the_same_reasons(
     tasks: list[Task], gpus: list[GpuSlots], policy: Policy, delay: float, cpu: GpuSlots | None,
     needs: dict[int, int | None], terms: Terms,
 ) -> None:  # fmt: skip
-    def walk(kinds: Counter[Demand] | None) -> Decision:
+    def need_of(one: Task) -> int | None:
+        return needs.get(one.id)
+
+    def walk(demands: Counter[Demand] | None) -> Decision:
         return decide(
             tasks,
             gpus,
@@ -548,11 +552,19 @@ def test_a_brief_walk_starts_the_same_and_gives_the_same_reasons(
             startup_delay=delay,
             terms=terms,
             cpu=cpu,
-            need_of=lambda one: needs.get(one.id),
-            kinds=kinds,
+            need_of=need_of,
+            demands=demands,
         )
 
-    whole, brief = walk(None), walk(kinds_of(tasks))
+    naive = _Walk(desks_of(gpus, terms, NOW, delay), desks_of([cpu] if cpu else [], terms, NOW), policy, NOW)
+    reasons = {}
+    for one in tasks:
+        naive.spent.clear()  # each is tried
+        reasons[one.id] = naive.look(one, demand_of(kind_of(one.spec), need_of(one)))
+    whole, brief = walk(None), walk(demands_of(tasks, need_of))
+    assert whole.placements == tuple(naive.placements)
+    assert whole.waiting == {one: reason for one, reason in reasons.items() if reason is not None}
+    assert whole.wake_at == naive.wake_at
     assert brief.placements == whole.placements
     assert brief.looked_at == len(brief.placements) + len(brief.waiting) <= len(tasks)
     assert set(brief.waiting) <= set(whole.waiting)
@@ -610,7 +622,7 @@ def test_nothing_starts_where_there_is_no_room_for_it(
 
 def test_a_brief_walk_does_not_go_through_ten_thousand_tasks_that_can_not_start() -> None:
     queue = [task(number) for number in range(10_000)]
-    decision = decide(queue, [gpu(0, 4, own=3), gpu(1, 4, own=4)], NOW, policy=SPREAD, kinds=kinds_of(queue))
+    decision = decide(queue, [gpu(0, 4, own=3), gpu(1, 4, own=4)], NOW, policy=SPREAD, demands=demands_of(queue))
     assert len(decision.placements) == 1 and decision.looked_at <= 9
 
 

@@ -304,7 +304,8 @@ def test_nothing_starts_beside_a_strange_process_and_the_reason_names_it() -> No
     )
     two = [gpu(0, 80, process(user=None, command=None)), gpu(1, 80, process())]
     assert why([task(1)], *two).text == (
-        "respects other people's processes: an unknown process is on GPU 0 (pid 4242), and others on GPU 1"
+        "respects other people's processes: a process whose owner can't be seen is on GPU 0 (pid 4242), "
+        "and others on GPU 1"
     )
 
 
@@ -324,6 +325,35 @@ def test_beside_these_it_starts(harmless: GpuProcess) -> None:
     there = Tenant("bob", "/his", "exp", 4, 0.0, run="there")
     here = replace(gpu(0, 80, harmless, others=(there,)), fading=frozenset({"fading"}))
     assert placed([task(1)], here, terms=terms) == [(1, 0)]
+
+
+HIDDEN = process(60, user=None, command=None)
+BOBS, MINE = tenant(0), replace(tenant(0), user="me")
+
+
+@pytest.mark.parametrize(
+    ("hidden", "tenants", "starts"),
+    [
+        pytest.param(HIDDEN, [BOBS], True, id="it may be bob's run"),
+        pytest.param(HIDDEN, [BOBS, MINE], True, id="so it may beside mine"),
+        pytest.param(HIDDEN, [MINE], False, id="mine would not be hidden"),
+        pytest.param(HIDDEN, [], False, id="nobody has a run here"),
+        pytest.param(replace(HIDDEN, user="bob"), [BOBS], True, id="bob's, and bob has a run here"),
+        pytest.param(replace(HIDDEN, user="alice"), [BOBS], False, id="alice has none"),
+        pytest.param(replace(HIDDEN, command="python big.py"), [BOBS], False, id="what can be seen is no run"),
+    ],
+)
+def test_who_is_hidden_is_respected_where_it_can_not_be_a_run_of_somebody_else(
+    hidden: GpuProcess, tenants: list[Tenant], starts: bool
+) -> None:
+    here = gpu(0, 20, hidden, others=tuple(tenants))
+    assert bool(placed([task(1)], here, terms=Terms(user="me"))) is starts
+
+
+def test_memory_of_who_may_be_a_run_is_waited_for() -> None:
+    big = [task(1, 70), task(2, 5)]
+    assert placed(big, gpu(0, 20, HIDDEN, slots=2, others=(BOBS,))) == [], "the other slot is held for the big one"
+    assert placed(big, gpu(0, 20, process(60, run="gone"), slots=2), terms=Terms(respect_others=False)) == [(2, 0)]
 
 
 def test_what_is_left_of_a_run_that_holds_nothing_here_is_like_a_stranger() -> None:
@@ -438,8 +468,8 @@ def test_a_full_cpu_keeps_no_gpu_from_anybody() -> None:
 
 
 def brief(queue: list[Task], *gpus: GpuSlots, **more: object) -> Decision:
-    kinds: Counter[Demand] = Counter(kind_of(one.spec) for one in queue)
-    return look(queue, *gpus, kinds=kinds, **more)
+    demands: Counter[Demand] = Counter(kind_of(one.spec) for one in queue)
+    return look(queue, *gpus, demands=demands, **more)
 
 
 def test_ten_thousand_that_wait_for_memory_are_not_all_looked_at() -> None:
@@ -475,7 +505,7 @@ def test_it_is_looked_again_soon_and_the_reason_says_who_is_waited_for() -> None
     decision = decide([task(1)], [left], NOW, policy=Policy.SPREAD)
     assert decision.wake_at == NOW + LOOK_AGAIN_SECONDS
     assert "; a run that has ended still holds GPU 0 (pid 4242)" in decision.waiting[1].text
-    brief = decide([task(1)], [left], NOW, policy=Policy.SPREAD, kinds={kind_of(task(1).spec): 1})
+    brief = decide([task(1)], [left], NOW, policy=Policy.SPREAD, demands={kind_of(task(1).spec): 1})
     assert brief.wake_at == NOW + LOOK_AGAIN_SECONDS
 
 

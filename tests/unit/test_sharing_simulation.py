@@ -27,7 +27,7 @@ import pytest
 from tinksched.core.gpu import GpuProcess, GpuState
 from tinksched.core.model import GpuSlots, Run, RunRecord, RunState, Task, TaskSpec, TaskState
 from tinksched.core.placement import LOOK_AGAIN_SECONDS, Policy, decide
-from tinksched.core.sharing import Terms, kind_of
+from tinksched.core.sharing import Terms, demand_of, kind_of
 
 GIB = 2**30
 TOTAL = 80 * GIB
@@ -160,10 +160,11 @@ class World:
     def _decide(self, queue: list[Task]) -> float | None:
         needs = (lambda task: self.jobs[task.id].peak) if self.oracle else None
         queue = [_undeclared(task) for task in queue] if self.oracle else queue
-        kinds = Counter(kind_of(task.spec) for task in queue)
+        demands = Counter(demand_of(kind_of(task.spec), needs(task) if needs else None) for task in queue)
         decision = decide(
-            queue, self.slots(), self.now, policy=Policy.SPREAD, terms=Terms(warmup=WARMUP), need_of=needs, kinds=kinds
-        )
+            queue, self.slots(), self.now, policy=Policy.SPREAD, terms=Terms(warmup=WARMUP), need_of=needs,
+            demands=demands,
+        )  # fmt: skip
         for placement in decision.placements:
             self.runs[placement.task_id] = (self.now, placement.gpus)
             self.started[placement.task_id] = self.now

@@ -9,7 +9,7 @@ from ..core.gpu import GpuProcess, GpuState
 from ..host.leases import Held
 from ..operations.occupancy import Occupancy, Occupied
 from ..operations.seen import memory_text, size_text, unknown_memory
-from .tables import Cell, Part, Table, printable
+from .tables import Cell, Part, Table, printable, standing
 
 
 def occupancy(now: Occupancy, *, wide: bool) -> list[Part]:
@@ -61,7 +61,7 @@ def _tenants(gpu: Occupied, runs: Mapping[str, Held]) -> Iterator[list[Cell]]:
         if process.run not in here:
             run = runs.get(process.run)
             task = f"{run.claim.task} of {run.claim.workspace}" if run else "a run"
-            yield _process(gpu, process, f"{task}, which was not given this GPU" if process.run else "not tinksched's")
+            yield _process(gpu, process, f"{task}, which was not given this GPU" if process.run else standing(process))
     unknown = unknown_memory(state) if state else 0
     if unknown:
         yield _row(gpu, "?", "held by unknown", size_text(unknown), "", "")

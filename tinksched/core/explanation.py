@@ -169,7 +169,9 @@ def _stranger(desks: Sequence[Desk]) -> Reason:
     """Whose process it is. It may be a hostile one: its words are shown without what a terminal would obey."""
     desk = desks[0]
     process = desk.strangers[0]
-    who = "an unknown process is" if not desk.gpu.fading else "an unknown process, maybe of a run that has ended, is"
+    who = "a process whose owner can't be seen is"
+    if desk.gpu.fading:
+        who = "an unknown process, maybe of a run that has ended, is"
     if process.user is not None or process.command is not None:
         what = f"runs `{_plain(process.command)}`" if process.command is not None else "has a process"
         who = f"{_plain(process.user) if process.user is not None else 'somebody'} {what}"

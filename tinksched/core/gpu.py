@@ -25,6 +25,11 @@ class GpuProcess:
     run: str = ""
     """The run of tinksched, of any workspace and user of this host, that it belongs to; empty for all others."""
 
+    @property
+    def hidden(self) -> bool:
+        """Whether nobody can tell from here what it runs, so that it may be of any run (proc(5), hidepid)."""
+        return not self.run and self.command is None
+
 
 @dataclass(frozen=True, slots=True)
 class GpuState:

@@ -14,6 +14,7 @@ What a GPU has room for is said in `sharing`, the sentences are made in `explana
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,7 +24,6 @@ from .model import GpuSlots, Placement, Reason, ReasonCode, Task
 from .relations import Group
 from .sharing import Demand, Desk, Terms, demand_of, desks_of, kind_of
 
-MOST_MEMORY = 2**60  # bytes: more than any GPU has
 LOOK_AGAIN_SECONDS = 1.0  # for what nothing reports: memory, utilisation, and the processes of others
 _NOBODY: Mapping[int, Reason] = {}
 _USUAL = Terms()
@@ -73,7 +73,7 @@ def decide(
     need_of: Callable[[Task], int | None] | None = None,
     waiting: Mapping[int, Reason] = _NOBODY,
     groups: Sequence[Group] = (),
-    kinds: Mapping[Demand, int] | None = None,
+    demands: Mapping[Demand, int] | None = None,
 ) -> Decision:
     """Walk the queue once. Times are seconds since the epoch, `startup_delay` is in seconds.
 
@@ -82,25 +82,26 @@ def decide(
     `waiting` are tasks that may not start yet whatever the GPUs say, and why; `groups` the limits on how many tasks of
     a kind run at once, with those that run already counted. Neither kind of waiting holds a GPU.
 
-    With `kinds`, how many tasks of each kind (`kind_of`) the queue has, the walk is brief: it ends where it can't find
-    anything more to start, so that a long queue costs no more than a short one, and not all that wait have a reason.
+    With `demands`, how many tasks of the queue ask for the same, by all that is known, the walk is brief: it ends where
+    it can't find anything more to start, so that a long queue costs no more than a short one, and not all that wait
+    have a reason.
     """
     desks, on_cpu = desks_of(gpus, terms, now, startup_delay), desks_of([cpu] if cpu else [], terms, now)
-    walk = _Walk(desks, on_cpu, policy, now, need_of is not None)
-    left = dict(kinds) if kinds is not None else None
+    walk = _Walk(desks, on_cpu, policy, now)
+    left = Counter(demands) if demands is not None else None
+    unsettled = list(left or ())
     why_not: dict[int, Reason] = {}
     refused = True
     looked_at = 0
     for task in queue:
-        kind = kind_of(task.spec)
+        if left is not None and refused and walk.is_over(unsettled, left):
+            break
+        demand = demand_of(kind_of(task.spec), need_of(task) if need_of is not None else None)
         if left is not None:
-            if refused and walk.is_over(kind for kind, count in left.items() if count > 0):
-                break
             refused = False
-            left[kind] = left.get(kind, 0) - 1
-        demand = demand_of(kind, need_of(task) if need_of is not None else None)
-        if left is not None and demand in walk.spent:
-            continue
+            left[demand] -= 1
+            if demand in walk.spent:
+                continue
         looked_at += 1
         full = next((group.full for group in groups if not group.has_room(task)), None)
         if task.id in waiting or full is not None:
@@ -131,13 +132,11 @@ class _Walk:
     cpu: list[Desk]  # one or none
     policy: Policy
     now: float
-    more_is_known: bool  # of what some tasks need than their specs say
     placements: list[Placement] = field(default_factory=list)
     wake_at: float | None = None
     # Demands that found no room, and whose tasks change nothing more by waiting, with the reason and its `_changes`.
     spent: dict[Demand, tuple[Reason, int]] = field(default_factory=dict)
     _changes: int = 0
-    _impossible: set[Demand] = field(default_factory=set)
     _able: dict[tuple[object, ...], list[Desk]] = field(default_factory=dict)
 
     def look(self, task: Task, demand: Demand) -> Reason | None:
@@ -164,9 +163,14 @@ class _Walk:
             self.spent[demand] = (reason, self._changes)
         return reason
 
-    def is_over(self, kinds: Iterable[Demand]) -> bool:
-        """Whether no task of these kinds can start any more, and enough of them wait that others know of it."""
-        return all(self._is_settled(kind) for kind in kinds)
+    def is_over(self, unsettled: list[Demand], left: Mapping[Demand, int]) -> bool:
+        """Whether no task that is left can start any more, and enough of them wait that others know of it.
+
+        What is settled stays so, and is taken from the list: each demand is judged until then, and never again.
+        """
+        while unsettled and (left[unsettled[-1]] <= 0 or self._is_settled(unsettled[-1])):
+            unsettled.pop()
+        return not unsettled
 
     # -- inside
 
@@ -229,22 +233,15 @@ class _Walk:
         able = [desk for desk in desks if desk.can_open(demand)]
         return not demand.holds or len(able) < demand.spots or all(desk.is_held_shut for desk in able)
 
-    def _is_settled(self, kind: Demand) -> bool:
-        """Whether no task of the kind can start. Of some more may be known than it says: then the least that they could
-        ask for counts, and the most that they could wait for.
-        """
-        more_is_known = self.more_is_known and kind.gpus > 0
-        if kind in self._impossible or (kind in self.spent and not more_is_known):
+    def _is_settled(self, demand: Demand) -> bool:
+        """Whether no task that asks for this can start."""
+        if demand in self.spent:
             return True
-        desks = self._candidates(kind)
-        if len(desks) >= kind.spots:
-            if any(desk.wanted < desk.gpu.slots for desk in desks):
+        desks = self._candidates(demand)
+        if len(desks) >= demand.spots:
+            if any(desk.wanted < desk.gpu.slots for desk in desks) or self._has_room(demand, desks):
                 return False
-            least = [kind] if kind.bytes or not more_is_known else [kind._replace(memory=need) for need in (None, 1)]
-            if any(self._has_room(demand, desks) for demand in least):
-                return False
-            self._wake_for_truth(kind._replace(memory=MOST_MEMORY) if more_is_known else kind, desks)
-        self._impossible.add(kind)
+            self._wake_for_truth(demand, desks)
         return True
 
     def _has_room(self, demand: Demand, desks: Sequence[Desk]) -> bool:

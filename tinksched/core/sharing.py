@@ -30,6 +30,7 @@ class Terms:
     max_utilization: int | None = None  # percent
     respect_others: bool = True  # nothing starts beside a compute process that is not tinksched's
     ignored: tuple[str, ...] = ()  # globs of the users and commands that are not meant by that
+    user: str = ""  # whose workspace it is
 
 
 class Demand(NamedTuple):
@@ -145,12 +146,19 @@ class Desk:
         return [process for process in state.processes or () if self._is_strange(process)]
 
     def _is_strange(self, process: GpuProcess) -> bool:
-        if not process.compute or process.run in self.runs:
+        if not process.compute or self._is_of_a_run(process):
             return False
         command = process.command or ""
         program = command.split(" ", 1)[0].rsplit("/", 1)[-1]
         names = (process.user or "", command, program)
         return not any(fnmatchcase(name, glob) for glob in self.terms.ignored for name in names)
+
+    def _is_of_a_run(self, process: GpuProcess) -> bool:
+        """Whether it is of a run that belongs here, or may be: what is hidden from us is of another user."""
+        if not process.hidden:
+            return process.run in self.runs
+        users = {tenant.user for tenant in self.gpu.others}
+        return process.user in users if process.user is not None else bool(users - {self.terms.user})
 
     @property
     def total(self) -> int | None:
@@ -161,7 +169,7 @@ class Desk:
         """None if nobody knows what is free."""
         if state is None or state.memory_free is None:
             return None
-        runs = [process for process in state.processes or () if process.run in self.runs]
+        runs = [process for process in state.processes or () if self._is_of_a_run(process)]
         if state.processes is not None and all(process.memory is not None for process in runs):
             return state.memory_free + sum(process.memory or 0 for process in runs)
         # Nobody can say whose memory it is. Where none of us is, it isn't ours.

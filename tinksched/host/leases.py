@@ -267,7 +267,7 @@ class Leases:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return None
             claim, owner = _read_claim(descriptor, path), os.fstat(descriptor).st_uid
-            if is_locked(descriptor) or any(process.alive() for process in claim.processes):
+            if is_locked(descriptor) or any(process.may_live() for process in claim.processes):
                 return claim, owner
             if revoke:
                 _revoke(path, descriptor)

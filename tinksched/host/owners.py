@@ -39,8 +39,8 @@ class Owners:
         before = self._seen.get(pid)
         if before is not None and now in (None, before[0]):
             return before[1]
-        if now is None:  # it has ended, or is hidden from us (hidepid)
-            return None, None, ""
+        if now is None:  # it has ended, or is hidden from us; with hidepid=1 its user is not
+            return _user(pid), None, ""
         owner = (_user(pid), command_of(pid), processes.run_of(pid) or "")
         self._seen[pid] = (now, owner)
         return owner
@@ -50,6 +50,11 @@ class Owners:
             return self._namespace.stat().st_ino == _FIRST_NAMESPACE
         except OSError:
             return False
+
+
+def hides_others() -> bool:
+    """Whether `/proc` hides the processes of other users from us, as with the option hidepid (proc(5))."""
+    return processes.identify(1) is None  # it is always there, and root's
 
 
 def command_of(pid: int) -> str | None:

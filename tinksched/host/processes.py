@@ -37,6 +37,17 @@ class Process:
         """Whether this very process still runs (a zombie does not)."""
         return identify(self.pid) == self
 
+    def may_live(self) -> bool:
+        """As `alive`; of another user's that `/proc` hides from us (hidepid), whether any process has its pid."""
+        stat = _stat(self.pid)
+        if stat is not None:
+            return stat.process == self and not stat.zombie
+        try:
+            os.kill(self.pid, 0)
+        except OSError as error:
+            return error.errno == errno.EPERM
+        return False  # it is ours, and has ended just now
+
     @property
     def is_ending(self) -> bool:
         """Whether it has given up its memory already: it has ended, or is about to."""

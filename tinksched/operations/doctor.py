@@ -218,6 +218,7 @@ CHECKS: tuple[tuple[str, Callable[[Workspace], Found]], ...] = (
     ("admission", hostchecks.admission),
     ("locks", _locks),
     ("gpus", hostchecks.driver),
+    ("processes", hostchecks.others),
     ("tmux", hostchecks.multiplexer),
     ("logging out", hostchecks.lingering),
     ("flock", _flock),

@@ -18,6 +18,7 @@ from ..errors import TinkschedError
 from ..host import filesystems, nvml, processes, tmux
 from ..host.gpus import NO_DRIVER
 from ..host.leases import FOLDER_VARIABLE, Leases
+from ..host.owners import hides_others
 from ..host.tmux import RUN_OPTION, WORKSPACE_OPTION, Tmux, TmuxSilent
 from .workspace import Workspace, user_name
 
@@ -176,6 +177,15 @@ def driver(workspace: Workspace) -> Found:
 
 def _listed(states: list[GpuState]) -> str:
     return "GPU " + ", ".join(str(state.index) for state in states)
+
+
+def others(workspace: Workspace) -> Found:
+    """Whether the processes of other users can be seen: who is on a GPU is told by that."""
+    if not hides_others():
+        return Level.OK, "those of other users can be seen", ""
+    what = "/proc hides those of other users (hidepid): on a GPU, nobody can tell strangers from runs of tinksched"
+    todo = "sudo mount -o remount,hidepid=0 /proc, or join the group of its option gid="
+    return Level.WARN, what, f"{todo}; until then nothing starts beside them where no other user holds a slot"
 
 
 # ---------------------------------------------------------------- leases

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..core.explanation import size
 from ..core.lifecycle import MARGIN
 from ..core.model import ALONE, Task
-from ..core.sharing import AUTO
+from ..core.sharing import AUTO, kind_of
 from ..scheduler.needs import Needs
 
 
@@ -20,7 +20,7 @@ def learned(needs: Needs, task: Task) -> list[str]:
         lines.append(
             f"Its need of GPU memory was learned: {had}, so with {MARGIN} % more it waits for {size(lesson.need)}."
         )
-    elif task.spec.min_free_memory == AUTO:
+    elif kind_of(task.spec).memory == AUTO:
         lines.append("Its need of GPU memory is not known yet (auto): no task like it has completed.")
     if task.need == ALONE:
         lines.append("Its last run ran out of GPU memory, so it waits for a GPU for itself.")

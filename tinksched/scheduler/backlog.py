@@ -14,16 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..core.model import Reason, Request, Task, TaskState
 from ..core.placement import can_ever_start
 from ..core.relations import Fate, Relations
-from ..core.sharing import AUTO, Demand, kind_of
 from ..errors import Damaged
 from ..store import REPAIR, STOPPED, Store
+from .needs import Needs, Sort
 
 
 class Backlog:
     """The queued and the active tasks of a workspace."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, needs: Needs) -> None:
         self._store = store
+        self._needs = needs
         self._version: int | None = None
         self._queue: list[Task] = []  # in order of rank
         self._tasks: dict[int, Task] = {}  # queued and active
@@ -32,8 +33,7 @@ class Backlog:
         self._relations: Relations | None = None  # read when somebody asks for it
         self._gpus: Mapping[int, str] = {}
         self._has_cpu = True
-        self._kinds: Counter[Demand] | None = None  # of the queue; counted when somebody asks
-        self._taught = 0
+        self._sorts: Counter[Sort] | None = None  # of the queue; counted when somebody asks
         self.stopped: str | None = None  # who stopped the scheduler
         self.paused: Reason | None = None  # why nothing starts
         self.has_news = False  # of others, on which nothing has been decided yet
@@ -51,8 +51,7 @@ class Backlog:
         self._tasks = {task.id: task for task in (*self._queue, *self._store.active_tasks())}
         self._requests = {task.id: task.request for task in self._tasks.values() if task.request is not None}
         self._bound = {task.id: task for task in self._queue if _is_bound(task)}
-        self._relations = self._kinds = None
-        self._taught = sum(task.need is not None for task in self._queue)
+        self._relations = self._sorts = None
         self.stopped = self._store.fact(STOPPED)
         self.paused = self._store.paused()
         self._version = version
@@ -129,42 +128,40 @@ class Backlog:
             ) from None
 
     def use(self, gpus: Mapping[int, str], *, cpu: bool = True) -> None:
-        """These are the GPUs (index to device name) from now on, and whether there are slots for tasks without."""
+        """These are the GPUs (index to device name) from now on, and whether there are slots for tasks without.
+
+        Called whenever the settings have changed.
+        """
         if gpus != self._gpus:
             self.forget()  # pinned ones may have other indices now
         self._gpus = gpus
         self._has_cpu = cpu
+        self._sorts = None
 
     @property
-    def kinds(self) -> Mapping[Demand, int]:
-        """How many tasks of each kind are queued."""
-        if self._kinds is None:
-            self._kinds = Counter(kind_of(task.spec) for task in self._queue)
-        return self._kinds
+    def sorts(self) -> Mapping[Sort, int]:
+        """How many tasks of each sort are queued."""
+        if self._sorts is None:
+            self._sorts = Counter(map(self._needs.sort_of, self._queue))
+        return self._sorts
 
     @property
     def wants_gpus(self) -> bool:
         """Whether tasks are queued that need some."""
-        return any(kind.gpus for kind in self.kinds)
+        return any(sort.kind.gpus for sort in self.sorts)
 
     @property
     def impossible(self) -> int:
         """How many queued tasks can't ever start on these GPUs."""
-        kinds = self.kinds.items()
-        return sum(count for kind, count in kinds if not can_ever_start(kind, self._gpus, cpu=self._has_cpu))
-
-    @property
-    def asks_for_more(self) -> bool:
-        """Whether of a queued task more may be known than its spec says: see `needs`."""
-        return self._taught > 0 or any(kind.memory == AUTO for kind in self.kinds)
+        sorts = self.sorts.items()
+        return sum(count for sort, count in sorts if not can_ever_start(sort.kind, self._gpus, cpu=self._has_cpu))
 
     def _count(self, task: Task, change: int) -> None:
-        self._taught += change if task.need is not None else 0
-        if self._kinds is not None:
-            kind = kind_of(task.spec)
-            self._kinds[kind] += change
-            if not self._kinds[kind]:
-                del self._kinds[kind]
+        if self._sorts is not None:
+            sort = self._needs.sort_of(task)
+            self._sorts[sort] += change
+            if not self._sorts[sort]:
+                del self._sorts[sort]
 
 
 def _is_bound(task: Task) -> bool:

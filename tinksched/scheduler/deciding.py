@@ -61,7 +61,7 @@ def _decide(scene: Scene) -> Verdict:
         need_of=scene.need_of,
         waiting=bound.waiting if no_room is None else dict.fromkeys((task.id for task in queue), no_room),
         groups=groups,
-        kinds=scene.kinds,
+        demands=scene.demands,
     )
     times = [at for at in (decision.wake_at, bound.wake_at) if at is not None]
     return Verdict(decision, bound.hopeless, min(times, default=None))

@@ -85,7 +85,7 @@ class Ledger:
         self._moves: list[tuple[Task, TaskEvent, Ending | None]] = []  # of the transaction that is under way
         self.news = Newsroom(settings, os.uname().nodename, journal)
         self.sampler = Sampler(store, journal, self.news.stalled)
-        self.backlog = Backlog(store)
+        self.backlog = Backlog(store, self._needs)
         self.runs: dict[str, Run] = {}
         self.wake_at: float | None = None  # when time alone may change what was decided
         self.dropped = False  # whether the last commit gave up tasks, on which others may depend
@@ -276,10 +276,10 @@ class Ledger:
         self._drop_cancelled(tx)
         backlog = self.backlog
         backlog.has_news = False
-        queue, kinds = backlog.queue, backlog.kinds
+        queue, sorts = backlog.queue, backlog.sorts
         if not on_gpus:
             queue = [task for task in queue if not task.spec.gpus]
-            kinds = {kind: count for kind, count in kinds.items() if not kind.gpus}
+            sorts = {sort: count for sort, count in sorts.items() if not sort.kind.gpus}
         own = [run for run in self.runs.values() if run.id not in ended]
         others = [lease for lease in held if lease.claim.run_id not in self.runs]
         slots = self.slots.of_gpus(own, others)
@@ -289,7 +289,7 @@ class Ledger:
         cpu = self.slots.of_cpu(own, others) if CPU in desk.devices else None
         scene = Scene(
             self._settings, queue, backlog.bound, slots, running, backlog.relations, held, last, now, cpu,
-            self._needs.of if backlog.asks_for_more else None, kinds, backlog.paused,
+            self._needs.of, self._needs.demands(sorts), backlog.paused,
         )  # fmt: skip
         verdict = decide(scene, self._turns)
         decision = verdict.decision
@@ -327,7 +327,7 @@ class Ledger:
     @property
     def _on_cpu(self) -> bool:
         """Whether there are tasks that need no GPU."""
-        return any(not run.gpus for run in self.runs.values()) or any(not kind.gpus for kind in self.backlog.kinds)
+        return any(not run.gpus for run in self.runs.values()) or any(not sort.kind.gpus for sort in self.backlog.sorts)
 
     def _bare(self) -> list[Run]:
         return self.slots.bare(self.runs.values())

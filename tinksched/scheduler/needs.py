@@ -6,13 +6,16 @@ the same line of the configuration says `auto`. Until one of them has completed,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import NamedTuple
 
-from ..config import Settings, TaskRule
+from ..config import Settings
 from ..core.lifecycle import with_margin
 from ..core.model import ALONE, GpuSlots, Task
-from ..core.sharing import AUTO
+from ..core.sharing import AUTO, Demand, demand_of, kind_of
 
 OVERHEAD = 5  # percent of a GPU's memory that nobody can have: that of the driver, of a display
 MOST_RUNS = 1000  # the last ones, among which siblings are looked for
@@ -26,6 +29,14 @@ class Lesson:
     peak: int
     siblings: int
     pattern: str  # what they have in common; empty for all tasks
+
+
+class Sort(NamedTuple):
+    """All that a task's need depends on: those of one sort need the same."""
+
+    kind: Demand
+    pattern: str | None  # what its siblings have in common; empty for all tasks, None if it learns from nobody
+    need: int | None  # what its own last run taught
 
 
 class Needs:
@@ -52,34 +63,48 @@ class Needs:
 
     def of(self, task: Task) -> int | None:
         """What must be free on each of its GPUs, in bytes; ALONE for a GPU for itself; None if nothing is known."""
-        if task.need == ALONE:
-            return ALONE
-        lesson = self.lesson(task)
-        known = [need for need in (task.need, lesson.need if lesson else None) if need is not None]
-        need = max(known, default=None)
-        # What too few GPUs can give, even empty: with GPUs for itself it has all that there is.
-        return ALONE if need is not None and self._is_too_much(task, need) else need
+        return self._need(self.sort_of(task))
 
-    def _is_too_much(self, task: Task, need: int) -> bool:
-        allowed = [size for gpu, size in self.usable.items() if not task.spec.pinned or gpu in task.spec.pinned]
-        return bool(allowed) and sum(size is None or size >= need for size in allowed) < task.spec.gpus
+    def demands(self, sorts: Mapping[Sort, int]) -> Counter[Demand]:
+        """How many tasks ask for the same, of so many of each sort."""
+        found: Counter[Demand] = Counter()
+        for sort, count in sorts.items():
+            found[demand_of(sort.kind, self._need(sort))] += count
+        return found
+
+    def sort_of(self, task: Task) -> Sort:
+        """The sort of a task, with the present configuration."""
+        kind = kind_of(task.spec)
+        if kind.memory != AUTO:
+            return Sort(kind, None, task.need)
+        rule = self._settings.rule_for(task.name, "min_free_memory")
+        return Sort(kind, rule.pattern if rule is not None else "", task.need)
 
     def lesson(self, task: Task) -> Lesson | None:
         """What its siblings have taught; None if it doesn't say `auto`, or none of them has completed."""
-        if task.spec.min_free_memory != AUTO:
-            return None
-        rule = self._settings.rule_for(task.name, "min_free_memory")
-        pattern = rule.pattern if rule is not None else ""
-        if pattern not in self._lessons:
-            self._lessons[pattern] = self._learn(rule)
-        return self._lessons[pattern]
+        return self._lesson(self.sort_of(task).pattern)
 
-    def _learn(self, rule: TaskRule | None) -> Lesson | None:
-        peaks = [peak for name, peak in self._peaks.items() if rule is None or rule.matches(name)]
-        if not peaks:
+    def _need(self, sort: Sort) -> int | None:
+        if sort.need == ALONE:
+            return ALONE
+        lesson = self._lesson(sort.pattern)
+        known = [need for need in (sort.need, lesson.need if lesson else None) if need is not None]
+        need = max(known, default=None)
+        # What too few GPUs can give, even empty: with GPUs for itself it has all that there is.
+        return ALONE if need is not None and self._is_too_much(sort.kind, need) else need
+
+    def _is_too_much(self, kind: Demand, need: int) -> bool:
+        allowed = [size for gpu, size in self.usable.items() if not kind.pinned or gpu in kind.pinned]
+        return bool(allowed) and sum(size is None or size >= need for size in allowed) < kind.gpus
+
+    def _lesson(self, pattern: str | None) -> Lesson | None:
+        if pattern is None:
             return None
-        most = max(peaks)
-        return Lesson(with_margin(most), most, len(peaks), rule.pattern if rule is not None else "")
+        if pattern not in self._lessons:
+            peaks = [peak for name, peak in self._peaks.items() if not pattern or fnmatchcase(name, pattern)]
+            most = max(peaks, default=None)
+            self._lessons[pattern] = None if most is None else Lesson(with_margin(most), most, len(peaks), pattern)
+        return self._lessons[pattern]
 
 
 def usable(slots: Iterable[GpuSlots]) -> dict[int, int | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from ..core.model import CPU, GpuSlots, Reason, Task
 from ..core.placement import Decision
 from ..core.relations import Relations
 from ..core.sharing import Demand, Desk, Terms, demand_of, desks_of, kind_of
-from ..host.leases import Held
+from ..host.leases import Held, user_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Scene:
     now: float
     cpu: GpuSlots | None = None  # for tasks without GPUs
     need_of: Callable[[Task], int | None] | None = None  # see `needs`; None if nothing is known besides the specs
-    kinds: Mapping[Demand, int] | None = None  # of the queue, if only what starts is asked for, not why others wait
+    demands: Mapping[Demand, int] | None = None  # of the queue, if only what starts is asked for, not why others wait
     paused: Reason | None = None  # why nothing starts
 
     @property
@@ -60,7 +62,13 @@ def terms_of(settings: Settings) -> Terms:
         settings.max_utilization,
         settings.respect_other_processes,
         settings.ignore_processes,
+        _me(),
     )
+
+
+@functools.cache
+def _me() -> str:
+    return user_name(os.geteuid())
 
 
 def looked_at(queue: Iterable[Task], decision: Decision) -> Iterator[Task]:
