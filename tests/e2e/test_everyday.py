@@ -115,8 +115,8 @@ def test_partial_success_names_both_sets(busy: Busy) -> None:
     answer = bench.run("retry", "exp*", code=1)
     assert answer.out == "queued again: exp2, exp3\n" and "left: exp1 is active" in answer.err
     answer = bench.run("priority", "exp1", "exp3", "9", "--json", code=1)
-    assert json.loads(answer.out)["changed"] == ["exp3"]
-    assert json.loads(answer.out)["left"] == [{"name": "exp1", "why": "is active"}]
+    assert json.loads(answer.out)["done"] == ["exp3"]
+    assert json.loads(answer.out)["left"] == {"exp1": "is active"}
     assert bench.run("hold", "exp1", code=3).err == "tinksched: nothing to do: exp1 is active\n"
 
 

@@ -21,7 +21,7 @@ from ..operations.doctor import Check, Level
 from ..operations.history import History, RunHistory
 from ..operations.logs import last_lines
 from ..operations.occupancy import Occupancy
-from ..operations.start import Plan
+from ..operations.start import Plan, Sorted
 from ..operations.status import MOST, Status, TaskStatus
 from ..operations.status import status as status_of
 from ..operations.workspace import Workspace
@@ -119,21 +119,25 @@ def plan(done: Plan, *, dry: bool) -> None:
         print(f"{verb} {len(done.queued)}: {names(done.queued)}")
     else:
         print(f"{verb} nothing new")
-    left = done.sorted
-    for tasks, what, how in (
-        (left.busy, "queued or running already", ""),
-        (left.completed, "completed", "--rerun runs them again"),
-        (left.by_marker, "completed (their markers were there before any run of them)", "--rerun runs them"),
-        (left.changed, "completed, and edited since", "--changed runs them again"),
-        (left.failed, "failed or lost", "--failed runs them again"),
-        (left.cancelled, "cancelled", "name them to run them again"),
-    ):
+    for tasks, what, how in left_by(done.sorted):
         if tasks:
             print(f"left {len(tasks)} {what}: {names(tasks)}" + (f"   ({how})" if how else ""))
     if dry:
         for name, gpus in done.starts_now:
             print(f"would start first: {printable(name)} on {spot(gpus)}")
     message(done.gpu_note)
+
+
+def left_by(found: Sorted) -> Sequence[tuple[Sequence[str], str, str]]:
+    """The tasks that `start` leaves as they are: why, and what would queue them."""
+    return (
+        (found.busy, "queued or running already", ""),
+        (found.completed, "completed", "--rerun runs them again"),
+        (found.by_marker, "completed (their markers were there before any run of them)", "--rerun runs them"),
+        (found.changed, "completed, and edited since", "--changed runs them again"),
+        (found.failed, "failed or lost", "--failed runs them again"),
+        (found.cancelled, "cancelled", "name them to run them again"),
+    )
 
 
 def checks(found: Sequence[Check]) -> None:

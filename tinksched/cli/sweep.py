@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from ..operations import sweep as sweeping
 from ..operations.sweep import Fate, Sweep
 from ..operations.workspace import Workspace
 from . import render
+from .answers import answer
 from .finding import find
 from .options import ConfigOption, JsonOption, WorkspaceOption
 
@@ -44,14 +45,15 @@ def sweep(
     found = find(context, workspace, config)
     made = sweeping.plan(found.settings, template, grid, out_dir=out_dir, many=yes or dry_run)
     kept = [] if dry_run else sweeping.write(made, force=force)
-    if as_json:
-        print(json.dumps({**made.json(), "written": not dry_run}, indent=2, ensure_ascii=False, default=str))
-    else:
+    if not as_json:
         _say(made, dry_run)
     for copy in kept:
         render.message(f"kept: {copy}")
-    if start and not dry_run:
-        _start(found, made, as_json)
+    queued = _start(found, made, as_json) if start and not dry_run else ()
+    if as_json:
+        same = [(point.name, "exists") for point in made.of(Fate.SAME)]
+        done = () if dry_run else [point.name for point in made.points if point.fate is not Fate.SAME]
+        answer("sweep", done, same, written=not dry_run, queued=[*queued], **made.json())
 
 
 def _say(made: Sweep, dry: bool) -> None:
@@ -70,10 +72,12 @@ def _say(made: Sweep, dry: bool) -> None:
         render.message("tinksched start queues what is new")
 
 
-def _start(found: Workspace, made: Sweep, as_json: bool) -> None:
+def _start(found: Workspace, made: Sweep, as_json: bool) -> Sequence[str]:
+    """The tasks that were queued."""
     done = sweeping.queue(found, made)
     if done.left:
         render.message(f"left {done.left} that were queued before (tinksched retry runs them again)")
     if done.plan is not None and not as_json:
         render.plan(done.plan, dry=False)
     render.message(done.started)
+    return done.plan.queued if done.plan is not None else ()

@@ -18,6 +18,7 @@ from ..operations.queue import Changed
 from ..operations.selection import Wanted
 from ..operations.workspace import OpenWorkspace
 from . import render
+from .answers import JSON_VERSION, answer
 from .finding import find, wanted
 from .options import AllOption, ConfigOption, FailedOption, JsonOption, SelectorsArgument, WorkspaceOption
 from .tables import printable
@@ -50,29 +51,40 @@ def wait(
         raise typer.Exit(until_done(opened, names, only_first=any_of_them, seconds=seconds, as_json=as_json))
 
 
-def pause(context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
+def pause(
+    context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Start nothing new until `resume`; what runs goes on. To drain the GPUs, before an update, say.
 
     Example:  tinksched pause
     """
     with find(context, workspace, config).open() as opened:
         found, is_new = queue.pause(opened)
-        running, queued = opened.store.active_tasks(), opened.store.queue_length()
-        print("paused: nothing new starts" if is_new else f"{found_text(found.user, found.since)} already")
-        if running:
-            print(f"{len(running)} running on: {render.names([task.name for task in running])}")
-        if queued:
-            print(f"{queued} queued, and waiting for `tinksched resume`")
+        running = [task.name for task in opened.store.active_tasks()]
+        queued = opened.store.queue_length()
+    if as_json:
+        answer("pause", new=is_new, user=found.user, since=found.since, running=running, queued=queued)
+        return
+    print("paused: nothing new starts" if is_new else f"{found_text(found.user, found.since)} already")
+    if running:
+        print(f"{len(running)} running on: {render.names(running)}")
+    if queued:
+        print(f"{queued} queued, and waiting for `tinksched resume`")
 
 
-def resume(context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
+def resume(
+    context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Let tasks start again after `pause`.
 
     Example:  tinksched resume
     """
     with find(context, workspace, config).open_existing() as opened:
         before = queue.resume(opened)
-        print(f"resumed: it was {found_text(before.user, before.since)}")
+        if as_json:
+            answer("resume", user=before.user, since=before.since)
+        else:
+            print(f"resumed: it was {found_text(before.user, before.since)}")
         render.message(queue.keep_going(opened))
 
 
@@ -91,7 +103,7 @@ def hold(
     """
     chosen = required(wanted(selectors, failed, everything), "hold")
     with find(context, workspace, config).open_existing() as opened:
-        report("held", queue.hold(opened, chosen), as_json=as_json)
+        report("hold", "held", queue.hold(opened, chosen), as_json=as_json)
 
 
 def release(
@@ -115,7 +127,7 @@ def release(
         started = queue.keep_going(opened)
         when = "" if until is None else f" at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(until))}"
         try:
-            report("released", done, as_json=as_json, more=when)
+            report("release", f"released{when}", done, as_json=as_json, **({} if until is None else {"until": until}))
         finally:
             render.message(started)
 
@@ -143,7 +155,7 @@ def priority(
     relative = not given[1] and given[2][0] in "+-"
     with find(context, workspace, config).open_existing() as opened:
         done = queue.prioritise(opened, chosen, int(given[2]), relative=relative)
-        report(f"priority {number.lstrip('=')}", done, as_json=as_json, key="changed")
+        report("priority", f"priority {number.lstrip('=')}", done, as_json=as_json)
 
 
 def required(chosen: Wanted, command: str) -> Wanted:
@@ -153,13 +165,13 @@ def required(chosen: Wanted, command: str) -> Wanted:
     return chosen
 
 
-def report(verb: str, done: Changed, *, as_json: bool, more: str = "", key: str = "") -> None:
+def report(command: str, said: str, done: Changed, *, as_json: bool, **more: object) -> None:
     """Say what was done, and what was not and why: exit code 1 then."""
     if as_json:
-        print(json.dumps(done.json(key or verb), indent=2, ensure_ascii=False))
+        answer(command, done.done, done.left, **more)
     else:
-        print(f"{verb}{more}: {render.names(done.done)}")
-        render.left(done.left)
+        print(f"{said}: {render.names(done.done)}")
+    render.left(done.left)
     if done.left:
         raise typer.Exit(1)
 
@@ -171,14 +183,14 @@ def found_text(user: str, since: float) -> str:
 
 def until_done(
     opened: OpenWorkspace, names: Sequence[str], *, only_first: bool = False, seconds: float | None = None,
-    as_json: bool = False,
+    as_json: bool = False, quiet: bool = False,
 ) -> int:  # fmt: skip
-    """Follow tasks until they are done, and print what becomes of them. 0 if they completed, else 1.
+    """Follow tasks until they are done, and print what becomes of them, unless `quiet`. 0 if they completed, else 1.
 
     Raises:
         TinkschedError: the time is over, or no scheduler runs that would start them.
     """
-    changes = _Changes(as_json=as_json)
+    changes = _Changes(as_json=as_json, quiet=quiet)
     paused = opened.store.pause()
     if paused is not None and opened.store.has_queue():
         render.message(f"{found_text(paused.user, paused.since)}: what is queued does not start before `resume`")
@@ -196,8 +208,9 @@ def until_done(
 class _Changes:
     """Prints a line for every change of a task."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, quiet: bool) -> None:
         self._as_json = as_json
+        self._quiet = quiet
         self._seen: dict[str, str] = {}
         self.done: dict[str, Task] = {}
 
@@ -209,13 +222,13 @@ class _Changes:
             self._seen[task.name] = state
             if task.state is TaskState.DONE:
                 self.done[task.name] = task
-            if state != before and (before is not None or task.outcome is not None):
+            if not self._quiet and state != before and (before is not None or task.outcome is not None):
                 self._print(task, "running" if state == "active" else state)
 
     def _print(self, task: Task, state: str) -> None:
         reason = task.reason.text if task.reason else None
         if self._as_json:
-            record = {"version": queue.JSON_VERSION, "at": task.changed_at, "task": task.name, "number": task.id}
+            record = {"version": JSON_VERSION, "at": task.changed_at, "task": task.name, "number": task.id}
             print(json.dumps({**record, "state": state, "reason": reason}, ensure_ascii=False), flush=True)
             return
         at = time.strftime("%H:%M:%S", time.localtime(task.changed_at))
