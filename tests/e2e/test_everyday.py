@@ -79,16 +79,21 @@ def test_status_shows_the_numbers_where_there_are_any(lab: Lab) -> None:
     assert bench.tasks()["b"]["number"] is None
 
 
-@pytest.mark.parametrize("command", ["cancel", "retry", "hold", "release", "wait", "clean", "logs", "attach", "show"])
-def test_what_matches_nothing_is_exit_code_3_with_near_names(busy: Busy, command: str) -> None:
-    bench = busy.bench
+@pytest.mark.parametrize(
+    "line",
+    ["cancel X", "retry X", "hold X", "release X", "wait X", "clean --yes X", "priority X 5", "run --after X -- true",
+     "logs X", "attach X", "explain X", "show X"],
+)  # fmt: skip
+def test_what_matches_nothing_is_exit_code_3_with_near_names(busy: Busy, line: str) -> None:
+    def said(selector: str) -> str:
+        words = [selector if word == "X" else word for word in line.split()]
+        return busy.bench.run(*words, code=3).err
+
     busy.gate.open()
-    answer = bench.run(command, *(["--yes"] if command == "clean" else []), "exq1", code=3)
-    assert "there is no task 'exq1'" in answer.err and "did you mean exp1" in answer.err
-    assert "no task matches 'zz*'" in bench.run(command, "zz*", code=3).err
-    assert "no task has the number 77" in bench.run(command, "77", code=3).err
-    answer = bench.run(command, os.fsdecode(b"\xff\xfe"), code=3)
-    assert "there is no task" in answer.err
+    assert "there is no task 'exq1'" in said("exq1") and "did you mean exp1" in said("exq1")
+    assert "no task matches 'zz*'" in said("zz*")
+    assert "no task has the number 77" in said("77")
+    assert "there is no task" in said(os.fsdecode(b"\xff\xfe"))
 
 
 @pytest.mark.parametrize("command", ["logs", "attach", "explain", "show"])

@@ -38,7 +38,11 @@ def clean(
 
     What is queued or running is never touched, nor are completion markers: what completed stays so for `start`.
 
-    Examples:  tinksched clean --older-than 30d   |   tinksched clean --all --logs   |   tinksched clean 'exp*'
+    \b
+    Examples:
+      tinksched clean --older-than 30d
+      tinksched clean --all --logs --dry-run   # says what it would remove
+      tinksched clean 'exp*' --yes
     """
     chosen = wanted(selectors, failed, everything)
     if not chosen and older_than is None:

@@ -50,7 +50,11 @@ def run(
 ) -> None:
     """Queue any command as a task, with this folder and environment. Outside of a workspace, in a personal one.
 
-    Examples:  tinksched run -- python train.py --lr 0.1   |   tinksched run --gpus 2 --memory 20GiB -- torchrun x.py
+    \b
+    Examples:
+      tinksched run -- python train.py --lr 0.1
+      tinksched run --gpus 2 --memory 20GiB -- torchrun train.py
+      tinksched run --after @ --at 22:30 --wait -- sh -c 'make eval'
     """
     order = Order(
         command=tuple(command),

@@ -50,7 +50,11 @@ def start(
 ) -> None:
     """Queue the configs that are new and make sure that a scheduler runs. Safe to repeat at any time.
 
-    Examples:  tinksched start   |   tinksched start "a.yml,b.yml" "0,1"   |   tinksched start --failed --wait
+    \b
+    Examples:
+      tinksched start
+      tinksched start "a.yml,b.yml" "0,1"    # a on GPU 0, b on GPU 1
+      tinksched start --failed --wait
     """
     if wait and foreground:
         raise UsageError("--wait and --foreground can't be used together: --foreground waits by itself")
@@ -95,7 +99,11 @@ def retry(
 ) -> None:
     """Queue finished tasks again.
 
-    Examples:  tinksched retry exp1 'big_*'   |   tinksched retry --failed   |   tinksched retry 3-5
+    \b
+    Examples:
+      tinksched retry exp1 'big_*'
+      tinksched retry --failed
+      tinksched retry 3-5
     """
     chosen = wanted(tasks, failed, everything)
     if not chosen:
@@ -124,7 +132,11 @@ def cancel(
 ) -> None:
     """Cancel tasks: a queued one leaves the queue, a running one is ended with all its processes.
 
-    Examples:  tinksched cancel exp1 exp2   |   tinksched cancel 'big_*' 3-5   |   tinksched cancel @
+    \b
+    Examples:
+      tinksched cancel exp1 exp2
+      tinksched cancel 'big_*' 3-5
+      tinksched cancel @    # the task that was queued last
     """
     chosen = wanted(tasks, failed, everything)
     if not chosen:
@@ -154,7 +166,12 @@ def cancel(
 def stop(
     context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None, as_json: JsonOption = False
 ) -> None:
-    """Stop the scheduler. Running tasks go on; a later `start` finds them again."""
+    """Stop the scheduler. Running tasks go on; a later `start` finds them again.
+
+    \b
+    Example:
+      tinksched stop
+    """
     found = find(context, workspace, config, last_good=True)
     if not found.state.exists:
         raise NothingToActOn("no scheduler runs here: nothing was ever queued in this workspace")
@@ -178,7 +195,12 @@ def stop(
 def kill_all(
     context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None, as_json: JsonOption = False
 ) -> None:
-    """The emergency stop: end the scheduler and every run of this workspace, now. Asks nothing."""
+    """The emergency stop: end the scheduler and every run of this workspace, now. Asks nothing.
+
+    \b
+    Example:
+      tinksched kill-all
+    """
     found = find(context, workspace, config, last_good=True)
     if not found.state.exists and not strays.find(found.settings, found.state, None):
         if as_json:

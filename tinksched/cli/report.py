@@ -41,7 +41,11 @@ def report(
 ) -> None:
     """Show what ran on which GPU when, how long GPUs and tasks waited, what failed, and what tasks measured.
 
-    Examples:  tinksched report   |   tinksched report --since 1d   |   tinksched report --html report.html
+    \b
+    Examples:
+      tinksched report
+      tinksched report --since 1d
+      tinksched report --html report.html
     """
     made = reporting.report(find(context, workspace, config), since)
     if html is not None:

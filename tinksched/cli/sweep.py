@@ -40,7 +40,10 @@ def sweep(
 ) -> None:
     """Write one config for each point of a grid, from a template whose comments and order stay.
 
-    Examples:  tinksched sweep base.yml lr=0.1,0.01 model.depth=2,4   |   tinksched sweep base.yml seed=1..5 --start
+    \b
+    Examples:
+      tinksched sweep base.yml lr=0.1,0.01 model.depth=2,4 --dry-run
+      tinksched sweep base.yml seed=1..5 --start
     """
     found = find(context, workspace, config)
     made = sweeping.plan(found.settings, template, grid, out_dir=out_dir, many=yes or dry_run)

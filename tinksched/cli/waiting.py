@@ -43,7 +43,11 @@ def wait(
 
     Prints each change with its time. Exit code 1 if one did not complete, 3 if there is nothing to wait for.
 
-    Examples:  tinksched wait   |   tinksched wait 'exp*' --timeout 2h   |   tinksched wait @ --any
+    \b
+    Examples:
+      tinksched wait
+      tinksched wait 'exp*' --timeout 2h
+      tinksched wait --any 3-5    # until the first of them is done
     """
     seconds = None if timeout is None else times.span(timeout, "--timeout")
     with find(context, workspace, config).open_existing() as opened:
@@ -56,7 +60,9 @@ def pause(
 ) -> None:
     """Start nothing new until `resume`; what runs goes on. To drain the GPUs, before an update, say.
 
-    Example:  tinksched pause
+    \b
+    Example:
+      tinksched pause
     """
     with find(context, workspace, config).open() as opened:
         found, is_new = queue.pause(opened)
@@ -77,7 +83,9 @@ def resume(
 ) -> None:
     """Let tasks start again after `pause`.
 
-    Example:  tinksched resume
+    \b
+    Example:
+      tinksched resume
     """
     with find(context, workspace, config).open_existing() as opened:
         before = queue.resume(opened)
@@ -99,7 +107,10 @@ def hold(
 ) -> None:
     """Keep queued tasks from starting until `release`.
 
-    Examples:  tinksched hold exp1 'big_*'   |   tinksched hold 3-5
+    \b
+    Examples:
+      tinksched hold exp1 'big_*'
+      tinksched hold 3-5
     """
     chosen = required(wanted(selectors, failed, everything), "hold")
     with find(context, workspace, config).open_existing() as opened:
@@ -118,7 +129,11 @@ def release(
 ) -> None:
     """Let held tasks start; with --at, have queued ones wait until then.
 
-    Examples:  tinksched release exp1   |   tinksched release 'big_*' --at 22:00   |   tinksched release 7 --at +2h
+    \b
+    Examples:
+      tinksched release exp1
+      tinksched release 'big_*' --at 22:00
+      tinksched release 7 --at +2h
     """
     chosen = required(wanted(selectors, failed, everything), "release")
     until = None if at is None else times.moment(at, "--at", time.time())
@@ -145,7 +160,11 @@ def priority(
 
     For a negative number that is not a change write =-5.
 
-    Examples:  tinksched priority exp7 10   |   tinksched priority 'big_*' -1   |   tinksched priority @ +5
+    \b
+    Examples:
+      tinksched priority exp7 10
+      tinksched priority 'big_*' -1
+      tinksched priority @ +5
     """
     *selectors, number = words
     given = re.fullmatch(r"(=|)([+-]?[0-9]{1,7})", number)
