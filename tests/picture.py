@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from tinksched.cli import render, tables
+from tinksched.cli.tables import Part, Table
 from tinksched.operations.status import status
 from tinksched.operations.workspace import find
+
+
+def at_home(part: Part, folder: Path) -> Part:
+    """The part as it looks if the folder is the user's home: pictures name no folder of the machine they come from."""
+    if isinstance(part, Table):
+        rows = [[(text.replace(str(folder), "~"), style) for text, style in row] for row in part.rows]
+        return replace(part, rows=rows)
+    return [(text.replace(str(folder), "~"), style) for text, style in part]
 
 
 def draw(workspace: Path, picture: Path) -> None:
@@ -23,7 +33,7 @@ def draw(workspace: Path, picture: Path) -> None:
     )
     console.print("[bold]$[/bold] tinksched status")
     for part in tables.status(status(find(workspace, None)), signs=True):
-        console.print(render.rich_part(part))
+        console.print(render.rich_part(at_home(part, workspace.absolute().parent)))
     console.save_svg(str(picture), title="tinksched")
 
 

@@ -197,7 +197,7 @@ def test_a_pause_drains_and_lasts_until_resume(busy: Busy) -> None:
     status = bench.status()
     assert status["scheduler"]["paused"]["user"] == "root"
     assert {task["reason"]["code"] for task in status["tasks"] if task["state"] == "queued"} == {"paused"}
-    assert "paused by root since " in bench.run("status").out.splitlines()[0]
+    assert ", paused by root " in bench.run("status").out.splitlines()[0]
     assert "paused by root" in bench.run("explain", "exp2").out
     bench.run("stop")
     answer = bench.run("start")
@@ -206,7 +206,7 @@ def test_a_pause_drains_and_lasts_until_resume(busy: Busy) -> None:
     waiting = bench.spawn("wait")
     assert waiting.stdout is not None
     assert "paused by root" in waiting.stdout.readline()
-    assert bench.run("resume").out.startswith("resumed: it was paused by root since ")
+    assert bench.run("resume").out.startswith("resumed: it was paused by root ")
     assert waiting.wait(60) == 0
     waiting.stdout.close()
     assert "nothing is paused here" in bench.run("resume", code=3).err
@@ -270,7 +270,7 @@ def test_a_task_releases_itself_at_its_time(busy: Busy) -> None:
     bench.run("resume")
     assert bench.tasks()["late"]["reason"]["code"] == "held_until"
     assert "not before " in bench.run("explain", "late").out
-    assert bench.run("wait", "--timeout", "40s").code == 0
+    assert bench.run("wait", "late", "--timeout", "40s").code == 0
     (start,) = [line.at for line in bench.record() if line.what == "start" and line.task == "late"]
     assert at <= start < at + 8, "neither before it nor a check_interval (20 s) after it"
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..config import asked
+from ..core import instants
 from ..errors import UsageError, WorkspaceError
 from ..operations import commands, personal, times
 from ..operations import workspace as workspaces
@@ -72,7 +73,8 @@ def run(
         if as_json and not wait:
             answer("run", [task.name], **about)
         elif not as_json:
-            print(f"queued {printable(task.name)} (number {task.id})")
+            when = f", not before {instants.both(order.at, time.time())}" if order.at is not None else ""
+            print(f"queued {printable(task.name)} (number {task.id}){when}")
         paused = opened.store.pause()
         render.message(started)
         if paused is not None:

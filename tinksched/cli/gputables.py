@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from ..core.gpu import GpuProcess, GpuState
+from ..core.instants import ago
 from ..host.leases import Held
 from ..operations.occupancy import Occupancy, Occupied
 from ..operations.seen import memory_text, size_text, unknown_memory
@@ -53,7 +54,7 @@ def _tenants(gpu: Occupied, runs: Mapping[str, Held]) -> Iterator[list[Cell]]:
     for held in gpu.holders:
         own = [process for process in listed if process.run == held.claim.run_id]
         known = [process.memory for process in own if process.memory is not None]
-        since = time.strftime("%m-%d %H:%M", time.localtime(held.claim.since))
+        since = ago(held.claim.since, time.time())
         yield _row(gpu, held.user, held.claim.task, size_text(sum(known)) if known else "", since, held.claim.workspace)
         yield from (_process(gpu, process, "") for process in own)
     here = {held.claim.run_id for held in gpu.holders}

@@ -55,7 +55,7 @@ def explain(
       tinksched explain exp1
       tinksched explain @    # the task that was queued last
     """
-    found, sentences = looking.explain(*_one(context, workspace, config, task))
+    found, sentences = looking.explain(*_one(context, workspace, config, task), relative=not as_json)
     if as_json:
         record = {"version": looking.JSON_VERSION, "task": found.name, "state": found.state, "text": sentences}
         reason = {"code": found.reason.code.value, "detail": dict(found.reason.detail)} if found.reason else None

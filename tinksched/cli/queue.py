@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -252,7 +253,7 @@ def _ensure(opened: OpenWorkspace) -> None:
         return
     started = daemon.ensure(opened)
     paused = opened.store.paused()
-    render.message(paused.text if paused else None)
+    render.message(paused.said(time.time()) if paused else None)
     render.message(started or "the scheduler runs already, and has been told")
     render.message("tinksched status shows what happens; tinksched logs TASK -f follows a run")
 

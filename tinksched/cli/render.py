@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from ..config import Settings, placeholders, plain
+from ..core import instants
 from ..core.model import Task, TaskState, spot
 from ..core.usage import Usage
 from ..host.completion import signal_name
@@ -166,7 +167,7 @@ def history(found: History) -> None:
     """`show`: the task, then each of its runs."""
     task = found.task
     state = (task.outcome or task.state).value.replace("_", " ")
-    print(f"{printable(task.name)}: {state}" + (f": {printable(task.reason.text)}" if task.reason else ""))
+    print(f"{printable(task.name)}: {state}" + (f": {printable(task.reason.said(time.time()))}" if task.reason else ""))
     wants = [f"{task.spec.gpus} GPU{'s' * (task.spec.gpus > 1)}"] + ["alone"] * task.spec.exclusive
     facts = {
         "config": task.config,
@@ -176,10 +177,10 @@ def history(found: History) -> None:
         "after": ", ".join(task.spec.after),
         "time limit": clock(task.spec.time_limit) if task.spec.time_limit else "",
         "retries": f"{task.failures} of {task.spec.max_retries} used" if task.spec.max_retries else "",
-        "queued": f"{_date(task.queued_at)} ({_ago(task.queued_at)})",
-        "starts": f"about {_date(found.expected_start)}" if found.expected_start else "",
-        "ends": f"about {_date(found.expected_end)}" if found.expected_end else "",
-        "held": task.hold.reason.text if task.hold else "",
+        "queued": _moment(task.queued_at),
+        "starts": f"about {_moment(found.expected_start)}" if found.expected_start else "",
+        "ends": f"about {_moment(found.expected_end)}" if found.expected_end else "",
+        "held": task.hold.reason.said(time.time()) if task.hold else "",
     }
     _print_facts(facts, 2)
     for item in found.runs:
@@ -190,7 +191,7 @@ def _print_run(item: RunHistory) -> None:
     run, record = item.run, item.run.record
     state = (run.outcome or run.state).value.replace("_", " ")
     print(f"\nattempt {run.attempt}: {state}" + (f": {printable(run.reason.text)}" if run.reason else ""))
-    took = f" ({clock(run.ended_at - run.created_at)})" if run.ended_at else ""
+    took = f", after {clock(run.ended_at - run.created_at)}" if run.ended_at else ""
     name = signal_name(run.exit_code) if run.exit_code is not None else None
     code = "" if run.exit_code is None else f"{run.exit_code}" + (f" (signal {name})" if name else "")
     on = f" ({', '.join(run.devices)})" if run.gpus else ""
@@ -198,8 +199,8 @@ def _print_run(item: RunHistory) -> None:
         "run": run.id,
         "on": f"{spot(run.gpus)}{on} of {record.node}",
         "port": str(record.port or ""),
-        "started": f"{_date(run.created_at)} ({_ago(run.created_at)})",
-        "ended": f"{_date(run.ended_at)}{took}" if run.ended_at else "",
+        "started": _moment(run.created_at),
+        "ended": f"{_moment(run.ended_at)}{took}" if run.ended_at else "",
         "exit code": code,
         "command": shlex.join(record.command),
         "python": record.python,
@@ -235,12 +236,8 @@ def _print_facts(facts: Mapping[str, str], indent: int) -> None:
             print(f"{' ' * indent}{name:10} {printable(value)}")
 
 
-def _date(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def _ago(at: float) -> str:
-    return f"{clock(time.time() - at)} ago"
+def _moment(at: float) -> str:
+    return f"{instants.exact(at)} ({instants.ago(at, time.time())})"
 
 
 def settings(found: Settings) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from ..core import instants
 from ..errors import UsageError
 from ..operations import report as reporting
 from ..operations.report import Report, Span
@@ -85,7 +86,8 @@ def _parts(made: Report) -> list[Part]:
 
 
 def _heading(made: Report) -> list[Cell]:
-    span = f"{date(made.since)} to {date(made.until)}"
+    until = instants.clock(made.until, made.since)
+    span = f"{instants.exact(made.since)[:-3]} to {until} ({instants.ago(made.until, time.time())})"
     return [(printable(made.task_name), "bold"), (f"  {printable(made.workspace)}  ", ""), (span, "dim")]
 
 
@@ -150,8 +152,3 @@ def _metrics(made: Report) -> Table:
 def number(value: float | None) -> str:
     """A measured number, short."""
     return "" if value is None else f"{value:.4g}"
-
-
-def date(at: float) -> str:
-    """A time in local words."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ..core import instants
 from ..core.model import Outcome, Task, TaskState
 from ..errors import UsageError
 from ..operations import queue, times, waiting
@@ -24,6 +25,8 @@ from .options import AllOption, ConfigOption, FailedOption, JsonOption, Selector
 from .tables import printable
 
 AtOption = Annotated[str | None, typer.Option("--at", metavar="TIME", help=f"Not before: {times.FORMS}.")]
+
+_OLD_NEWS = 30.0  # seconds, after which a change is said to be so long ago
 
 
 def wait(
@@ -140,7 +143,7 @@ def release(
     with find(context, workspace, config).open_existing() as opened:
         done = queue.release(opened, chosen, until)
         started = queue.keep_going(opened)
-        when = "" if until is None else f" at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(until))}"
+        when = "" if until is None else f" at {instants.both(until, time.time())}"
         try:
             report("release", f"released{when}", done, as_json=as_json, **({} if until is None else {"until": until}))
         finally:
@@ -197,7 +200,7 @@ def report(command: str, said: str, done: Changed, *, as_json: bool, **more: obj
 
 def found_text(user: str, since: float) -> str:
     """Who paused, and since when."""
-    return f"paused by {user} since {time.strftime('%Y-%m-%d %H:%M', time.localtime(since))}"
+    return f"paused by {user} {instants.ago(since, time.time())}"
 
 
 def until_done(
@@ -250,6 +253,7 @@ class _Changes:
             record = {"version": JSON_VERSION, "at": task.changed_at, "task": task.name, "number": task.id}
             print(json.dumps({**record, "state": state, "reason": reason}, ensure_ascii=False), flush=True)
             return
-        at = time.strftime("%H:%M:%S", time.localtime(task.changed_at))
+        at, now = time.strftime("%H:%M:%S", time.localtime(task.changed_at)), time.time()
+        before = f" ({instants.ago(task.changed_at, now)})" if now - task.changed_at > _OLD_NEWS else ""
         why = f": {printable(reason)}" if reason else ""
-        print(f"{at}  {printable(task.name)} {state.replace('_', ' ')}{why}", flush=True)
+        print(f"{at}  {printable(task.name)} {state.replace('_', ' ')}{why}{before}", flush=True)
