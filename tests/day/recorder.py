@@ -39,6 +39,8 @@ class Recorder:
             str(Path(sys.executable).parent): "/usr/bin",
             str(Path(sys.executable).resolve().parent): "/usr/bin",
             sys.prefix: "/usr",
+            os.uname().release: "6.12.0",
+            socket.gethostname(): "gpubox",
         }
 
     def say(self, text: str) -> None:
@@ -91,7 +93,9 @@ class Recorder:
             self._block = []
 
     def _without_names(self, text: str) -> str:
-        for path, name in sorted(self._private.items(), key=lambda item: -len(item[0])):
-            text = text.replace(path, name)
-        text = re.sub(rf"\b{re.escape(socket.gethostname())}\b", "gpubox", text)
-        return text if os.environ.get("USER") is None else re.sub(r"/home/\w+", "~", text)
+        """Columns of tables stay where they are; of an empty screen one line is left."""
+        for name, other in sorted(self._private.items(), key=lambda item: -len(item[0])):
+            gap = " " * (len(name) - len(other))
+            text = re.sub(rf"{re.escape(name)}(\S*  )", lambda found, it=other + "{}" + gap: it.format(found[1]), text)
+            text = text.replace(name, other)
+        return re.sub(r"\n{3,}", "\n\n", text)

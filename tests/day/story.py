@@ -13,6 +13,7 @@ NAME = "NVIDIA H100 80GB HBM3"
 CONFIG = """\
 task_name: digits
 max_jobs_per_gpu: 1
+check_interval: 1
 min_free_memory: 20GiB
 on_event: [python3, tell.py]
 """

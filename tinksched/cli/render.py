@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table as RichTable
 
-WIDE = 140  # columns, from which on there is room for UUIDs
 PIPE_WIDTH = 10_000  # a table takes only what it needs of it
 _LAST_WORDS = 6
 _MOST_NAMES, _FIRST_NAMES = 200, 20  # names in a list; those of a list that would be longer
@@ -107,7 +106,7 @@ def watch(workspace: Workspace) -> None:
 def occupancy(now: Occupancy) -> None:
     """The tables of `gpus`."""
     console = _console()
-    for part in gputables.occupancy(now, wide=console.width >= WIDE):
+    for part in gputables.occupancy(now, width=console.width):
         console.print(rich_part(part))
 
 

@@ -120,7 +120,13 @@ def shades(spans: Sequence[Span], since: float, until: float, width: int, shade:
 
 def _facts(made: Report) -> list[Part]:
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in made.counts.items())
-    facts = [("runs", f"{len(made.runs)}: {counts}" + (f"; {made.retries} retries" if made.retries else ""))]
+    facts = [
+        (
+            "runs",
+            f"{len(made.runs)}: {counts}"
+            + (f"; {made.retries} {'retries' if made.retries > 1 else 'retry'}" if made.retries else ""),
+        )
+    ]
     facts.append(("GPU time", f"{made.gpu_hours:.2f} hours busy, {made.run_seconds / 3600:.2f} hours of runs"))
     if made.waits.count:
         longest = f"longest {clock(made.waits.longest)} ({printable(made.waits.longest_task)})"

@@ -69,7 +69,11 @@ def _say(made: Sweep, dry: bool) -> None:
         print(f"{words[point.fate]:{width}}  {point.path.name}   {values}")
     if len(shown) < len(made.points):
         print(f"and {len(made.points) - len(shown)} more")
-    counts = [f"{len(found)} {words[fate]}" for fate in Fate if (found := made.of(fate))]
+    counts = [
+        f"{len(found)} {'new' if dry and fate is Fate.NEW else words[fate]}"
+        for fate in Fate
+        if (found := made.of(fate))
+    ]
     render.message(f"{len(made.points)} points in {made.folder}: {', '.join(counts)}")
     if made.is_task_folder and not dry:
         render.message("tinksched start queues what is new")
