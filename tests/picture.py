@@ -6,6 +6,7 @@ WORKSPACE is one whose tasks are running at this moment (that of the quickstart,
 from __future__ import annotations
 
 import io
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,12 @@ from tinksched.operations.workspace import find
 def at_home(part: Part, folder: Path) -> Part:
     """The part as it looks if the folder is the user's home: pictures name no folder of the machine they come from."""
     if isinstance(part, Table):
-        rows = [[(text.replace(str(folder), "~"), style) for text, style in row] for row in part.rows]
-        return replace(part, rows=rows)
-    return [(text.replace(str(folder), "~"), style) for text, style in part]
+        return replace(part, rows=[[(_named(text, folder), style) for text, style in row] for row in part.rows])
+    return [(_named(text, folder), style) for text, style in part]
+
+
+def _named(text: str, folder: Path) -> str:
+    return re.sub(r"/\S*…", "~/…", text.replace(str(folder), "~"))  # also where the name of the folder was cut
 
 
 def draw(workspace: Path, picture: Path) -> None:

@@ -98,4 +98,5 @@ class Recorder:
             gap = " " * (len(name) - len(other))
             text = re.sub(rf"{re.escape(name)}(\S*  )", lambda found, it=other + "{}" + gap: it.format(found[1]), text)
             text = text.replace(name, other)
+        text = re.sub(r"~?/\S*…( *)", lambda found: f"~/…{' ' * (len(found[0]) - 3)}", text)  # one that was cut
         return re.sub(r"\n{3,}", "\n\n", text)

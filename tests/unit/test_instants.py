@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from tests.unit.test_watchscreen import task
+from tinksched.cli import tables
+from tinksched.cli.waiting import _Changes
 from tinksched.core.instants import ago, both, clock, exact
-from tinksched.core.model import Hold, Reason, ReasonCode
+from tinksched.core.model import Hold, Outcome, Reason, ReasonCode, TaskState
 
 NOON = datetime(2030, 5, 17, 12, 0, 0).timestamp()
 
@@ -39,3 +45,16 @@ def test_a_reason_is_relative_for_people_and_stays_true_on_record() -> None:
     assert later.text == "not before 2030-05-17 14:00:00, says ann"
     delay = Reason(ReasonCode.STARTUP_DELAY, {"gpu": 0, "until": NOON + 10})
     assert delay.said(NOON).endswith("next start in 10 s") and delay.text.endswith("next start at 12:00:10")
+
+
+def test_the_tables_say_when_a_task_ended_and_wait_says_what_is_old_news(capsys: pytest.CaptureFixture[str]) -> None:
+    done = task("exp1", "failed", reason=Reason(ReasonCode.EXIT_CODE, {"code": 1}), ended_at=NOON - 200)
+    assert tables.detail(done, NOON) == "exit code 1; 3 min ago"
+    assert tables.detail(task("exp1", "completed", ended_at=NOON), NOON) == "just now"
+    changes = _Changes(as_json=False, quiet=False)
+    for at in (time.time() - 200, time.time()):
+        changed: Any = SimpleNamespace(name=f"at{at}", state=TaskState.DONE, outcome=Outcome.COMPLETED, reason=None,
+                                       changed_at=at)  # fmt: skip
+        changes.show([changed])
+    old, new = capsys.readouterr().out.splitlines()
+    assert old.endswith("completed (3 min ago)") and new.endswith("completed")

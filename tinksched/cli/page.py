@@ -74,7 +74,7 @@ def _cards(made: Report) -> str:
         (str(failed), "failed"),
         (str(made.retries), "retries"),
         (f"{made.gpu_hours:.2f}", "GPU hours busy"),
-        (f"{clock(made.waits.median)} / {clock(made.waits.longest)}", "wait, median / longest"),
+        (f"{clock(made.waits.median)} ({clock(made.waits.longest)})", "wait (longest)"),
     ]
     return '<div class="cards">' + "".join(f'<div class="card"><b>{n}</b>{what}</div>' for n, what in facts) + "</div>"
 

@@ -220,13 +220,17 @@ def _print_run(item: RunHistory) -> None:
 def _usage_text(usage: Usage) -> str:
     """What a run was seen to use, as far as that is known."""
     known = [
-        ("GPU memory up to {:.1f} GiB", usage.gpu_memory_peak, 2**30),
-        ("GPU {:.0f} % busy", usage.gpu_utilization, 1),
-        ("{:.0f} s of CPU time", usage.cpu_seconds, 1),
-        ("memory up to {:.1f} GiB", usage.memory_peak, 2**30),
+        ("GPU memory up to {}", usage.gpu_memory_peak, _size),
+        ("GPU {} busy", usage.gpu_utilization, "{:.0f} %".format),
+        ("{} of CPU time", usage.cpu_seconds, "{:.0f} s".format),
+        ("memory up to {}", usage.memory_peak, _size),
     ]
-    said = [text.format(value / unit) for text, value, unit in known if value is not None]
+    said = [text.format(form(value)) for text, value, form in known if value is not None]
     return ", ".join([*said, *usage.flags])
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def _print_facts(facts: Mapping[str, str], indent: int) -> None:
