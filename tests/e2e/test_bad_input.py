@@ -193,8 +193,8 @@ def test_a_lease_folder_that_can_not_be_made(bench: Bench, tmp_path: Path) -> No
 
 
 def test_unknown_commands_and_helps(bench: Bench) -> None:
-    assert "No such command" in bench.run("strat", code=2).err
-    assert "there are: setup-workspace, start" in bench.run("help", "strat", code=2).err
+    assert "there is no command 'strat'\n    did you mean start" in bench.run("strat", code=2).err
+    assert "did you mean start" in bench.run("help", "strat", code=2).err
     assert "CONFIG_LIST" in bench.run("help", "start").out
     assert "kill-all" in bench.run("help").out
     assert "kill-all" in bench.run("--help").out

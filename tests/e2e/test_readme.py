@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
-QUICKSTART, TESTS, *REST = COMMANDS
+INSTALL, FIRST, QUICKSTART, TESTS, *REST = COMMANDS
 BENCHMARKS = "sh tests/bench/run.sh"  # run by test_bench.py
 ON_A_GPU = "sh tests/gpu/run.sh"  # run by test_gpu_checks.py
-GUIDE = [command for command in REST if command not in (BENCHMARKS, ON_A_GPU)]
+GUIDE = [FIRST, *(command for command in REST if command not in (BENCHMARKS, ON_A_GPU))]
 SHOWN_ON_A_TERMINAL = {
     "tinksched status --watch": "first",
     "tinksched watch": "words of example",
@@ -31,8 +31,15 @@ SHOWN_ON_A_TERMINAL = {
 }
 
 
-def test_the_first_two_commands_are_the_two_that_matter() -> None:
+def test_it_begins_with_a_command_that_does_a_job_then_come_the_two_that_matter() -> None:
+    assert INSTALL == "pip install ."  # run by the quickstart, which does it editable, and by test_packaging.py
+    assert FIRST.startswith("tinksched run --wait -- ")
     assert [QUICKSTART, TESTS] == ["sh examples/quickstart.sh", "sh tests/run.sh"]
+
+
+def test_the_beginning_fits_a_screen() -> None:
+    assert len(README.partition("## Your own")[0].splitlines()) <= 50
+    assert len(README.partition(TESTS)[0].splitlines()) <= 34
 
 
 def test_the_benchmarks_are_one_command() -> None:

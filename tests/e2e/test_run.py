@@ -227,7 +227,10 @@ def test_outside_of_every_workspace_there_is_a_personal_one(lab: Lab) -> None:
 def test_the_state_folder_of_the_user_is_where_xdg_says(lab: Lab) -> None:
     place = lab.folder / "state home"
     record = json.loads(run_anywhere(lab, "run", "--json", "--", "true", XDG_STATE_HOME=str(place)).out)
-    assert record == {"version": 1, "task": "true", "number": 1, "workspace": str(place / "tinksched" / "personal")}
+    assert record == {
+        "version": 1, "command": "run", "done": ["true"], "left": {},
+        "task": "true", "number": 1, "workspace": str(place / "tinksched" / "personal"),
+    }  # fmt: skip
     run_anywhere(lab, "wait", code=None, XDG_STATE_HOME=str(place))
     assert not personal(lab).folder.exists()
     (lab.folder / "file").write_text("")

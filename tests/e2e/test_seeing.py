@@ -75,6 +75,8 @@ def test_gpus_shows_runs_strangers_and_memory_of_nobody(lab: Lab, double: NvmlDo
         assert words in shown
     narrow = bench.run("gpus", cwd=lab.folder, COLUMNS="100").out
     assert A not in narrow and max(map(len, narrow.splitlines())) <= 100
+    assert "GPU  USER" in narrow and "MEMORY  STARTED" in narrow, "commands give way, and no column"
+    assert " ago" in narrow or "just now" in narrow
 
     answer = json.loads(bench.run("gpus", "--json", cwd=lab.folder).out)
     one, two = answer["gpus"]

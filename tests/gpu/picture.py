@@ -14,13 +14,14 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.nvml_double import GIB, Gpu, NvmlDouble
+from tests.picture import at_home
 from tests.support import Bench, Lab
 from tinksched.cli import gputables, render, tables
 from tinksched.operations.occupancy import occupancy
 from tinksched.operations.status import explain, status
 from tinksched.operations.workspace import find
 
-WIDTH = 150
+WIDTH = 138
 # Holds as many GiB of its GPU as its config says.
 TRAIN = """
 import os, pathlib, signal, sys
@@ -83,11 +84,11 @@ def _show(workspace: Path, picture: Path) -> None:
     task, sentences = explain(found, waiting)
     for command, parts in (
         ("tinksched status", tables.status(now, signs=True)),
-        ("tinksched gpus", gputables.occupancy(occupancy(), wide=False)),
+        ("tinksched gpus", gputables.occupancy(occupancy(), width=WIDTH)),
     ):
         console.print(f"[bold]$[/bold] {command}")
         for part in parts:
-            console.print(render.rich_part(part))
+            console.print(render.rich_part(at_home(part, workspace.parent)))
         console.print()
     console.print(f"[bold]$[/bold] tinksched explain {waiting}")
     console.print(f"{task.name}: {task.state}", *(f"  {line}" for line in sentences[:1]), sep="\n")

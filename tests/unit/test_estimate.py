@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinksched.core.estimate import Forecast, Plan, Typical, forecast
+from tinksched.core.instants import clock as clock_time
 from tinksched.core.model import ALONE, GpuSlots, Run, RunState, Task, TaskSpec, TaskState, Tenant
-from tinksched.operations.estimates import clock_time
 
 NOW = 1_700_000_000.0
 SPEC = TaskSpec(("x",), "/w", "/m", "/o")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -59,10 +60,18 @@ _SETTINGS: Mapping[str, dict[str, Any]] = {
 }
 
 
+def _no_such(command: str) -> UsageError:
+    near = difflib.get_close_matches(command, COMMANDS)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(COMMANDS)}"
+    return UsageError(f"there is no command {command!r}", hint=hint)
+
+
 class _Group(TyperGroup):
     """Knows its commands by name only, until one is called."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in (*COMMANDS, *_HIDDEN) and not args[0].startswith("-"):
+            raise _no_such(args[0])
         name, command, rest = super().resolve_command(ctx, args)
         return name, command_of(name) if name and command else command, rest
 
@@ -103,13 +112,18 @@ def root(
 def help_command(
     context: typer.Context, command: Annotated[str | None, typer.Argument(help="The command to explain.")] = None
 ) -> None:
-    """Show this help, or that of a command."""
+    """Show this help, or that of a command.
+
+    \b
+    Example:
+      tinksched help run
+    """
     parent = context.find_root()
     if command is None:
         print(parent.get_help())
         return
     if command not in COMMANDS:
-        raise UsageError(f"there is no command {command!r}; there are: {', '.join(COMMANDS)}")
+        raise _no_such(command)
     found = command_of(command)
     print(found.get_help(type(parent)(found, info_name=command, parent=parent)))
 
@@ -117,7 +131,10 @@ def help_command(
 def completion(shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]) -> None:
     """Print what makes a shell (bash, zsh or fish) complete commands, options and names of tasks.
 
-    Examples:  eval "$(tinksched completion bash)"   |   tinksched completion fish | source
+    \b
+    Examples:
+      eval "$(tinksched completion bash)"    # in .bashrc; zsh likewise
+      tinksched completion fish | source     # in config.fish
     """
     if shell not in SCRIPTS:
         raise UsageError(f"there is no completion for {shell!r}; there is one for: {', '.join(SCRIPTS)}")

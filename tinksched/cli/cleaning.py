@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from ..errors import TinkschedError, UsageError
 from ..operations import cleaning, times
 from ..operations.cleaning import Kinds, Rubbish
 from . import render
+from .answers import answer
 from .finding import find, wanted
 from .options import AllOption, ConfigOption, FailedOption, JsonOption, SelectorsArgument, WorkspaceOption
 
@@ -38,7 +38,11 @@ def clean(
 
     What is queued or running is never touched, nor are completion markers: what completed stays so for `start`.
 
-    Examples:  tinksched clean --older-than 30d   |   tinksched clean --all --logs   |   tinksched clean 'exp*'
+    \b
+    Examples:
+      tinksched clean --older-than 30d
+      tinksched clean --all --logs --dry-run   # says what it would remove
+      tinksched clean 'exp*' --yes
     """
     chosen = wanted(selectors, failed, everything)
     if not chosen and older_than is None:
@@ -51,7 +55,8 @@ def clean(
             _ask(found)
         count = len(found.tasks) if dry_run else cleaning.remove(opened, found)
         if as_json:
-            print(json.dumps(found.json(removed=not dry_run), indent=2, ensure_ascii=False))
+            done = () if dry_run else [task.name for task in found.tasks]
+            answer("clean", done, found.left, **found.json(removed=not dry_run))
         else:
             print(f"{'would remove' if dry_run else 'removed'} {_summary(found, count)}")
         render.left(found.left)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,12 +9,14 @@ from typing import Annotated, Literal
 import typer
 
 from ..config import asked
+from ..core import instants
 from ..errors import UsageError, WorkspaceError
 from ..operations import commands, personal, times
 from ..operations import workspace as workspaces
 from ..operations.commands import Order
-from ..operations.workspace import Workspace
+from ..operations.workspace import OpenWorkspace, Workspace
 from . import render
+from .answers import answer
 from .finding import find
 from .options import ConfigOption, JsonOption, WorkspaceOption
 from .tables import printable
@@ -50,7 +51,11 @@ def run(
 ) -> None:
     """Queue any command as a task, with this folder and environment. Outside of a workspace, in a personal one.
 
-    Examples:  tinksched run -- python train.py --lr 0.1   |   tinksched run --gpus 2 --memory 20GiB -- torchrun x.py
+    \b
+    Examples:
+      tinksched run -- python train.py --lr 0.1
+      tinksched run --gpus 2 --memory 20GiB -- torchrun train.py
+      tinksched run --after @ --at 22:30 --wait -- sh -c 'make eval'
     """
     order = Order(
         command=tuple(command),
@@ -64,19 +69,31 @@ def run(
     found = _workspace(context, workspace, config)
     with found.open() as opened:
         task, started = commands.queue(opened, order)
-        if as_json:
-            record = {"version": 1, "task": task.name, "number": task.id, "workspace": str(found.settings.workspace)}
-            print(json.dumps(record, ensure_ascii=False))
-        else:
-            print(f"queued {printable(task.name)} (number {task.id})")
+        about = {"task": task.name, "number": task.id, "workspace": str(found.settings.workspace)}
+        if as_json and not wait:
+            answer("run", [task.name], **about)
+        elif not as_json:
+            when = f", not before {instants.both(order.at, time.time())}" if order.at is not None else ""
+            print(f"queued {printable(task.name)} (number {task.id}){when}")
         paused = opened.store.pause()
         render.message(started)
         if paused is not None:
             render.message(f"{found_text(paused.user, paused.since)}: it starts after `tinksched resume`")
         if wait:
-            raise typer.Exit(until_done(opened, [task.name]))
+            code = until_done(opened, [task.name], quiet=as_json)
+            if as_json:
+                answer("run", [task.name], **about, **_end(opened, task.name))
+            raise typer.Exit(code)
         if not as_json:
             render.message("tinksched logs @ -f follows it; tinksched status shows it")
+
+
+def _end(opened: OpenWorkspace, name: str) -> dict[str, object]:
+    """How a task ended that was waited for; somebody may have removed it since."""
+    task = opened.store.named([name]).get(name)
+    if task is None:
+        return {"state": "removed", "reason": None}
+    return {"state": (task.outcome or task.state).value, "reason": task.reason.text if task.reason else None}
 
 
 def _workspace(context: typer.Context, workspace: Path | None, config: Path | None) -> Workspace:

@@ -6,22 +6,27 @@ import time
 from collections.abc import Iterator, Mapping
 
 from ..core.gpu import GpuProcess, GpuState
+from ..core.instants import ago
 from ..host.leases import Held
 from ..operations.occupancy import Occupancy, Occupied
 from ..operations.seen import memory_text, size_text, unknown_memory
 from .tables import Cell, Part, Table, printable, standing
 
+WIDE = 140  # columns, from which on there is room for UUIDs
+_SHORTEST, _BESIDE = 20, 72  # characters of a command; columns that the rest of its line takes
 
-def occupancy(now: Occupancy, *, wide: bool) -> list[Part]:
+
+def occupancy(now: Occupancy, *, width: int) -> list[Part]:
     """The parts of `gpus`, one below the other: the GPUs, who is on them, who waits. UUIDs only where there is room."""
+    wide = width >= WIDE
     parts: list[Part] = []
     if now.gpus:
         columns = ("GPU", "MEMORY", "USE", "TEMP", "POWER", "SLOTS", "NAME", *(["UUID"] if wide else []))
         parts.append(Table(columns, [_gpu(gpu, wide) for gpu in now.gpus]))
     runs = {held.claim.run_id: held for gpu in now.gpus for held in gpu.holders}
-    rows = [row for gpu in now.gpus for row in _tenants(gpu, runs)]
+    rows = [row for gpu in now.gpus for row in _tenants(gpu, runs, max(_SHORTEST, width - _BESIDE))]
     if rows:
-        parts += [[], Table(("GPU", "USER", "WHO", "MEMORY", "SINCE", "WHERE"), rows, right=3)]
+        parts += [[], Table(("GPU", "USER", "WHO", "MEMORY", "STARTED", "WHERE"), rows, right=3, folded=2)]
     for rival in now.waiting:
         count = sum(ask.count for ask in rival.asks)
         what = "1 task waits" if count == 1 else f"{count} tasks wait"
@@ -46,22 +51,26 @@ def _gpu(gpu: Occupied, wide: bool) -> list[Cell]:
     ]
 
 
-def _tenants(gpu: Occupied, runs: Mapping[str, Held]) -> Iterator[list[Cell]]:
-    """A row for each run that holds a slot, with its processes below it; then what is not tinksched's."""
+def _tenants(gpu: Occupied, runs: Mapping[str, Held], room: int) -> Iterator[list[Cell]]:
+    """A row for each run that holds a slot, with its processes below it; then what is not tinksched's.
+
+    Commands are cut to `room` characters.
+    """
     state = gpu.state
     listed = list(state.processes or ()) if state else []
     for held in gpu.holders:
         own = [process for process in listed if process.run == held.claim.run_id]
         known = [process.memory for process in own if process.memory is not None]
-        since = time.strftime("%m-%d %H:%M", time.localtime(held.claim.since))
+        since = ago(held.claim.since, time.time())
         yield _row(gpu, held.user, held.claim.task, size_text(sum(known)) if known else "", since, held.claim.workspace)
-        yield from (_process(gpu, process, "") for process in own)
+        yield from (_process(gpu, process, "", room) for process in own)
     here = {held.claim.run_id for held in gpu.holders}
     for process in listed:
         if process.run not in here:
             run = runs.get(process.run)
             task = f"{run.claim.task} of {run.claim.workspace}" if run else "a run"
-            yield _process(gpu, process, f"{task}, which was not given this GPU" if process.run else standing(process))
+            where = f"{task}, which was not given this GPU" if process.run else standing(process)
+            yield _process(gpu, process, where, room)
     unknown = unknown_memory(state) if state else 0
     if unknown:
         yield _row(gpu, "?", "held by unknown", size_text(unknown), "", "")
@@ -69,8 +78,9 @@ def _tenants(gpu: Occupied, runs: Mapping[str, Held]) -> Iterator[list[Cell]]:
         yield _row(gpu, "?", "processes can't be told from here", "", "", "")
 
 
-def _process(gpu: Occupied, process: GpuProcess, where: str) -> list[Cell]:
+def _process(gpu: Occupied, process: GpuProcess, where: str, room: int) -> list[Cell]:
     command = process.command or "has ended, or can't be seen from here"
+    command = command if len(command) <= room else f"{command[: room - 1]}…"
     memory = size_text(process.memory)
     return _row(gpu, process.user or "?", f"  {process.pid}  {command}", memory, "", where, "dim" if not where else "")
 

@@ -28,7 +28,10 @@ def doctor(
     """Check this machine and the workspace: tmux, logging out, the driver, the config, permissions, locks, the disk.
     Exit code 1 if something is broken.
 
-    Examples:  tinksched doctor   |   tinksched doctor --repair
+    \b
+    Examples:
+      tinksched doctor
+      tinksched doctor --repair    # of a damaged database
     """
     found = find(context, workspace, config, last_good=True)
     if repair:

@@ -29,7 +29,10 @@ AttemptOption = Annotated[int | None, typer.Option("--attempt", metavar="N", hel
 def gpus(as_json: JsonOption = False) -> None:
     """Show this machine's GPUs: what they do, who is on them since when, all users and other programs, and who waits.
 
-    Examples:  tinksched gpus   |   tinksched gpus --json
+    \b
+    Examples:
+      tinksched gpus
+      tinksched gpus --json
     """
     found = occupancy.occupancy()
     if as_json:
@@ -47,9 +50,12 @@ def explain(
 ) -> None:
     """Say why a task waits, or how it ended.
 
-    Example:  tinksched explain exp1
+    \b
+    Examples:
+      tinksched explain exp1
+      tinksched explain @    # the task that was queued last
     """
-    found, sentences = looking.explain(*_one(context, workspace, config, task))
+    found, sentences = looking.explain(*_one(context, workspace, config, task), relative=not as_json)
     if as_json:
         record = {"version": looking.JSON_VERSION, "task": found.name, "state": found.state, "text": sentences}
         reason = {"code": found.reason.code.value, "detail": dict(found.reason.detail)} if found.reason else None
@@ -69,7 +75,10 @@ def show(
 ) -> None:
     """Print everything on record about a task: every run, what exactly it ran, and what its config changed.
 
-    Examples:  tinksched show exp1   |   tinksched show exp1 --attempt 1
+    \b
+    Examples:
+      tinksched show exp1
+      tinksched show exp1 --attempt 1
     """
     found = history.show(*_one(context, workspace, config, task), attempt)
     if as_json:
@@ -88,7 +97,11 @@ def logs(
 ) -> None:
     """Print what a run printed. Without -f, what a progress bar overwrote is left out.
 
-    Examples:  tinksched logs exp1   |   tinksched logs exp1 -f   |   tinksched logs exp1 --attempt 1
+    \b
+    Examples:
+      tinksched logs exp1
+      tinksched logs @ -f    # the newest task's, until it ends
+      tinksched logs exp1 --attempt 1
     """
     found, name = _one(context, workspace, config, task)
     log = logging.find(found, name, attempt)
@@ -114,7 +127,10 @@ def attach(
 ) -> None:
     """Show the live session of a task. Leave it with Ctrl-b d; the task goes on.
 
-    Example:  tinksched attach exp1
+    \b
+    Examples:
+      tinksched attach exp1
+      tinksched attach exp1 --write
     """
     command = logging.attach_command(*_one(context, workspace, config, task), write=write)
     if os.environ.get("TMUX"):
@@ -126,7 +142,13 @@ def attach(
 def config(
     context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None, as_json: JsonOption = False
 ) -> None:
-    """Show every setting, its value, and where that came from."""
+    """Show every setting, its value, and where that came from.
+
+    \b
+    Examples:
+      tinksched config
+      tinksched config --json
+    """
     settings = find(context, workspace, config).settings
     if as_json:
         print(json.dumps(render.settings_json(settings), indent=2, ensure_ascii=False))

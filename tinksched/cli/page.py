@@ -29,14 +29,15 @@ _STYLE = """
 body{margin:2rem auto;max-width:66rem;padding:0 1rem;background:var(--back);color:var(--text);
 font:15px/1.45 system-ui,sans-serif}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .6rem}.dim{color:var(--dim)}
-.cards{display:flex;flex-wrap:wrap;gap:.7rem;margin-top:1.2rem}
-.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem .9rem;min-width:8rem}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.7rem;margin-top:1.2rem}
+.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem .9rem}
 .card b{display:block;font-size:1.25rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:.28rem .8rem .28rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+.wide{overflow-x:auto}table{border-collapse:collapse}
+th,td{text-align:left;padding:.28rem 1.4rem .28rem 0;border-bottom:1px solid var(--line);vertical-align:top;
+white-space:nowrap}
 th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-td.r{overflow-wrap:anywhere;min-width:12rem}
-svg{display:block;width:100%;min-width:40rem;height:auto}svg text{font:11px system-ui,sans-serif;fill:var(--dim)}
+td.r{overflow-wrap:anywhere;min-width:14rem;white-space:normal}
+svg{display:block;width:100%;min-width:52rem;height:auto}svg text{font:11px system-ui,sans-serif;fill:var(--dim)}
 .ok{fill:var(--ok)}.bad{fill:var(--bad)}.cut{fill:var(--cut)}.run{fill:var(--run)}.row{fill:var(--dim);opacity:.09}
 .tick{stroke:var(--line)}.stripe{stroke:var(--back);stroke-width:2}
 td .ok{color:var(--ok)}td .bad{color:var(--bad)}td .run{color:var(--run)}td .cut{color:var(--cut)}
@@ -73,7 +74,7 @@ def _cards(made: Report) -> str:
         (str(failed), "failed"),
         (str(made.retries), "retries"),
         (f"{made.gpu_hours:.2f}", "GPU hours busy"),
-        (f"{clock(made.waits.median)} / {clock(made.waits.longest)}", "wait, median / longest"),
+        (f"{clock(made.waits.median)} ({clock(made.waits.longest)})", "wait (longest)"),
     ]
     return '<div class="cards">' + "".join(f'<div class="card"><b>{n}</b>{what}</div>' for n, what in facts) + "</div>"
 
@@ -185,10 +186,12 @@ def _gpus(made: Report) -> str:
     total = max(made.until - made.since, 1e-9)
     rows = [
         [f"GPU {gpu.index}", str(gpu.runs), clock(gpu.busy_seconds), f"{int(100 * gpu.busy_seconds / total)} %",
-         ", ".join(f"{clock(end - begin)} from {_date(begin)}" for begin, end in gpu.gaps)]
+         ", ".join(f"{clock(end - begin)} from {_at(begin, made)}" for begin, end in gpu.gaps if end - begin >= 1)]
         for gpu in made.gpus
     ]  # fmt: skip
-    return _table("GPUs", ["GPU", "runs", "busy", "of the time", "longest idle gaps"], rows, numbers={1, 2, 3})
+    return _table(
+        "GPUs", ["GPU", "runs", "busy", "of the time", "longest idle gaps"], rows, numbers={1, 2, 3}, long={4}
+    )
 
 
 def _failures(made: Report) -> str:
@@ -213,7 +216,7 @@ def _runs(made: Report) -> str:
         state = _state(run)
         sign = f'<span class="{_class(run)}">{_SIGNS.get(state, "✘")}</span> {state.replace("_", " ")}'
         rows.append([
-            _text(run.task), str(run.attempt), sign, "-".join(map(str, run.gpus)), _date(run.started_at),
+            _text(run.task), str(run.attempt), sign, "-".join(map(str, run.gpus)) or "cpu", _at(run.started_at, made),
             clock(end - run.started_at), _text(run.reason.text) if run.reason else "",
         ])  # fmt: skip
     left = len(made.runs) - len(rows)
@@ -260,3 +263,8 @@ def _text(text: str) -> str:
 
 def _date(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _at(at: float, made: Report) -> str:
+    """Without the day where all was on one."""
+    return _date(at)[11:] if _date(made.since)[:10] == _date(made.until)[:10] else _date(at)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from ..config import Settings, placeholders, plain
+from ..core import instants
 from ..core.model import Task, TaskState, spot
 from ..core.usage import Usage
 from ..host.completion import signal_name
@@ -27,11 +28,10 @@ if TYPE_CHECKING:  # every command prints with this file, and each needs a few o
     from ..operations.doctor import Check
     from ..operations.history import History, RunHistory
     from ..operations.occupancy import Occupancy
-    from ..operations.start import Plan
+    from ..operations.start import Plan, Sorted
     from ..operations.status import Status, TaskStatus
     from ..operations.workspace import Workspace
 
-WIDE = 140  # columns, from which on there is room for UUIDs
 PIPE_WIDTH = 10_000  # a table takes only what it needs of it
 _LAST_WORDS = 6
 _MOST_NAMES, _FIRST_NAMES = 200, 20  # names in a list; those of a list that would be longer
@@ -110,7 +110,7 @@ def occupancy(now: Occupancy) -> None:
     from . import gputables
 
     console = _console()
-    for part in gputables.occupancy(now, wide=console.width >= WIDE):
+    for part in gputables.occupancy(now, width=console.width):
         console.print(rich_part(part))
 
 
@@ -123,21 +123,25 @@ def plan(done: Plan, *, dry: bool) -> None:
         print(f"{verb} {len(done.queued)}: {names(done.queued)}")
     else:
         print(f"{verb} nothing new")
-    left = done.sorted
-    for tasks, what, how in (
-        (left.busy, "queued or running already", ""),
-        (left.completed, "completed", "--rerun runs them again"),
-        (left.by_marker, "completed (their markers were there before any run of them)", "--rerun runs them"),
-        (left.changed, "completed, and edited since", "--changed runs them again"),
-        (left.failed, "failed or lost", "--failed runs them again"),
-        (left.cancelled, "cancelled", "name them to run them again"),
-    ):
+    for tasks, what, how in left_by(done.sorted):
         if tasks:
             print(f"left {len(tasks)} {what}: {names(tasks)}" + (f"   ({how})" if how else ""))
     if dry:
         for name, gpus in done.starts_now:
             print(f"would start first: {printable(name)} on {spot(gpus)}")
     message(done.gpu_note)
+
+
+def left_by(found: Sorted) -> Sequence[tuple[Sequence[str], str, str]]:
+    """The tasks that `start` leaves as they are: why, and what would queue them."""
+    return (
+        (found.busy, "queued or running already", ""),
+        (found.completed, "completed", "--rerun runs them again"),
+        (found.by_marker, "completed (their markers were there before any run of them)", "--rerun runs them"),
+        (found.changed, "completed, and edited since", "--changed runs them again"),
+        (found.failed, "failed or lost", "--failed runs them again"),
+        (found.cancelled, "cancelled", "name them to run them again"),
+    )
 
 
 def checks(found: Sequence[Check]) -> None:
@@ -166,7 +170,7 @@ def history(found: History) -> None:
     """`show`: the task, then each of its runs."""
     task = found.task
     state = (task.outcome or task.state).value.replace("_", " ")
-    print(f"{printable(task.name)}: {state}" + (f": {printable(task.reason.text)}" if task.reason else ""))
+    print(f"{printable(task.name)}: {state}" + (f": {printable(task.reason.said(time.time()))}" if task.reason else ""))
     wants = [f"{task.spec.gpus} GPU{'s' * (task.spec.gpus > 1)}"] + ["alone"] * task.spec.exclusive
     facts = {
         "config": task.config,
@@ -176,10 +180,10 @@ def history(found: History) -> None:
         "after": ", ".join(task.spec.after),
         "time limit": clock(task.spec.time_limit) if task.spec.time_limit else "",
         "retries": f"{task.failures} of {task.spec.max_retries} used" if task.spec.max_retries else "",
-        "queued": f"{_date(task.queued_at)} ({_ago(task.queued_at)})",
-        "starts": f"about {_date(found.expected_start)}" if found.expected_start else "",
-        "ends": f"about {_date(found.expected_end)}" if found.expected_end else "",
-        "held": task.hold.reason.text if task.hold else "",
+        "queued": _moment(task.queued_at),
+        "starts": f"about {_moment(found.expected_start)}" if found.expected_start else "",
+        "ends": f"about {_moment(found.expected_end)}" if found.expected_end else "",
+        "held": task.hold.reason.said(time.time()) if task.hold else "",
     }
     _print_facts(facts, 2)
     for item in found.runs:
@@ -190,7 +194,7 @@ def _print_run(item: RunHistory) -> None:
     run, record = item.run, item.run.record
     state = (run.outcome or run.state).value.replace("_", " ")
     print(f"\nattempt {run.attempt}: {state}" + (f": {printable(run.reason.text)}" if run.reason else ""))
-    took = f" ({clock(run.ended_at - run.created_at)})" if run.ended_at else ""
+    took = f", after {clock(run.ended_at - run.created_at)}" if run.ended_at else ""
     name = signal_name(run.exit_code) if run.exit_code is not None else None
     code = "" if run.exit_code is None else f"{run.exit_code}" + (f" (signal {name})" if name else "")
     on = f" ({', '.join(run.devices)})" if run.gpus else ""
@@ -198,8 +202,8 @@ def _print_run(item: RunHistory) -> None:
         "run": run.id,
         "on": f"{spot(run.gpus)}{on} of {record.node}",
         "port": str(record.port or ""),
-        "started": f"{_date(run.created_at)} ({_ago(run.created_at)})",
-        "ended": f"{_date(run.ended_at)}{took}" if run.ended_at else "",
+        "started": _moment(run.created_at),
+        "ended": f"{_moment(run.ended_at)}{took}" if run.ended_at else "",
         "exit code": code,
         "command": shlex.join(record.command),
         "python": record.python,
@@ -220,13 +224,17 @@ def _print_run(item: RunHistory) -> None:
 def _usage_text(usage: Usage) -> str:
     """What a run was seen to use, as far as that is known."""
     known = [
-        ("GPU memory up to {:.1f} GiB", usage.gpu_memory_peak, 2**30),
-        ("GPU {:.0f} % busy", usage.gpu_utilization, 1),
-        ("{:.0f} s of CPU time", usage.cpu_seconds, 1),
-        ("memory up to {:.1f} GiB", usage.memory_peak, 2**30),
+        ("GPU memory up to {}", usage.gpu_memory_peak, _size),
+        ("GPU {} busy", usage.gpu_utilization, "{:.0f} %".format),
+        ("{} of CPU time", usage.cpu_seconds, "{:.0f} s".format),
+        ("memory up to {}", usage.memory_peak, _size),
     ]
-    said = [text.format(value / unit) for text, value, unit in known if value is not None]
+    said = [text.format(form(value)) for text, value, form in known if value is not None]
     return ", ".join([*said, *usage.flags])
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def _print_facts(facts: Mapping[str, str], indent: int) -> None:
@@ -235,12 +243,8 @@ def _print_facts(facts: Mapping[str, str], indent: int) -> None:
             print(f"{' ' * indent}{name:10} {printable(value)}")
 
 
-def _date(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def _ago(at: float) -> str:
-    return f"{clock(time.time() - at)} ago"
+def _moment(at: float) -> str:
+    return f"{instants.exact(at)} ({instants.ago(at, time.time())})"
 
 
 def settings(found: Settings) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from ..core import instants
 from ..errors import UsageError
 from ..operations import report as reporting
 from ..operations.report import Report, Span
@@ -42,7 +43,11 @@ def report(
 ) -> None:
     """Show what ran on which GPU when, how long GPUs and tasks waited, what failed, and what tasks measured.
 
-    Examples:  tinksched report   |   tinksched report --since 1d   |   tinksched report --html report.html
+    \b
+    Examples:
+      tinksched report
+      tinksched report --since 1d
+      tinksched report --html report.html
     """
     made = reporting.report(find(context, workspace, config), since)
     if html is not None:
@@ -86,7 +91,8 @@ def _parts(made: Report) -> list[Part]:
 
 
 def _heading(made: Report) -> list[Cell]:
-    span = f"{date(made.since)} to {date(made.until)}"
+    until = instants.clock(made.until, made.since)
+    span = f"{instants.exact(made.since)[:-3]} to {until} ({instants.ago(made.until, time.time())})"
     return [(printable(made.task_name), "bold"), (f"  {printable(made.workspace)}  ", ""), (span, "dim")]
 
 
@@ -119,7 +125,13 @@ def shades(spans: Sequence[Span], since: float, until: float, width: int, shade:
 
 def _facts(made: Report) -> list[Part]:
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in made.counts.items())
-    facts = [("runs", f"{len(made.runs)}: {counts}" + (f"; {made.retries} retries" if made.retries else ""))]
+    facts = [
+        (
+            "runs",
+            f"{len(made.runs)}: {counts}"
+            + (f"; {made.retries} {'retries' if made.retries > 1 else 'retry'}" if made.retries else ""),
+        )
+    ]
     facts.append(("GPU time", f"{made.gpu_hours:.2f} hours busy, {made.run_seconds / 3600:.2f} hours of runs"))
     if made.waits.count:
         longest = f"longest {clock(made.waits.longest)} ({printable(made.waits.longest_task)})"
@@ -151,8 +163,3 @@ def _metrics(made: Report) -> Table:
 def number(value: float | None) -> str:
     """A measured number, short."""
     return "" if value is None else f"{value:.4g}"
-
-
-def date(at: float) -> str:
-    """A time in local words."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

@@ -22,7 +22,9 @@ def serve(config: ServerOption = None) -> None:
 
     It runs in the foreground, with this machine's GPUs; a signal ends it, and jobs that run go on.
 
-    Example:  tinksched serve --config server.yml
+    \b
+    Example:
+      tinksched serve --config server.yml
     """
     require_server()
     from ..server import main, state
@@ -35,7 +37,12 @@ token_commands = typer.Typer(no_args_is_help=True, add_completion=False, rich_ma
 
 @token_commands.callback()
 def token() -> None:
-    """Make, list and revoke the tokens of the server's users."""
+    """Make, list and revoke the tokens of the server's users.
+
+    \b
+    Example:
+      tinksched token create alice --generate
+    """
 
 
 @token_commands.command("create")
@@ -49,7 +56,9 @@ def create(
 ) -> None:
     """Let a user in; older tokens of the same user end. Only a hash of it is kept.
 
-    Example:  tinksched token create alice --generate --days 14
+    \b
+    Example:
+      tinksched token create alice --generate --days 14
     """
     from ..server import auth
 
@@ -72,7 +81,9 @@ def create(
 def list_tokens(config: ServerOption = None) -> None:
     """Show whose tokens there are. The tokens themselves are not kept.
 
-    Example:  tinksched token list
+    \b
+    Example:
+      tinksched token list
     """
     from ..server.auth import DAY
     from ..server.tables import Tables
@@ -100,7 +111,9 @@ def revoke(
 ) -> None:
     """End one token, at once.
 
-    Example:  tinksched token revoke - <token.txt
+    \b
+    Example:
+      tinksched token revoke -    # reads it from standard input
     """
     from ..server import tables
 
@@ -117,7 +130,9 @@ def revoke_user(
 ) -> None:
     """End all tokens of a user, at once.
 
-    Example:  tinksched token revoke-user alice
+    \b
+    Example:
+      tinksched token revoke-user alice
     """
     from ..server import tables
 

@@ -22,6 +22,11 @@ def setup_workspace(
     """Make a folder a workspace: a commented configuration, a wrapper script, configs/ with one example, out/.
 
     With --force an older workspace becomes one of this version.
+
+    \b
+    Examples:
+      tinksched setup-workspace ~/experiments/first
+      tinksched setup-workspace old_workspace --force
     """
     done = setup.setup_workspace(directory, force=force)
     for verb, names in (("wrote", done.written), ("kept ", done.kept), ("saved", done.backups)):

@@ -21,7 +21,11 @@ def status(
 ) -> None:
     """Show the tasks, the slots and the scheduler.
 
-    Examples:  tinksched status   |   tinksched status --watch   |   tinksched status --json
+    \b
+    Examples:
+      tinksched status
+      tinksched status --watch
+      tinksched status --json
     """
     found = find(context, workspace, config)
     if watch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from ..operations import sweep as sweeping
 from ..operations.sweep import Fate, Sweep
 from ..operations.workspace import Workspace
 from . import render
+from .answers import answer
 from .finding import find
 from .options import ConfigOption, JsonOption, WorkspaceOption
 
@@ -39,19 +40,23 @@ def sweep(
 ) -> None:
     """Write one config for each point of a grid, from a template whose comments and order stay.
 
-    Examples:  tinksched sweep base.yml lr=0.1,0.01 model.depth=2,4   |   tinksched sweep base.yml seed=1..5 --start
+    \b
+    Examples:
+      tinksched sweep base.yml lr=0.1,0.01 model.depth=2,4 --dry-run
+      tinksched sweep base.yml seed=1..5 --start
     """
     found = find(context, workspace, config)
     made = sweeping.plan(found.settings, template, grid, out_dir=out_dir, many=yes or dry_run)
     kept = [] if dry_run else sweeping.write(made, force=force)
-    if as_json:
-        print(json.dumps({**made.json(), "written": not dry_run}, indent=2, ensure_ascii=False, default=str))
-    else:
+    if not as_json:
         _say(made, dry_run)
     for copy in kept:
         render.message(f"kept: {copy}")
-    if start and not dry_run:
-        _start(found, made, as_json)
+    queued = _start(found, made, as_json) if start and not dry_run else ()
+    if as_json:
+        same = [(point.name, "exists") for point in made.of(Fate.SAME)]
+        done = () if dry_run else [point.name for point in made.points if point.fate is not Fate.SAME]
+        answer("sweep", done, same, written=not dry_run, queued=[*queued], **made.json())
 
 
 def _say(made: Sweep, dry: bool) -> None:
@@ -64,16 +69,22 @@ def _say(made: Sweep, dry: bool) -> None:
         print(f"{words[point.fate]:{width}}  {point.path.name}   {values}")
     if len(shown) < len(made.points):
         print(f"and {len(made.points) - len(shown)} more")
-    counts = [f"{len(found)} {words[fate]}" for fate in Fate if (found := made.of(fate))]
+    counts = [
+        f"{len(found)} {'new' if dry and fate is Fate.NEW else words[fate]}"
+        for fate in Fate
+        if (found := made.of(fate))
+    ]
     render.message(f"{len(made.points)} points in {made.folder}: {', '.join(counts)}")
     if made.is_task_folder and not dry:
         render.message("tinksched start queues what is new")
 
 
-def _start(found: Workspace, made: Sweep, as_json: bool) -> None:
+def _start(found: Workspace, made: Sweep, as_json: bool) -> Sequence[str]:
+    """The tasks that were queued."""
     done = sweeping.queue(found, made)
     if done.left:
         render.message(f"left {done.left} that were queued before (tinksched retry runs them again)")
     if done.plan is not None and not as_json:
         render.plan(done.plan, dry=False)
     render.message(done.started)
+    return done.plan.queued if done.plan is not None else ()

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
+from ..core import instants
 from ..core.gpu import GpuProcess, GpuState
-from ..operations.estimates import clock_time
 from ..operations.seen import memory_text, size_text
 from ..operations.status import GpuStatus, Status, TaskStatus
 from . import colour
@@ -149,7 +149,7 @@ def _heading(now: Status) -> list[Cell]:
         scheduler, style = f"scheduler stopped ({now.stopped})", "yellow"
     else:
         scheduler, style = "no scheduler runs", "dim"
-    paused = [(f", {printable(now.paused.text)}", "yellow")] if now.paused else []
+    paused = [(f", {printable(now.paused.said(now.at))}", "yellow")] if now.paused else []
     return [(printable(now.task_name), "bold"), (f"  {printable(now.workspace)}  ", ""), (scheduler, style), *paused]
 
 
@@ -221,7 +221,7 @@ def _task_table(now: Status, signs: bool) -> Table:
             (duration(task, now.at), ""),
             *([(str(task.attempt or ""), "")] if tried_again else []),
             *([(_memory(task), "")] if seen else []),
-            (printable(detail(task)), "" if task.state in ("failed", "lost") else "dim"),
+            (printable(detail(task, now.at)), "" if task.state in ("failed", "lost") else "dim"),
         ])  # fmt: skip
     return Table(columns, rows, right=columns.index("TIME"), folded=columns.index("TASK"))
 
@@ -247,13 +247,15 @@ def _memory(task: TaskStatus) -> str:
     return f"peak {peak}" if not task.active else f"{size_text(task.usage.gpu_memory)}, peak {peak}"
 
 
-def detail(task: TaskStatus) -> str:
-    """Why it is as it is, or how to see it."""
+def detail(task: TaskStatus, now: float) -> str:
+    """Why it is as it is, or how to see it, and when it ended."""
     parts = list(task.usage.flags) if task.usage is not None and task.active else []
     if task.reason is not None:
-        parts.append(task.reason.text)
+        parts.append(task.reason.said(now))
     elif task.active and task.session:
         parts.append(task.attach)
+    if task.ended_at is not None and task.state != "queued":
+        parts.append(instants.ago(task.ended_at, now))
     if task.state == "new":
         parts.append("not queued yet")
     if task.config_changed and task.state != "queued":
@@ -274,7 +276,7 @@ def _estimate(now: Status) -> str:
     """When all will be done, where that is known."""
     if now.batch_ends is None:
         return ""
-    return f"; about {clock(now.batch_ends - now.at)} left, ends ~{clock_time(now.batch_ends, now.at)}"
+    return f"; about {clock(now.batch_ends - now.at)} left, ends ~{instants.clock(now.batch_ends, now.at)}"
 
 
 def _left_out(now: Status) -> str:

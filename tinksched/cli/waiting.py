@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ..core import instants
 from ..core.model import Outcome, Task, TaskState
 from ..errors import UsageError
 from ..operations import queue, times, waiting
@@ -18,11 +19,14 @@ from ..operations.queue import Changed
 from ..operations.selection import Wanted
 from ..operations.workspace import OpenWorkspace
 from . import render
+from .answers import JSON_VERSION, answer
 from .finding import find, wanted
 from .options import AllOption, ConfigOption, FailedOption, JsonOption, SelectorsArgument, WorkspaceOption
 from .tables import printable
 
 AtOption = Annotated[str | None, typer.Option("--at", metavar="TIME", help=f"Not before: {times.FORMS}.")]
+
+_OLD_NEWS = 30.0  # seconds, after which a change is said to be so long ago
 
 
 def wait(
@@ -42,7 +46,11 @@ def wait(
 
     Prints each change with its time. Exit code 1 if one did not complete, 3 if there is nothing to wait for.
 
-    Examples:  tinksched wait   |   tinksched wait 'exp*' --timeout 2h   |   tinksched wait @ --any
+    \b
+    Examples:
+      tinksched wait
+      tinksched wait 'exp*' --timeout 2h
+      tinksched wait --any 3-5    # until the first of them is done
     """
     seconds = None if timeout is None else times.span(timeout, "--timeout")
     with find(context, workspace, config).open_existing() as opened:
@@ -50,29 +58,44 @@ def wait(
         raise typer.Exit(until_done(opened, names, only_first=any_of_them, seconds=seconds, as_json=as_json))
 
 
-def pause(context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
+def pause(
+    context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Start nothing new until `resume`; what runs goes on. To drain the GPUs, before an update, say.
 
-    Example:  tinksched pause
+    \b
+    Example:
+      tinksched pause
     """
     with find(context, workspace, config).open() as opened:
         found, is_new = queue.pause(opened)
-        running, queued = opened.store.active_tasks(), opened.store.queue_length()
-        print("paused: nothing new starts" if is_new else f"{found_text(found.user, found.since)} already")
-        if running:
-            print(f"{len(running)} running on: {render.names([task.name for task in running])}")
-        if queued:
-            print(f"{queued} queued, and waiting for `tinksched resume`")
+        running = [task.name for task in opened.store.active_tasks()]
+        queued = opened.store.queue_length()
+    if as_json:
+        answer("pause", new=is_new, user=found.user, since=found.since, running=running, queued=queued)
+        return
+    print("paused: nothing new starts" if is_new else f"{found_text(found.user, found.since)} already")
+    if running:
+        print(f"{len(running)} running on: {render.names(running)}")
+    if queued:
+        print(f"{queued} queued, and waiting for `tinksched resume`")
 
 
-def resume(context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
+def resume(
+    context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Let tasks start again after `pause`.
 
-    Example:  tinksched resume
+    \b
+    Example:
+      tinksched resume
     """
     with find(context, workspace, config).open_existing() as opened:
         before = queue.resume(opened)
-        print(f"resumed: it was {found_text(before.user, before.since)}")
+        if as_json:
+            answer("resume", user=before.user, since=before.since)
+        else:
+            print(f"resumed: it was {found_text(before.user, before.since)}")
         render.message(queue.keep_going(opened))
 
 
@@ -87,11 +110,14 @@ def hold(
 ) -> None:
     """Keep queued tasks from starting until `release`.
 
-    Examples:  tinksched hold exp1 'big_*'   |   tinksched hold 3-5
+    \b
+    Examples:
+      tinksched hold exp1 'big_*'
+      tinksched hold 3-5
     """
     chosen = required(wanted(selectors, failed, everything), "hold")
     with find(context, workspace, config).open_existing() as opened:
-        report("held", queue.hold(opened, chosen), as_json=as_json)
+        report("hold", "held", queue.hold(opened, chosen), as_json=as_json)
 
 
 def release(
@@ -106,16 +132,20 @@ def release(
 ) -> None:
     """Let held tasks start; with --at, have queued ones wait until then.
 
-    Examples:  tinksched release exp1   |   tinksched release 'big_*' --at 22:00   |   tinksched release 7 --at +2h
+    \b
+    Examples:
+      tinksched release exp1
+      tinksched release 'big_*' --at 22:00
+      tinksched release 7 --at +2h
     """
     chosen = required(wanted(selectors, failed, everything), "release")
     until = None if at is None else times.moment(at, "--at", time.time())
     with find(context, workspace, config).open_existing() as opened:
         done = queue.release(opened, chosen, until)
         started = queue.keep_going(opened)
-        when = "" if until is None else f" at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(until))}"
+        when = "" if until is None else f" at {instants.both(until, time.time())}"
         try:
-            report("released", done, as_json=as_json, more=when)
+            report("release", f"released{when}", done, as_json=as_json, **({} if until is None else {"until": until}))
         finally:
             render.message(started)
 
@@ -133,7 +163,11 @@ def priority(
 
     For a negative number that is not a change write =-5.
 
-    Examples:  tinksched priority exp7 10   |   tinksched priority 'big_*' -1   |   tinksched priority @ +5
+    \b
+    Examples:
+      tinksched priority exp7 10
+      tinksched priority 'big_*' -1
+      tinksched priority @ +5
     """
     *selectors, number = words
     given = re.fullmatch(r"(=|)([+-]?[0-9]{1,7})", number)
@@ -143,7 +177,7 @@ def priority(
     relative = not given[1] and given[2][0] in "+-"
     with find(context, workspace, config).open_existing() as opened:
         done = queue.prioritise(opened, chosen, int(given[2]), relative=relative)
-        report(f"priority {number.lstrip('=')}", done, as_json=as_json, key="changed")
+        report("priority", f"priority {number.lstrip('=')}", done, as_json=as_json)
 
 
 def required(chosen: Wanted, command: str) -> Wanted:
@@ -153,32 +187,32 @@ def required(chosen: Wanted, command: str) -> Wanted:
     return chosen
 
 
-def report(verb: str, done: Changed, *, as_json: bool, more: str = "", key: str = "") -> None:
+def report(command: str, said: str, done: Changed, *, as_json: bool, **more: object) -> None:
     """Say what was done, and what was not and why: exit code 1 then."""
     if as_json:
-        print(json.dumps(done.json(key or verb), indent=2, ensure_ascii=False))
+        answer(command, done.done, done.left, **more)
     else:
-        print(f"{verb}{more}: {render.names(done.done)}")
-        render.left(done.left)
+        print(f"{said}: {render.names(done.done)}")
+    render.left(done.left)
     if done.left:
         raise typer.Exit(1)
 
 
 def found_text(user: str, since: float) -> str:
     """Who paused, and since when."""
-    return f"paused by {user} since {time.strftime('%Y-%m-%d %H:%M', time.localtime(since))}"
+    return f"paused by {user} {instants.ago(since, time.time())}"
 
 
 def until_done(
     opened: OpenWorkspace, names: Sequence[str], *, only_first: bool = False, seconds: float | None = None,
-    as_json: bool = False,
+    as_json: bool = False, quiet: bool = False,
 ) -> int:  # fmt: skip
-    """Follow tasks until they are done, and print what becomes of them. 0 if they completed, else 1.
+    """Follow tasks until they are done, and print what becomes of them, unless `quiet`. 0 if they completed, else 1.
 
     Raises:
         TinkschedError: the time is over, or no scheduler runs that would start them.
     """
-    changes = _Changes(as_json=as_json)
+    changes = _Changes(as_json=as_json, quiet=quiet)
     paused = opened.store.pause()
     if paused is not None and opened.store.has_queue():
         render.message(f"{found_text(paused.user, paused.since)}: what is queued does not start before `resume`")
@@ -196,8 +230,9 @@ def until_done(
 class _Changes:
     """Prints a line for every change of a task."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, quiet: bool) -> None:
         self._as_json = as_json
+        self._quiet = quiet
         self._seen: dict[str, str] = {}
         self.done: dict[str, Task] = {}
 
@@ -209,15 +244,16 @@ class _Changes:
             self._seen[task.name] = state
             if task.state is TaskState.DONE:
                 self.done[task.name] = task
-            if state != before and (before is not None or task.outcome is not None):
+            if not self._quiet and state != before and (before is not None or task.outcome is not None):
                 self._print(task, "running" if state == "active" else state)
 
     def _print(self, task: Task, state: str) -> None:
         reason = task.reason.text if task.reason else None
         if self._as_json:
-            record = {"version": queue.JSON_VERSION, "at": task.changed_at, "task": task.name, "number": task.id}
+            record = {"version": JSON_VERSION, "at": task.changed_at, "task": task.name, "number": task.id}
             print(json.dumps({**record, "state": state, "reason": reason}, ensure_ascii=False), flush=True)
             return
-        at = time.strftime("%H:%M:%S", time.localtime(task.changed_at))
+        at, now = time.strftime("%H:%M:%S", time.localtime(task.changed_at)), time.time()
+        before = f" ({instants.ago(task.changed_at, now)})" if now - task.changed_at > _OLD_NEWS else ""
         why = f": {printable(reason)}" if reason else ""
-        print(f"{at}  {printable(task.name)} {state.replace('_', ' ')}{why}", flush=True)
+        print(f"{at}  {printable(task.name)} {state.replace('_', ' ')}{why}{before}", flush=True)

@@ -16,7 +16,9 @@ from .options import ConfigOption, WorkspaceOption
 def watch(context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
     """Live view: the GPUs over time, the tasks, the log of the selected one; keys to cancel, retry, attach. ? helps.
 
-    Example:  tinksched watch
+    \b
+    Example:
+      tinksched watch
     """
     found = find(context, workspace, config)
     _require_terminal()

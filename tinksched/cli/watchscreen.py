@@ -10,8 +10,8 @@ import fnmatch
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ..core import instants
 from ..core.gpu import GpuState
-from ..operations.estimates import clock_time
 from ..operations.live import Meter, Seen
 from ..operations.seen import memory_text, size_text
 from ..operations.status import GpuStatus, Status, TaskStatus
@@ -148,7 +148,7 @@ def _heading(now: Status, width: int) -> Line:
         scheduler, style = f"scheduler stopped ({now.stopped})", "yellow"
     else:
         scheduler, style = "no scheduler runs", "yellow"
-    paused = [(f", {printable(now.paused.text)}", "yellow")] if now.paused else []
+    paused = [(f", {printable(now.paused.said(now.at))}", "yellow")] if now.paused else []
     line = [(printable(now.task_name), "bold"), ("  ", ""), (scheduler, style), *paused]
     room = width - sum(width_of(text) for text, _ in line) - 2
     place = printable(now.workspace)
@@ -338,13 +338,15 @@ def _places(task: TaskStatus) -> str:
 def _detail(task: TaskStatus, at: float) -> str:
     parts = list(task.usage.flags) if task.usage is not None and task.active else []
     if task.reason is not None:
-        parts.append(task.reason.text)
+        parts.append(task.reason.said(at))
     if task.state == "new":
         parts.append("not queued yet")
     if task.state == "queued" and task.expected_start is not None:
-        parts.append(f"starts ~{clock_time(task.expected_start, at)}")
+        parts.append(f"starts ~{instants.clock(task.expected_start, at)}")
     if task.active and task.expected_end is not None:
-        parts.append(f"ends ~{clock_time(task.expected_end, at)}")
+        parts.append(f"ends ~{instants.clock(task.expected_end, at)}")
+    if task.ended_at is not None and task.state != "queued":
+        parts.append(instants.ago(task.ended_at, at))
     if task.attempt > 1:
         parts.append(f"attempt {task.attempt}")
     if task.config_changed and task.state != "queued":
@@ -360,7 +362,7 @@ def _tally(view: View, tasks: Sequence[TaskStatus], now: Status, width: int, sig
     rest = f"; {left} not listed here: / finds them" if left else ""
     room = width - width_of(line[0][0])
     counts = tally(now).partition("; ")[0]
-    ends = f"; ends ~{clock_time(now.batch_ends, now.at)}" if now.batch_ends is not None else ""
+    ends = f"; ends ~{instants.clock(now.batch_ends, now.at)}" if now.batch_ends is not None else ""
     few = "  ".join(f"{look(state, signs=signs)[0]} {count}" for state, count in now.counts.items())
     texts = (tally(now) + rest, counts + ends + rest, few + ends + rest)
     return [*line, (next((text for text in texts if width_of(text) <= room), texts[-1]), "")]

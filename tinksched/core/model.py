@@ -6,11 +6,12 @@ Times are seconds since the epoch. Nothing here reads a clock or a file; a chang
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
+from . import instants
 from .diagnosis import Diagnosis, Kind
 from .gpu import GpuState
 
@@ -121,7 +122,7 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.NEEDS_EMPTY_GPUS: "wants {wanted} for itself alone, and {free} {free_is} empty{others}",
     ReasonCode.HELD_FOR: "the free slots are held for {task}, which comes first and needs more than one slot",
     ReasonCode.OTHERS_TURN: "the free slots are left to {user} ({workspace}), whose turn it is",
-    ReasonCode.STARTUP_DELAY: "the last start on GPU {gpu} is too recent (startup_delay); next start at {until}",
+    ReasonCode.STARTUP_DELAY: "the last start on GPU {gpu} is too recent (startup_delay); next start {until}",
     ReasonCode.NO_SUCH_GPU: "asks for {wanted}, and the scheduler uses {exists}",
     ReasonCode.NO_SUCH_MEMORY: "needs {wanted} free{where}; of the GPUs here {count} {has} so much memory",
     ReasonCode.NEEDS_MEMORY: "needs {wanted} free{where}: {free} free{young}",
@@ -136,10 +137,10 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.NO_CPU_SLOTS: "needs no GPU, and there are no CPU slots (cpu_slots is 0)",
     ReasonCode.NEVER_BEGAN: "its last launch never began ({why}), so it is queued again",
     ReasonCode.NO_SCHEDULER: "no scheduler runs",
-    ReasonCode.RETRY_DELAY: "its last run {how}; it is tried again at {until} (retry {retry} of {retries}{need})",
-    ReasonCode.HELD: "held by {user} since {since}: `tinksched release` lets it go",
+    ReasonCode.RETRY_DELAY: "its last run {how}; it is tried again {until} (retry {retry} of {retries}{need})",
+    ReasonCode.HELD: "held by {user} {since}: `tinksched release` lets it go",
     ReasonCode.HELD_UNTIL: "not before {at}, says {user}",
-    ReasonCode.PAUSED: "paused by {user} since {since}: nothing starts before `tinksched resume`",
+    ReasonCode.PAUSED: "paused by {user} {since}: nothing starts before `tinksched resume`",
     ReasonCode.WAITS_FOR: "comes after {tasks}",
     ReasonCode.MAX_RUNNING: "at most {limit} of {pattern} run at once (max_running)",
     ReasonCode.LOW_DISK: "only {free} are free on the disk of {folder} (min_free_disk is {wanted})",
@@ -166,7 +167,11 @@ _TEXTS: dict[ReasonCode, str] = {
     ReasonCode.DEPENDENCY: "{task}, which it comes after, {how}",
 }
 
-_TIMES = {"until": "%H:%M:%S", "since": "%Y-%m-%d %H:%M", "at": "%Y-%m-%d %H:%M:%S"}  # details that are times
+_TIMES: Mapping[str, tuple[str, Callable[[float, float], str]]] = {  # details that are times: for all times, and now
+    "until": ("at %H:%M:%S", instants.ago),
+    "since": ("since %Y-%m-%d %H:%M", instants.ago),
+    "at": ("%Y-%m-%d %H:%M:%S", instants.both),
+}
 _DIAGNOSED = {ReasonCode.TIME_LIMIT: Kind.TIME_LIMIT, ReasonCode.OUT_OF_MEMORY: Kind.HOST_MEMORY}
 
 
@@ -183,10 +188,15 @@ class Reason:
 
     @property
     def text(self) -> str:
-        """One sentence for a person, without a full stop."""
+        """One sentence, without a full stop, that stays true."""
+        return self.said(None)
+
+    def said(self, now: float | None) -> str:
+        """The same as a person says it now: times are how long ago they are."""
         words = dict(self.detail)
         for name in _TIMES.keys() & words.keys():
-            words[name] = datetime.fromtimestamp(float(words[name])).strftime(_TIMES[name])
+            at, (form, relative) = float(words[name]), _TIMES[name]
+            words[name] = datetime.fromtimestamp(at).strftime(form) if now is None else relative(at, now)
         text = _TEXTS[self.code].format_map(_Blank(words))
         if self.found is None:
             return text

@@ -23,8 +23,6 @@ from . import selection
 from .selection import Wanted
 from .workspace import OpenWorkspace, actor
 
-JSON_VERSION = 1
-
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
@@ -48,15 +46,13 @@ class Rubbish:
     left: tuple[tuple[str, str], ...]  # tasks that were named and are not done
 
     def json(self, *, removed: bool) -> dict[str, object]:
-        """The versioned form for programs."""
+        """For programs."""
         return {
-            "version": JSON_VERSION,
             "removed": removed,
             "records": [task.name for task in self.tasks] if self.kinds.records else [],
             "sessions": len(self.sessions),
             "logs": list(self.logs),
             "log_bytes": self.log_bytes,
-            "left": [{"name": name, "why": why} for name, why in self.left],
         }
 
 

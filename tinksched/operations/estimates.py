@@ -1,8 +1,7 @@
-"""When things will probably start and end, and how that is said."""
+"""When things will probably start and end."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -29,10 +28,3 @@ def of(
     typical = Typical(durations, [rule.pattern for rule in settings.tasks])
     found = forecast(Plan(queue or (), running, slots, limits), typical, now)
     return replace(found, batch_ends=None) if queue is None else found
-
-
-def clock_time(at: float, now: float) -> str:
-    """An instant to come, as a person says it: with its day if that is another one."""
-    then, today = time.localtime(at), time.localtime(now)
-    day = "" if then[:3] == today[:3] else "%a " if at - now < 6 * 86400 else "%Y-%m-%d "
-    return time.strftime(f"{day}%H:%M", then)

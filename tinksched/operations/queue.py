@@ -16,7 +16,6 @@ from . import daemon, selection
 from .selection import Wanted
 from .workspace import OpenWorkspace, actor, user_name
 
-JSON_VERSION = 1
 LARGEST_PRIORITY = 1_000_000  # as in the configuration
 
 
@@ -26,11 +25,6 @@ class Changed:
 
     done: tuple[str, ...]
     left: tuple[tuple[str, str], ...] = ()
-
-    def json(self, verb: str) -> dict[str, object]:
-        """The versioned form for programs."""
-        left = [{"name": name, "why": why} for name, why in self.left]
-        return {"version": JSON_VERSION, verb: list(self.done), "left": left}
 
 
 def pause(opened: OpenWorkspace) -> tuple[Hold, bool]:

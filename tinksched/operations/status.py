@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..config import Settings
+from ..core import instants
 from ..core.estimate import Forecast
 from ..core.gpu import GpuState
 from ..core.model import CPU, GpuSlots, Reason, ReasonCode, Run, Task, TaskState, Tenant, spot
@@ -164,8 +165,8 @@ def status(workspace: Workspace, most: int | None = None, sample: nvml.Sample | 
     return _status(workspace, pid, record, most, sample)
 
 
-def explain(workspace: Workspace, name: str) -> tuple[TaskStatus, list[str]]:
-    """One task, and in sentences why it is where it is.
+def explain(workspace: Workspace, name: str, *, relative: bool = True) -> tuple[TaskStatus, list[str]]:
+    """One task, and in sentences why it is where it is; reasons tell how long ago things were if `relative`.
 
     Raises:
         NothingToActOn: there is no such task.
@@ -189,7 +190,7 @@ def explain(workspace: Workspace, name: str) -> tuple[TaskStatus, list[str]]:
         raise NothingToActOn(f"there is no task {name!r}", hint=selection.near(name, names))
     waiting = next((task for task in record.queue if task.name == name), None)
     taught = learned(Needs(workspace.settings, record.peaks), waiting) if waiting is not None else []
-    return found, [*_sentences(found, now), *taught]
+    return found, [*_sentences(found, now, now.at if relative else None), *taught]
 
 
 def _read(settings: Settings, store: Store, most: int | None) -> _Record:
@@ -415,28 +416,29 @@ def _without_record(settings: Settings, known: Callable[[list[str]], Container[s
     return shown
 
 
-def _sentences(task: TaskStatus, now: Status) -> list[str]:
+def _sentences(task: TaskStatus, now: Status, at: float | None) -> list[str]:
     lines = []
     if task.state == "new":
         lines.append("It was never queued: `tinksched start` queues it.")
     elif task.state == "queued":
-        lines.append(f"It waits: {task.reason.text if task.reason else 'nobody knows why'}.")
+        lines.append(f"It waits: {task.reason.said(at) if task.reason else 'nobody knows why'}.")
         if now.paused and task.reason != now.paused:
-            lines.append(f"All is {now.paused.text}.")
+            lines.append(f"All is {now.paused.said(at)}.")
         if now.scheduler_pid is None:
             stopped = f" (stopped: {now.stopped})" if now.stopped else ""
             lines.append(f"No scheduler runs{stopped}: `tinksched start` starts one.")
         lines += [_on_gpu(gpu) for gpu in now.gpus if task.wanted_gpus]
         if task.expected_start is not None and task.expected_end is not None:
-            start, end = (estimates.clock_time(at, now.at) for at in (task.expected_start, task.expected_end))
+            start, end = (instants.both(it, now.at) for it in (task.expected_start, task.expected_end))
             lines.append(f"By what others took it will start at about {start} and end at about {end}.")
     elif task.active:
         lines.append(f"It is {task.state} on {'the ' * (not task.gpus)}{spot(task.gpus)}, attempt {task.attempt}.")
         if task.expected_end is not None:
-            lines.append(f"By what others took it will end at about {estimates.clock_time(task.expected_end, now.at)}.")
+            lines.append(f"By what others took it will end at about {instants.both(task.expected_end, now.at)}.")
     else:
-        why = f": {task.reason.text}" if task.reason else ""
+        why = f": {task.reason.said(at)}" if task.reason else ""
         lines.append(f"It is {task.state.replace('_', ' ')}{why}.")
+        lines += [f"It ended {instants.ago(task.ended_at, at)}."] if at and task.ended_at else []
     if task.config_changed:
         lines.append("Its config was edited since its last run began.")
     return lines

@@ -84,9 +84,8 @@ class Sweep:
         return self.folder / f"_sweep_{_stem(self.template)}.json"
 
     def json(self) -> dict[str, object]:
-        """The versioned form for programs."""
+        """For programs."""
         return {
-            "version": JSON_VERSION,
             "template": str(self.template),
             "template_sha256": self.template_hash,
             "folder": str(self.folder),

@@ -1,0 +1,1 @@
+"""A recorded day's work with every command: python -m tests.day"""
