@@ -48,6 +48,10 @@ COMMANDS = {  # by name: the first line of its help
     "completion": "Print what makes a shell (bash, zsh or fish) complete commands, options and names of tasks.",
     "help": "Show this help, or that of a command.",
 }
+SHORT = {  # letters for what is typed all day; nothing that throws work away unasked is among them
+    "r": "run", "w": "wait", "l": "logs", "f": "logs", "a": "attach", "e": "explain", "s": "show", "c": "cancel",
+    "h": "hold", "u": "release", "p": "priority", "g": "gpus",
+}  # fmt: skip
 _HIDDEN = ("serve-workspace",)
 _SETTINGS: Mapping[str, dict[str, Any]] = {
     "run": {"allow_interspersed_args": False},  # the options behind the command are its own
@@ -59,6 +63,8 @@ class _Group(TyperGroup):
     """Knows its commands by name only, until one is called."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in SHORT:
+            args = [SHORT[args[0]], *(["--follow"] if args[0] == "f" else []), *args[1:]]
         name, command, rest = super().resolve_command(ctx, args)
         return name, command_of(name) if name and command else command, rest
 
@@ -71,6 +77,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # plain help: it starts three times faster, and reads well in a pipe
     pretty_exceptions_enable=False,
+    epilog="Short: `tk` is tinksched, and "
+    + ", ".join(f"{short} {long}" for short, long in SHORT.items() if short != "f")
+    + ", f logs -f. So `tk r python train.py` queues a command, and `tk f` shows what it prints.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -104,6 +113,7 @@ def help_command(
     if command is None:
         print(parent.get_help())
         return
+    command = SHORT.get(command, command)
     if command not in COMMANDS:
         raise UsageError(f"there is no command {command!r}; there are: {', '.join(COMMANDS)}")
     found = command_of(command)

@@ -34,15 +34,16 @@ def _candidates(before: Sequence[str], begun: str) -> Iterable[str]:
     if before and before[-1] in _WITH_VALUE:
         return ("auto", "always", "never") if before[-1] == "--color" else ()
     command = next((word for word in _without_options(before)), None)
+    from .app import COMMANDS, SHORT
+
+    command = SHORT.get(command, command) if command else None
     if begun.startswith("-"):
         return _options(command)
     if command is None or command == "help":
-        from .app import COMMANDS
-
         return COMMANDS
     if command == "completion":
         return SCRIPTS
-    return _tasks(before) if command in _TASKS or (command == "run" and before[-1] == "--after") else ()
+    return _tasks(before) if command in _TASKS or (command == "run" and before[-1] in ("--after", "-a")) else ()
 
 
 def _without_options(words: Sequence[str]) -> Iterable[str]:

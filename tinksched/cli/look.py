@@ -20,7 +20,10 @@ from .options import ConfigOption, JsonOption, WorkspaceOption
 
 TaskArgument = Annotated[
     str,
-    typer.Argument(metavar="TASK", help="The task: its name, its number, @ for the one queued last, or a glob of one."),
+    typer.Argument(
+        metavar="[TASK]",
+        help="The task: its name, its number, or a glob of one; @, the one queued last, if none is named.",
+    ),
 ]
 
 AttemptOption = Annotated[int | None, typer.Option("--attempt", metavar="N", help="An earlier run of the task.")]
@@ -40,7 +43,7 @@ def gpus(as_json: JsonOption = False) -> None:
 
 def explain(
     context: typer.Context,
-    task: TaskArgument,
+    task: TaskArgument = "@",
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -61,7 +64,7 @@ def explain(
 
 def show(
     context: typer.Context,
-    task: TaskArgument,
+    task: TaskArgument = "@",
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     attempt: AttemptOption = None,
@@ -80,7 +83,7 @@ def show(
 
 def logs(
     context: typer.Context,
-    task: TaskArgument,
+    task: TaskArgument = "@",
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
     attempt: AttemptOption = None,
     workspace: WorkspaceOption = None,
@@ -107,7 +110,7 @@ def logs(
 
 def attach(
     context: typer.Context,
-    task: TaskArgument,
+    task: TaskArgument = "@",
     write: Annotated[bool, typer.Option("--write", help="Let what you type reach the program.")] = False,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,

@@ -14,16 +14,16 @@ _tinksched() {
         COMPREPLY+=("${quoted#"$before"}")
     done < <("$1" complete-words "${words[@]:1}" "$word" 2>/dev/null)
 }
-complete -o default -F _tinksched tinksched
+complete -o default -F _tinksched tinksched tk
 """
 ZSH = r"""
-#compdef tinksched
+#compdef tinksched tk
 _tinksched() {
     local -a found
     found=("${(@f)$("${words[1]}" complete-words "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
     if [[ -n "${found[1]}" ]]; then compadd -a found; else _files; fi
 }
-compdef _tinksched tinksched
+compdef _tinksched tinksched tk
 """
 FISH = r"""
 function __tinksched_words
@@ -32,5 +32,6 @@ function __tinksched_words
     $words[1] complete-words $words[2..-1] "$word" 2>/dev/null
 end
 complete -c tinksched -f -a '(__tinksched_words)'
+complete -c tk -f -a '(__tinksched_words)'
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}

@@ -47,14 +47,14 @@ def sweep(
     if as_json:
         print(json.dumps({**made.json(), "written": not dry_run}, indent=2, ensure_ascii=False, default=str))
     else:
-        _say(made, dry_run)
+        _say(made, dry_run, then=start)
     for copy in kept:
         render.message(f"kept: {copy}")
     if start and not dry_run:
         _start(found, made, as_json)
 
 
-def _say(made: Sweep, dry: bool) -> None:
+def _say(made: Sweep, dry: bool, *, then: bool) -> None:
     words = {Fate.NEW: "would write" if dry else "written", Fate.SAME: "exists",
              Fate.OTHER: "would be refused" if dry else "replaced"}  # fmt: skip
     shown = made.points if len(made.points) <= 2 * _FIRST else made.points[:_FIRST]
@@ -66,7 +66,7 @@ def _say(made: Sweep, dry: bool) -> None:
         print(f"and {len(made.points) - len(shown)} more")
     counts = [f"{len(found)} {words[fate]}" for fate in Fate if (found := made.of(fate))]
     render.message(f"{len(made.points)} points in {made.folder}: {', '.join(counts)}")
-    if made.is_task_folder and not dry:
+    if made.is_task_folder and not dry and not then:
         render.message("tinksched start queues what is new")
 
 

@@ -36,6 +36,10 @@ from .workspace import Workspace
 JSON_VERSION = 1
 MOST = 200  # tasks that a person wants to see in a table
 _RECENT = 64  # runs among which the last start of each GPU is looked for
+_HOW = {
+    "completed": "completed", "failed": "failed", "timed_out": "timed out", "lost": "was lost",
+    "cancelled": "was cancelled",
+}  # fmt: skip
 _COMPLETED = 500  # runs that ended last, by which is estimated what others will take
 
 
@@ -436,7 +440,7 @@ def _sentences(task: TaskStatus, now: Status) -> list[str]:
             lines.append(f"By what others took it will end at about {estimates.clock_time(task.expected_end, now.at)}.")
     else:
         why = f": {task.reason.text}" if task.reason else ""
-        lines.append(f"It is {task.state.replace('_', ' ')}{why}.")
+        lines.append(f"It {_HOW[task.state]}{why}.")
     if task.config_changed:
         lines.append("Its config was edited since its last run began.")
     return lines
