@@ -20,7 +20,13 @@ def test_the_jobs_are_performed_and_nothing_is_left(lab: Lab) -> None:
                "--folder", folder, "--jobs", "Cancel the newest", "mistyped", "kill -9"]  # fmt: skip
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=lab.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=110
+            command,
+            cwd=ROOT,
+            env=lab.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=110,
         )
         assert done.returncode == 0, done.stderr
         assert not list(folder.iterdir())

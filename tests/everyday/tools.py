@@ -127,7 +127,7 @@ class Slurm(Tool):
     name = "Slurm"
     programs = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
     package = "apt install slurm-wlm munge"
-    version = ("sbatch", "--version")
+    version = ("slurmd", "-V")
 
     def missing(self) -> str | None:
         return super().missing() or (None if os.getuid() == 0 else "slurmd wants root")
