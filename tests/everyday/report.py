@@ -124,7 +124,8 @@ def _told(said: Said, prompt: str) -> list[str]:
     """One line, what it printed, and its exit code if it says something."""
     end = [] if said.code == 0 else [f"[{_code(said)}]"]
     line = said.line.removeprefix("? ")
-    return [f"{prompt} {line}", *shown([line.rstrip() for line in said.text.splitlines() if line.strip()], LINES, WIDTH), *end]
+    printed = [line.rstrip() for line in said.text.splitlines() if line.strip()]
+    return [f"{prompt} {line}", *shown(printed, LINES, WIDTH), *end]
 
 
 def _code(said: Said) -> str:
