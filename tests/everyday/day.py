@@ -138,7 +138,7 @@ def _text(environment: Mapping[str, str]) -> dict[str, str]:
 def _plain(corner: Corner, data: bytes) -> str:
     """Without what a terminal obeys, and without the places of this machine."""
     text = ESCAPES.sub("", data.decode(errors="replace")).replace("\r\n", "\n").replace("\r", "\n").replace("\x0f", "")
-    return text.replace(str(corner.home), "~").replace(str(corner.folder), "/tmp").strip("\n")
+    return text.replace(str(corner.home), "~").replace(str(corner.folder), "/tmp").replace(os.getcwd(), "~").strip("\n")
 
 
 def shown(lines: Sequence[str], most: int, width: int) -> list[str]:
