@@ -10,7 +10,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def perform(place: Place, tool: Tool, cell: Cell) -> Done:
     Raises:
         BenchError: its daemons did not start, or what had to come before did not.
     """
-    with place.corner(tool.name) as corner:
+    with place.corner(tool.name) as corner, _without_strays(corner):
         corner.environment |= {"SHELL": "/bin/bash", "TERM": "xterm-256color"}
         tool.start(corner)
         folder = project(corner)
@@ -64,6 +64,31 @@ def perform(place: Place, tool: Tool, cell: Cell) -> Done:
                 raise BenchError(f"{line}: exit code {said.code}\n{said.text}")
         typed = tuple(_said(corner, folder, line, cell) for line in cell.typed)
         return Done(typed, tuple(_line(corner, folder, line) for line in cell.after))
+
+
+@contextlib.contextmanager
+def _without_strays(corner: Corner) -> Iterator[None]:
+    """At the end, kill those as well who have dropped the environment by which the corner knows its processes."""
+    try:
+        yield
+    finally:
+        for pid in _strays(corner):
+            _end(pid)
+
+
+def _strays(corner: Corner) -> list[int]:
+    """The processes whose folder lies in the corner: those that watch Slurm's jobs have no environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and Path(os.readlink(entry / "cwd")).is_relative_to(corner.folder):
+                found.append(int(entry.name))
+    return found
+
+
+def _end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _line(corner: Corner, folder: Path, line: str) -> Said:
@@ -83,8 +108,9 @@ def _kill(corner: Corner, word: str) -> Said:
     processes = corner.processes()
     for pid, line in processes.items():
         if word == KILLED or word in (os.path.basename(part) for part in line.split()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _end(pid)
+    for pid in _strays(corner) if word == KILLED else ():
+        _end(pid)
     time.sleep(5 * SETTLING)
     return Said(f"kill -9 ({word})", "", 0)
 
