@@ -32,8 +32,8 @@ from .operations.control import Cancelled, Killed, Stopped
 from .operations.history import History
 from .operations.report import Report
 from .operations.selection import Wanted
+from .operations.snapshot import Status, TaskStatus
 from .operations.start import Plan, Wish
-from .operations.status import Status, TaskStatus
 from .operations.sweep import Sweep
 
 __all__ = [

@@ -58,7 +58,7 @@ def test_status_explain_and_show_say_why_a_run_failed(lab: Lab, executor: str) -
     text = bench.run("status").out
     assert "CUDA out of memory (exit code 1)" in text and "no module named flash_attn (exit code 1)" in text
     said = bench.run("explain", "memory").out
-    assert "It is failed: CUDA out of memory (exit code 1)." in said
+    assert "It failed: CUDA out of memory (exit code 1)." in said
     assert json.loads(bench.run("explain", "memory", "--json").out)["diagnosis"]["kind"] == "cuda_out_of_memory"
     shown = bench.run("show", "memory").out
     assert "attempt 1: failed: CUDA out of memory (exit code 1)" in shown

@@ -14,7 +14,7 @@ from tinksched.core.gpu import GpuProcess, GpuState
 from tinksched.core.model import Hold, Reason, ReasonCode, Tenant
 from tinksched.core.usage import Usage
 from tinksched.operations.live import Meter, Seen, Tail
-from tinksched.operations.status import GpuStatus, Status, TaskStatus
+from tinksched.operations.snapshot import GpuStatus, Status, TaskStatus
 
 GIB = 2**30
 NOW = 1_800_000_000.0

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from .. import __version__
 from ..errors import UsageError, WorkspaceError
 from .options import ColorOption, ConfigOption, WorkspaceOption
-from .shells import SCRIPTS
+from .shells import SCRIPTS, SHORT
 
 COMMANDS = {  # by name: the first line of its help
     "setup-workspace": "Make a folder a workspace: a commented configuration, a wrapper script, configs/ with one "
@@ -70,6 +70,8 @@ class _Group(TyperGroup):
     """Knows its commands by name only, until one is called."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in SHORT:
+            args = [SHORT[args[0]], *(["--follow"] if args[0] == "f" else []), *args[1:]]
         if args[0] not in (*COMMANDS, *_HIDDEN) and not args[0].startswith("-"):
             raise _no_such(args[0])
         name, command, rest = super().resolve_command(ctx, args)
@@ -84,6 +86,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # plain help: it starts three times faster, and reads well in a pipe
     pretty_exceptions_enable=False,
+    epilog="Short: `tk` is tinksched, and "
+    + ", ".join(f"{short} {long}" for short, long in SHORT.items() if short != "f")
+    + ", f logs -f. So `tk r python train.py` queues a command, and `tk f` shows what it prints.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -122,6 +127,7 @@ def help_command(
     if command is None:
         print(parent.get_help())
         return
+    command = SHORT.get(command, command)
     if command not in COMMANDS:
         raise _no_such(command)
     found = command_of(command)

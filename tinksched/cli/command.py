@@ -27,21 +27,25 @@ def run(
     context: typer.Context,
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")],
     gpus: Annotated[
-        str | None, typer.Option("--gpus", metavar="N", help="Number of GPUs, one slot on each (default: 1).")
+        str | None, typer.Option("--gpus", "-g", metavar="N", help="Number of GPUs, one slot on each (default: 1).")
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option("--memory", metavar="SIZE", help="GPU memory that must be free on each of them, such as 20GiB."),
+        typer.Option(
+            "--memory", "-m", metavar="SIZE", help="GPU memory that must be free on each of them, such as 20GiB."
+        ),
     ] = None,
     after: Annotated[
         list[str] | None,
-        typer.Option("--after", metavar="TASK", help="Only when this task has completed. Can be given again."),
+        typer.Option("--after", "-a", metavar="TASK", help="Only when this task has completed. Can be given again."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="The task's name (default: made of the command).")
+        str | None, typer.Option("--name", "-n", metavar="NAME", help="The task's name (default: made of the command).")
     ] = None,
     at: AtOption = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is done; exit 1 if it did not complete.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", "-w", help="Wait until it is done; exit 1 if it did not complete.")
+    ] = False,
     cwd: Annotated[
         Path | None, typer.Option("--cwd", metavar="DIR", help="The folder in which it runs (default: this one).")
     ] = None,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from .shells import SCRIPTS
+from .shells import SCRIPTS, SHORT
 
 _MOST = 1000  # names that a shell is given
 _TASKS = (  # commands that take tasks
@@ -34,6 +34,7 @@ def _candidates(before: Sequence[str], begun: str) -> Iterable[str]:
     if before and before[-1] in _WITH_VALUE:
         return ("auto", "always", "never") if before[-1] == "--color" else ()
     command = next((word for word in _without_options(before)), None)
+    command = SHORT.get(command, command) if command else None
     if begun.startswith("-"):
         return _options(command)
     if command is None or command == "help":
@@ -42,7 +43,7 @@ def _candidates(before: Sequence[str], begun: str) -> Iterable[str]:
         return COMMANDS
     if command == "completion":
         return SCRIPTS
-    return _tasks(before) if command in _TASKS or (command == "run" and before[-1] == "--after") else ()
+    return _tasks(before) if command in _TASKS or (command == "run" and before[-1] in ("--after", "-a")) else ()
 
 
 def _without_options(words: Sequence[str]) -> Iterable[str]:

@@ -13,6 +13,7 @@ import typer
 from ..operations import history, occupancy, selection
 from ..operations import logs as logging
 from ..operations import status as looking
+from ..operations.snapshot import JSON_VERSION, diagnosis_json
 from ..operations.workspace import Workspace
 from . import render
 from .finding import find
@@ -20,7 +21,10 @@ from .options import ConfigOption, JsonOption, WorkspaceOption
 
 TaskArgument = Annotated[
     str,
-    typer.Argument(metavar="TASK", help="The task: its name, its number, @ for the one queued last, or a glob of one."),
+    typer.Argument(
+        metavar="[TASK]",
+        help="The task: its name, its number, or a glob of one; @, the one queued last, if none is named.",
+    ),
 ]
 
 AttemptOption = Annotated[int | None, typer.Option("--attempt", metavar="N", help="An earlier run of the task.")]
@@ -43,7 +47,7 @@ def gpus(as_json: JsonOption = False) -> None:
 
 def explain(
     context: typer.Context,
-    task: TaskArgument,
+    task: TaskArgument = "@",
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -57,9 +61,9 @@ def explain(
     """
     found, sentences = looking.explain(*_one(context, workspace, config, task), relative=not as_json)
     if as_json:
-        record = {"version": looking.JSON_VERSION, "task": found.name, "state": found.state, "text": sentences}
+        record = {"version": JSON_VERSION, "task": found.name, "state": found.state, "text": sentences}
         reason = {"code": found.reason.code.value, "detail": dict(found.reason.detail)} if found.reason else None
-        more = {"reason": reason, "diagnosis": looking.diagnosis_json(found.reason)}
+        more = {"reason": reason, "diagnosis": diagnosis_json(found.reason)}
         print(json.dumps({**record, **more}, indent=2, ensure_ascii=False))
         return
     render.explanation(found, sentences)
@@ -67,7 +71,7 @@ def explain(
 
 def show(
     context: typer.Context,
-    task: TaskArgument,
+    task: TaskArgument = "@",
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     attempt: AttemptOption = None,
@@ -89,7 +93,7 @@ def show(
 
 def logs(
     context: typer.Context,
-    task: TaskArgument,
+    task: TaskArgument = "@",
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
     attempt: AttemptOption = None,
     workspace: WorkspaceOption = None,
@@ -120,7 +124,7 @@ def logs(
 
 def attach(
     context: typer.Context,
-    task: TaskArgument,
+    task: TaskArgument = "@",
     write: Annotated[bool, typer.Option("--write", help="Let what you type reach the program.")] = False,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,

@@ -25,9 +25,9 @@ SelectorsArgument = Annotated[
         "A name wins over all else that it may mean.",
     ),
 ]
-FailedOption = Annotated[bool, typer.Option("--failed", help="Those that failed, timed out or were lost.")]
-AllOption = Annotated[bool, typer.Option("--all", help="All to which it applies.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, with a version number, for programs.")]
+FailedOption = Annotated[bool, typer.Option("--failed", "-f", help="Those that failed, timed out or were lost.")]
+AllOption = Annotated[bool, typer.Option("--all", "-a", help="All to which it applies.")]
+JsonOption = Annotated[bool, typer.Option("--json", "-j", help="Print JSON, with a version number, for programs.")]
 
 
 def _choose_color(value: str | None) -> str | None:

@@ -14,6 +14,8 @@ from ..operations import workspace as workspaces
 from ..operations.workspace import Workspace
 from . import tables
 
+_FLAGS = {"--json": "--json", "-j": "--json", "--all": "--all", "-a": "--all"}
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -38,8 +40,8 @@ def understand(arguments: Sequence[str]) -> Call | None:
     words = iter(arguments[1:])
     for word in words:
         name, equals, value = word.partition("=")
-        if word in ("--json", "--all"):
-            flags.add(word)
+        if word in _FLAGS:
+            flags.add(_FLAGS[word])
             continue
         if not equals:
             value = next(words, "")

@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # every command prints with this file, and each needs a few o
     from ..operations.doctor import Check
     from ..operations.history import History, RunHistory
     from ..operations.occupancy import Occupancy
+    from ..operations.snapshot import Status, TaskStatus
     from ..operations.start import Plan, Sorted
-    from ..operations.status import Status, TaskStatus
     from ..operations.workspace import Workspace
 
 PIPE_WIDTH = 10_000  # a table takes only what it needs of it

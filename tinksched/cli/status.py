@@ -17,7 +17,9 @@ def status(
     config: ConfigOption = None,
     as_json: JsonOption = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew at every change, until Ctrl-C.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="List every task, even if there are very many.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="List every task, even if there are very many.")
+    ] = False,
 ) -> None:
     """Show the tasks, the slots and the scheduler.
 

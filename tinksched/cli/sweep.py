@@ -49,7 +49,7 @@ def sweep(
     made = sweeping.plan(found.settings, template, grid, out_dir=out_dir, many=yes or dry_run)
     kept = [] if dry_run else sweeping.write(made, force=force)
     if not as_json:
-        _say(made, dry_run)
+        _say(made, dry_run, then=start)
     for copy in kept:
         render.message(f"kept: {copy}")
     queued = _start(found, made, as_json) if start and not dry_run else ()
@@ -59,7 +59,7 @@ def sweep(
         answer("sweep", done, same, written=not dry_run, queued=[*queued], **made.json())
 
 
-def _say(made: Sweep, dry: bool) -> None:
+def _say(made: Sweep, dry: bool, *, then: bool) -> None:
     words = {Fate.NEW: "would write" if dry else "written", Fate.SAME: "exists",
              Fate.OTHER: "would be refused" if dry else "replaced"}  # fmt: skip
     shown = made.points if len(made.points) <= 2 * _FIRST else made.points[:_FIRST]
@@ -75,7 +75,7 @@ def _say(made: Sweep, dry: bool) -> None:
         if (found := made.of(fate))
     ]
     render.message(f"{len(made.points)} points in {made.folder}: {', '.join(counts)}")
-    if made.is_task_folder and not dry:
+    if made.is_task_folder and not dry and not then:
         render.message("tinksched start queues what is new")
 
 

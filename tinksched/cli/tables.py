@@ -12,7 +12,7 @@ from typing import TextIO
 from ..core import instants
 from ..core.gpu import GpuProcess, GpuState
 from ..operations.seen import memory_text, size_text
-from ..operations.status import GpuStatus, Status, TaskStatus
+from ..operations.snapshot import GpuStatus, Status, TaskStatus
 from . import colour
 
 Cell = tuple[str, str]  # a text and its style

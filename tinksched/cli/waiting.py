@@ -152,7 +152,9 @@ def release(
 
 def priority(
     context: typer.Context,
-    words: Annotated[list[str], typer.Argument(metavar="TASK... N", help="Selectors of queued tasks, then a number.")],
+    words: Annotated[
+        list[str], typer.Argument(metavar="TASK... [N]", help="Selectors of queued tasks, then a number.")
+    ],
     failed: FailedOption = False,
     everything: AllOption = False,
     workspace: WorkspaceOption = None,
@@ -161,16 +163,23 @@ def priority(
 ) -> None:
     """Give queued tasks a priority: higher numbers start first. +1 and -1 change the one that they have.
 
-    For a negative number that is not a change write =-5.
+    A single word that is no number is a selector: it goes before all that wait now. For a negative number that is not
+    a change write =-5.
 
     \b
     Examples:
       tinksched priority exp7 10
       tinksched priority 'big_*' -1
       tinksched priority @ +5
+      tinksched priority @    # before all that wait
     """
+    given = re.fullmatch(r"(=|)([+-]?[0-9]{1,7})", words[-1])
+    if given is None and len(words) == 1:
+        with find(context, workspace, config).open_existing() as opened:
+            done, front = queue.put_first(opened, wanted(words, failed, everything))
+            report("priority", f"first, with priority {front}", done, as_json=as_json, priority=front)
+        return
     *selectors, number = words
-    given = re.fullmatch(r"(=|)([+-]?[0-9]{1,7})", number)
     if given is None:
         raise UsageError(f"the last word must be the priority, a whole number such as 5, +1 or -1, not {number!r}")
     chosen = required(wanted(selectors, failed, everything), "priority")

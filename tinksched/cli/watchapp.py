@@ -32,7 +32,8 @@ from ..errors import TinkschedError
 from ..operations import control, emergency, logs, queue
 from ..operations.live import Live
 from ..operations.selection import Wanted
-from ..operations.status import MOST, TaskStatus
+from ..operations.snapshot import TaskStatus
+from ..operations.status import MOST
 from ..operations.workspace import Workspace
 from . import watchscreen
 from .watchscreen import PLAIN, Line, View

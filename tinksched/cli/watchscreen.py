@@ -14,7 +14,7 @@ from ..core import instants
 from ..core.gpu import GpuState
 from ..operations.live import Meter, Seen
 from ..operations.seen import memory_text, size_text
-from ..operations.status import GpuStatus, Status, TaskStatus
+from ..operations.snapshot import GpuStatus, Status, TaskStatus
 from .tables import Cell, duration, in_order, look, printable, standing, strangers, tally, whose, width_of
 
 Line = list[Cell]

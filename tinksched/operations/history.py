@@ -12,7 +12,8 @@ from ..host.completion import signal_name
 from ..store import Event, Store
 from . import selection
 from .logs import last_lines
-from .status import diagnosis_json, explain
+from .snapshot import diagnosis_json
+from .status import explain
 from .workspace import Workspace
 
 JSON_VERSION = 1

@@ -24,7 +24,8 @@ from ..host.gpus import Inventory
 from ..host.logfile import tail
 from . import logs
 from . import workspace as workspaces
-from .status import MOST, Status
+from .snapshot import Status
+from .status import MOST
 from .status import status as status_of
 from .workspace import Workspace
 

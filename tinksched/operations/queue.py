@@ -110,6 +110,16 @@ def prioritise(opened: OpenWorkspace, wanted: Wanted, priority: int, *, relative
     return _change(opened, "priority", wanted, event, lambda task: None)
 
 
+def put_first(opened: OpenWorkspace, wanted: Wanted) -> tuple[Changed, int]:
+    """Give queued tasks a priority above that of all that wait now; what was changed, and that priority.
+
+    Raises:
+        As `prioritise`.
+    """
+    number = 1 + max((task.priority for task in opened.store.queue()), default=0)
+    return prioritise(opened, wanted, number, relative=False), number
+
+
 def _change(
     opened: OpenWorkspace, command: str, wanted: Wanted, event: Callable[[Task], TaskEvent],
     why_not: Callable[[Task], str | None],

@@ -7,13 +7,12 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import Settings
 from ..core import instants
 from ..core.estimate import Forecast
-from ..core.gpu import GpuState
 from ..core.model import CPU, GpuSlots, Reason, ReasonCode, Run, Task, TaskState, Tenant, spot
 from ..core.relations import Fate, Relations
 from ..core.sharing import AUTO
@@ -30,104 +29,17 @@ from ..store import STOPPED, DoneTask, Store
 from . import estimates, selection
 from .learned import learned
 from .markers import is_marked
-from .seen import state_json
+from .snapshot import GpuStatus, Status, TaskStatus
 from .unseen import ended_unseen
 from .workspace import Workspace
 
-JSON_VERSION = 1
 MOST = 200  # tasks that a person wants to see in a table
 _RECENT = 64  # runs among which the last start of each GPU is looked for
+_HOW = {
+    "completed": "completed", "failed": "failed", "timed_out": "timed out", "lost": "was lost",
+    "cancelled": "was cancelled",
+}  # fmt: skip
 _COMPLETED = 500  # runs that ended last, by which is estimated what others will take
-
-
-@dataclass(frozen=True, slots=True)
-class TaskStatus:
-    """A task as a user sees it. Times are seconds since the epoch."""
-
-    name: str
-    state: str  # new, queued, starting, running, or the outcome of a finished one
-    reason: Reason | None
-    config: str
-    config_changed: bool
-    gpus: tuple[int, ...]
-    wanted_gpus: int
-    priority: int
-    attempt: int
-    exit_code: int | None
-    queued_at: float | None
-    started_at: float | None
-    ended_at: float | None
-    session: str | None
-    log: str | None
-    pid: int | None
-    attach: str = ""  # the command that shows its session
-    expected_start: float | None = None  # of a queued one
-    expected_end: float | None = None  # of a queued or active one
-    usage: Usage | None = None  # of its run, as far as anybody looked
-    number: int | None = None  # by which selectors name it; None if it is not on record
-
-    @property
-    def active(self) -> bool:
-        """Whether it occupies a slot."""
-        return self.state in ("starting", "running")
-
-
-@dataclass(frozen=True, slots=True)
-class GpuStatus:
-    """A GPU: its slots, and who is on them."""
-
-    index: int
-    device: str
-    name: str | None
-    slots: int
-    tasks: tuple[str, ...]
-    others: tuple[Tenant, ...]
-    state: GpuState | None = None  # None without a driver
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """A workspace at one instant."""
-
-    workspace: str
-    task_name: str
-    at: float
-    scheduler_pid: int | None
-    stopped: str | None  # who stopped the scheduler, if a user did
-    gpus: tuple[GpuStatus, ...]
-    gpu_note: str | None
-    tasks: tuple[TaskStatus, ...]  # all of them, or those that matter most
-    counts: Mapping[str, int]  # of all tasks, by state
-    max_jobs_per_gpu: int
-    log_dir: str
-    output_dir: str
-    batch_ends: float | None = None  # when all that is queued and active will probably be done
-    paused: Reason | None = None  # why nothing new starts, if a user wants it so
-
-    @property
-    def total(self) -> int:
-        """How many tasks there are, listed or not."""
-        return sum(self.counts.values())
-
-    def json(self) -> dict[str, object]:
-        """The versioned form for programs. Fields may be added; nothing is renamed or removed within a version."""
-        return {
-            "version": JSON_VERSION,
-            "workspace": self.workspace,
-            "task_name": self.task_name,
-            "at": self.at,
-            "scheduler": {
-                "running": self.scheduler_pid is not None,
-                "pid": self.scheduler_pid,
-                "stopped": self.stopped,
-                "paused": dict(self.paused.detail) if self.paused else None,
-            },
-            "gpus": [_gpu_json(gpu) for gpu in self.gpus],
-            "gpu_note": self.gpu_note,
-            "counts": dict(self.counts),
-            "batch_ends": self.batch_ends,
-            "tasks": [_task_json(task) for task in self.tasks],
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,7 +349,7 @@ def _sentences(task: TaskStatus, now: Status, at: float | None) -> list[str]:
             lines.append(f"By what others took it will end at about {instants.both(task.expected_end, now.at)}.")
     else:
         why = f": {task.reason.said(at)}" if task.reason else ""
-        lines.append(f"It is {task.state.replace('_', ' ')}{why}.")
+        lines.append(f"It {_HOW[task.state]}{why}.")
         lines += [f"It ended {instants.ago(task.ended_at, at)}."] if at and task.ended_at else []
     if task.config_changed:
         lines.append("Its config was edited since its last run began.")
@@ -448,51 +360,3 @@ def _on_gpu(gpu: GpuStatus) -> str:
     own = [f"{name} (this workspace)" for name in gpu.tasks]
     others = [f"{tenant.task} of {tenant.workspace} ({tenant.user})" for tenant in gpu.others]
     return f"GPU {gpu.index}: {', '.join(own + others) or 'free'}; {gpu.slots} slot{'s' * (gpu.slots > 1)}."
-
-
-def _gpu_json(gpu: GpuStatus) -> dict[str, object]:
-    return {
-        "index": gpu.index,
-        "device": gpu.device,
-        "name": gpu.name,
-        "slots": gpu.slots,
-        "tasks": list(gpu.tasks),
-        "others": [
-            {"user": tenant.user, "workspace": tenant.workspace, "task": tenant.task, "since": tenant.since}
-            for tenant in gpu.others
-        ],
-        "state": state_json(gpu.state),
-    }
-
-
-def diagnosis_json(reason: Reason | None) -> dict[str, str] | None:
-    """What it was, for programs; None where that is not clear."""
-    found = reason.diagnosis if reason else None
-    return {"kind": found.kind.value, "text": found.text} if found else None
-
-
-def _task_json(task: TaskStatus) -> dict[str, object]:
-    reason = task.reason
-    return {
-        "name": task.name,
-        "number": task.number,
-        "state": task.state,
-        "reason": {"code": reason.code.value, "text": reason.text, "detail": dict(reason.detail)} if reason else None,
-        "diagnosis": diagnosis_json(reason),
-        "config": task.config or None,
-        "config_changed": task.config_changed,
-        "gpus": list(task.gpus),
-        "wanted_gpus": task.wanted_gpus,
-        "priority": task.priority,
-        "attempt": task.attempt,
-        "exit_code": task.exit_code,
-        "queued_at": task.queued_at,
-        "started_at": task.started_at,
-        "ended_at": task.ended_at,
-        "expected_start": task.expected_start,
-        "expected_end": task.expected_end,
-        "session": task.session,
-        "log": task.log,
-        "pid": task.pid,
-        "usage": asdict(task.usage) if task.usage else None,
-    }
