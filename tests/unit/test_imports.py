@@ -36,7 +36,7 @@ FLOORS = {
 # Imports inside of functions: heavy ones of other people, and what of ours brings such a one along.
 HEAVY = {"apprise", "ctypes", "libtmux", "psutil", "pynvml", "rich", "ruamel", "textual", "typer"}
 HEAVY |= {"fastapi", "limits", "uvicorn"}  # where the extra `server` is looked for
-SERVER = {"pydantic", "starlette"}  # besides these it needs what they bring along
+SERVER = {"bandit", "httpx", "pydantic", "starlette"}  # what it needs besides, and what these bring along
 SERVED = ("server.auth", "server.main", "server.state", "server.tables", "cli.tables", "store")
 LATE = {
     ("executors.registry", "executors.local"),  # each executor only where it is used
@@ -72,11 +72,14 @@ LATE = {
             ("app", "command"),
             ("app", "cleaning"),
             ("app", "serve"),
+            ("app", "scan"),
             ("status", "render"),
             ("quick", "render"),
         )
     ),  # of the commands only the one that was called
     *(("cli.serve", target) for target in SERVED),
+    ("cli.scan", "server.tables"),
+    ("server.scan", "server.review"),  # httpx, where a model is asked
     ("operations.status", "scheduler.deciding"),  # where something is queued
     ("operations.status", "scheduler.turns"),
     ("operations.status", "host.tmux"),  # where something runs
