@@ -44,6 +44,9 @@ def remote() -> None:
     """Submit jobs to a server of `tinksched serve`, follow them, and get their results.
 
     The token is in TINKSCHED_TOKEN, or in ~/.config/tinksched/token with mode 0600.
+
+    Example:
+      tinksched remote submit train.py --config job.yaml --server https://HOST
     """
 
 
@@ -70,8 +73,9 @@ def submit(
 
     Ctrl-C ends the waiting, not the job.
 
-    Examples:  tinksched remote submit train.py --config job.yaml --follow   |   tinksched remote submit train.py
-    --competition cup --project base --user alice --expected-time 10m --no-wait
+    Examples:
+      tinksched remote submit train.py --config job.yaml --follow
+      tinksched remote submit train.py --config job.yaml --no-wait --retry
     """
     if no_wait and follow:
         raise UsageError("--no-wait and --follow exclude each other")
@@ -94,7 +98,8 @@ def status(
 ) -> None:
     """Say what has become of a job so far.
 
-    Example:  tinksched remote status JOB
+    Example:
+      tinksched remote status JOB
     """
     with _open(server, retry=retry) as known:
         found = known.status(job)
@@ -112,7 +117,8 @@ def results(
 ) -> None:
     """Print the results of a job that has ended. Exit code 0 if it completed, 1 if not, 3 if it has not ended.
 
-    Example:  tinksched remote results JOB >results.jsonl
+    Example:
+      tinksched remote results JOB
     """
     with _open(server, retry=retry) as known:
         raise typer.Exit(_print_results(known, job, as_json=as_json))
@@ -127,7 +133,8 @@ def logs(
     Its standard output goes to standard output, and its errors to standard error. Exit code 0 if it completed, 1 if
     not.
 
-    Example:  tinksched remote logs JOB
+    Example:
+      tinksched remote logs JOB
     """
     with _open(server, timeout=timeout) as known:
         raise typer.Exit(_until_the_end(known, job, follow=True, as_json=as_json))
@@ -139,7 +146,8 @@ def cancel(
 ) -> None:
     """End a job, whether it waits or runs. Exit code 3 if it has ended already.
 
-    Example:  tinksched remote cancel JOB
+    Example:
+      tinksched remote cancel JOB
     """
     with _open(server, retry=retry) as known:
         found = known.cancel(job)
@@ -160,7 +168,8 @@ def jobs(
 ) -> None:
     """List your jobs, or as an admin everybody's; the newest first.
 
-    Example:  tinksched remote jobs --status running
+    Example:
+      tinksched remote jobs --status running
     """
     with _open(server, retry=retry) as known:
         found = known.jobs(user_id=user, status=status, limit=limit)

@@ -28,7 +28,11 @@ class _Flagged:
 
 @scan_commands.callback()
 def scan() -> None:
-    """Show what the server's code scan has found."""
+    """Show what the server's code scan has found.
+
+    Example:
+      tinksched scan list --json
+    """
 
 
 @scan_commands.command("list")
@@ -41,7 +45,8 @@ def list_flagged(
 
     Of rejected code the findings are kept and the SHA-256, for the last 100 of each user.
 
-    Example:  tinksched scan list --user alice
+    Example:
+      tinksched scan list --user alice
     """
     from ..server.tables import Tables
 
