@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -17,7 +18,11 @@ import pytest
 
 from tests.serving import Serving
 from tests.support import Lab
+from tinksched.config.server import load_server
+from tinksched.server import scan, tables
 from tinksched.server.review import Unusable, opinion_of
+from tinksched.server.submission import Wanted
+from tinksched.store import Store
 
 TRAINS = "import torch\n"
 GOOD = {"safe": True, "relevant": True, "issues": [], "confidence": 0.9, "explanation": "it trains"}
@@ -153,9 +158,6 @@ def test_high_severity_rejects_and_what_is_lower_is_recorded(serving: Callable[.
 
 
 def test_only_the_last_rejections_of_a_user_are_kept(tmp_path: Path) -> None:
-    from tinksched.server import tables
-    from tinksched.store import Store
-
     with Store(tmp_path / "state.db", create=True) as store, store.transaction("test", 0.0) as tx:
         tables.migrate(tx)
         for number in range(tables.MOST_REJECTIONS + 5):
@@ -167,18 +169,36 @@ def test_only_the_last_rejections_of_a_user_are_kept(tmp_path: Path) -> None:
     assert kept == [float(number) for number in range(tables.MOST_REJECTIONS + 4, 4, -1)]
 
 
-def test_a_checker_that_hangs_or_dies_means_no(serving: Callable[..., Serving], lab: Lab) -> None:
-    """A script that is made for it may do that to the parser: here a checker that is killed stands in for it."""
-    folder = lab.folder / "shadow" / "bandit"
-    (folder / "core").mkdir(parents=True)
+def shadow(folder: Path, code: str) -> str:
+    """A folder before all others in which bandit does something else; what PYTHONPATH must be for it."""
     for name in ("__init__.py", "core/__init__.py", "core/manager.py"):
-        (folder / name).write_text("")
-    (folder / "core/config.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
-    before = os.environ.get("PYTHONPATH")
-    lab.environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder.parent), before]))
+        (folder / "bandit" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "bandit" / name).write_text("")
+    (folder / "bandit/core/config.py").write_text(code)
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
+def test_a_checker_that_dies_means_no(serving: Callable[..., Serving], lab: Lab) -> None:
+    """A script that is made for it may do that to the parser: here a checker that is killed stands in for it."""
+    lab.environment["PYTHONPATH"] = shadow(lab.folder / "shadow", "import os\nos.kill(os.getpid(), 9)\n")
     server = serving(code_scan="static").start()
     answer = server.submit(server.token("alice"), TRAINS)
     assert answer.status_code == 400 and "it could not be checked" in answer.json()["detail"]
+
+
+def test_a_checker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = tmp_path / "pid"
+    hangs = f"import os, signal\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\nsignal.pause()\n"
+    monkeypatch.setenv("PYTHONPATH", shadow(tmp_path, hangs))
+    monkeypatch.setattr(scan, "SECONDS", 5.0)
+    config = tmp_path / "server.yml"
+    (tmp_path / "state").mkdir()
+    config.write_text("code_scan: static\nstate_dir: state\n")
+    scanner = scan.Scanner(load_server(config))
+    verdict = asyncio.run(scanner.look(Wanted("alice", "cup", "base", 60, TRAINS), "a-token-of-alice"))
+    assert verdict.reasons == ("it could not be checked within 5 s",)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 # ---------------------------------------------------------------- the model
