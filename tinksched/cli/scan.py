@@ -41,7 +41,7 @@ def list_flagged(
     as_json: JsonOption = False,
     config: ServerOption = None,
 ) -> None:
-    """Show the code that was rejected, and the jobs that were accepted with a warning; the newest first.
+    """Show rejected code, and jobs that were accepted with a warning; the newest first.
 
     Of rejected code the findings are kept and the SHA-256, for the last 100 of each user.
 
