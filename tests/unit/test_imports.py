@@ -35,8 +35,8 @@ FLOORS = {
 
 # Imports inside of functions: heavy ones of other people, and what of ours brings such a one along.
 HEAVY = {"apprise", "ctypes", "libtmux", "psutil", "pynvml", "rich", "ruamel", "textual", "typer"}
-HEAVY |= {"fastapi", "limits", "uvicorn"}  # where the extra `server` is looked for
-SERVER = {"pydantic", "starlette"}  # besides these it needs what they bring along
+HEAVY |= {"fastapi", "httpx", "limits", "uvicorn"}  # where the extra `server` is looked for
+SERVER = {"bandit", "pydantic", "starlette"}  # what it needs besides, and what these bring along
 SERVED = ("server.auth", "server.main", "server.state", "server.tables", "cli.tables", "store")
 LATE = {
     ("executors.registry", "executors.local"),  # each executor only where it is used
@@ -75,11 +75,16 @@ LATE = {
             ("app", "command"),
             ("app", "cleaning"),
             ("app", "serve"),
+            ("app", "scan"),
+            ("app", "remote"),
             ("status", "render"),
             ("quick", "render"),
         )
     ),  # of the commands only the one that was called
     *(("cli.serve", target) for target in SERVED),
+    ("cli.scan", "server.tables"),
+    ("cli.remote", "operations.remote"),  # httpx
+    ("server.scan", "server.review"),  # httpx, where a model is asked
     ("operations.status", "scheduler.deciding"),  # where something is queued
     ("operations.status", "scheduler.turns"),
     ("operations.status", "host.tmux"),  # where something runs

@@ -49,11 +49,14 @@ COMMANDS = {  # by name: the first line of its help
     "config": "Show every setting, its value, and where that came from.",
     "serve": "Serve jobs over HTTP to a team: tokens, limits, isolation. On loopback unless server.yml says otherwise.",
     "token": "Make, list and revoke the tokens of the server's users.",
+    "scan": "Show what the server's code scan has found.",
+    "remote": "Submit jobs to a server of `tinksched serve`, follow them, and get their results.",
     "completion": "Print what makes a shell (bash, zsh or fish) complete commands, options and names of tasks.",
     "help": "Show this help, or that of a command.",
 }
 _HIDDEN = ("serve-workspace",)
-GROUPS = {"token": "token_commands"}  # commands that have commands, and the name of these in their module
+# Commands that have commands, and the name of these in their module.
+GROUPS = {"token": "token_commands", "scan": "scan_commands", "remote": "remote_commands"}
 _SETTINGS: Mapping[str, dict[str, Any]] = {
     "run": {"allow_interspersed_args": False},  # the options behind the command are its own
     "priority": {"ignore_unknown_options": True},  # -1 is no option
@@ -173,6 +176,10 @@ def function(command: str) -> Callable[..., None]:
         from . import waiting as module  # type: ignore[no-redef]
     elif command in ("serve", "token"):
         from . import serve as module  # type: ignore[no-redef]
+    elif command == "scan":
+        from . import scan as module  # type: ignore[no-redef]
+    elif command == "remote":
+        from . import remote as module  # type: ignore[no-redef]
     elif command == "run":
         from . import command as module  # type: ignore[no-redef]
     elif command == "clean":

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import NothingToActOn, UsageError
+
+if TYPE_CHECKING:
+    from ..store import Store
 
 ServerOption = Annotated[
     Path | None,
@@ -65,7 +68,7 @@ def create(
     if generate == (token is not None):
         raise UsageError("name a TOKEN, - for standard input, or --generate")
     secret = auth.generate() if generate else sys.stdin.readline().strip() if token == "-" else str(token)
-    with _store(config) as store, store.transaction("token create", time.time()) as tx:
+    with open_store(config) as store, store.transaction("token create", time.time()) as tx:
         try:
             made = auth.issue(tx, user, secret, days=days, is_admin=admin)
         except ValueError as error:
@@ -90,7 +93,7 @@ def list_tokens(config: ServerOption = None) -> None:
     from .tables import Table, lines
 
     now = time.time()
-    with _store(config) as store:
+    with open_store(config) as store:
         known = Tables(store.path)
         rows = [
             [token.user, "admin" if token.is_admin else "", token.kind, _day(token.created_at), _day(token.expires_at),
@@ -118,7 +121,7 @@ def revoke(
     from ..server import tables
 
     secret = sys.stdin.readline().strip() if token == "-" else token
-    with _store(config) as store, store.transaction("token revoke", time.time()) as tx:
+    with open_store(config) as store, store.transaction("token revoke", time.time()) as tx:
         if not tables.revoke_token(tx, tables.digest_of(secret), time.time()):
             raise NothingToActOn("there is no such token, or it was revoked before")
     print("revoked")
@@ -136,7 +139,7 @@ def revoke_user(
     """
     from ..server import tables
 
-    with _store(config) as store, store.transaction("token revoke-user", time.time()) as tx:
+    with open_store(config) as store, store.transaction("token revoke-user", time.time()) as tx:
         count = tables.revoke(tx, user, time.time())
     if not count:
         raise NothingToActOn(f"{user} has no token that is good")
@@ -153,7 +156,8 @@ def require_server() -> None:
         raise UsageError(f"the server needs {error.name}", hint="pip install 'tinksched[server]'") from None
 
 
-def _store(config: Path | None):  # type: ignore[no-untyped-def]
+def open_store(config: Path | None) -> Store:
+    """The store of the server that is meant. Raises TinkschedError: it can't be used."""
     from ..server import state
     from ..store import Store
 

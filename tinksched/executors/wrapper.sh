@@ -96,15 +96,18 @@ outer() {
     streams= show=
     [ ! -e "$1/streams" ] || IFS= read -r streams <"$1/streams"
     if [ -n "$streams" ] && [ -t 1 ]; then
-        tail -q -n +1 -F -- "$streams/stdout" "$streams/stderr" 2>/dev/null </dev/null &
+        # tail shows the rest and ends when the process is gone that stands for the run.
+        sleep 2147483647 &
+        stands=$!
+        tail -q -n +1 -F --pid="$stands" -- "$streams/stdout" "$streams/stderr" 2>/dev/null </dev/null &
         show=$!
     fi
     (inner "$@" "$streams")
     code=$?
     # The end of the inner shell has been noticed by now. tmux gives up a terminal as soon as the session's leader is
     # dead and nothing is to be read at that instant, but the kernel may be about to pass on the last output still.
+    [ -z "$show" ] || { kill "$stands" && wait "$show"; }
     [ ! -t 1 ] || sleep 0.3
-    [ -z "$show" ] || kill "$show"
     exit "$code"
 }
 

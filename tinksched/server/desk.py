@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +31,7 @@ from .projection import Projection, Work, project
 from .submission import Refused, Wanted
 from .tables import Job, NewJob, Tables
 
+_log = logging.getLogger("tinksched.server")
 T = TypeVar("T")
 _LOOK_SECONDS = 30.0  # a net: ends are announced
 
@@ -101,6 +104,14 @@ class Desk:
                 self.folders.remove(job_id)
             raise
         return self.known(job_id)
+
+    async def remember_rejection(self, wanted: Wanted, findings: Sequence[str]) -> None:
+        """Keep what the scan found in code that is refused; where there is no room for it, the answer still is."""
+        digest = hashlib.sha256(wanted.code.encode()).hexdigest()
+        made = tables.Rejection(wanted.user, time.time(), tuple(findings), digest)
+        with contextlib.suppress(TinkschedError):
+            await self._write(functools.partial(tables.add_rejection, rejection=made))
+        _log.info("Submission rejected by the code scan user_id=%s sha256=%s", wanted.user, digest)
 
     def _spec(self, job_id: str, wanted: Wanted) -> TaskSpec:
         folder, output = self.folders.work(job_id), self.folders.output(job_id)

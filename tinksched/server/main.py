@@ -13,6 +13,7 @@ import uvicorn
 
 from ..config.server import ServerSettings
 from ..errors import UsageError
+from . import scan
 from .app import make_app
 from .engine import Engine
 
@@ -26,6 +27,7 @@ def serve(settings: ServerSettings, say: Callable[[str], object]) -> None:
     Raises:
         TinkschedError: it can't begin: see the message.
     """
+    scan.require(settings)
     listener = _listen(settings)
     try:
         engine = Engine(settings)

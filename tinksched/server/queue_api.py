@@ -90,11 +90,14 @@ class QueueApi:
 
     async def _accept(self, form: Form, code: bytes, caller: Caller, token: str) -> Job:
         wanted = check(form, code, self._desk.settings)
-        warnings = await self._scanner.look(wanted)
+        verdict = await self._scanner.look(wanted, token)
+        if verdict.reasons:
+            await self._desk.remember_rejection(wanted, verdict.reasons)
+            raise verdict.refusal()
         is_exempt = caller.is_admin and not self._desk.settings.limit_admins
         if not is_exempt:
             self._limits.hit("user", wanted.user)
-        return await self._desk.submit(wanted, form.redacted(token), is_exempt=is_exempt, warnings=warnings)
+        return await self._desk.submit(wanted, form.redacted(token), is_exempt=is_exempt, warnings=verdict.warnings)
 
     # -- looking
 

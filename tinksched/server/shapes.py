@@ -53,6 +53,12 @@ def _user() -> Any:
     return Field(description="whose job it is", examples=["alice"])
 
 
+def _warnings() -> Any:
+    return Field(
+        description="what was noticed when it was submitted", examples=[["imports no library of machine learning"]]
+    )
+
+
 class Error(BaseModel):
     """What is wrong."""
 
@@ -71,6 +77,7 @@ class Status(BaseModel):
     completed_at: str | None = _at("ended")
     exit_code: int | None = _exit_code()
     reason: str | None = Field(None, description="why it waits, or how it ended", examples=["timed out after 600 s"])
+    warnings: list[str] = _warnings()
 
 
 class Results(BaseModel):
@@ -88,6 +95,7 @@ class Results(BaseModel):
         None, description="on the server", examples=["alice_titanic_20260131_120000.jsonl"]
     )
     reason: str | None = Field(None, description="how it ended, where there is something to say", examples=[None])
+    warnings: list[str] = _warnings()
 
 
 class Finished(Results):

@@ -16,6 +16,7 @@ from ..store import records
 from ..store.database import connect, statements
 from ..store.transaction import Transaction
 
+MOST_REJECTIONS = 100  # of a user that are kept
 VERSION = "server_schema"  # the fact that says which of the migrations were carried out
 
 
@@ -78,6 +79,16 @@ class Token:
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
 
 
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Code that the scan refused. Of the code itself only its SHA-256 is kept."""
+
+    user: str
+    at: float
+    findings: tuple[str, ...]
+    digest: str
+
+
 def migrate(tx: Transaction) -> None:
     """Bring the server's tables to the newest version.
 
@@ -125,6 +136,19 @@ def choose_results_file(tx: Transaction, job_id: str, path: str) -> bool:
 def set_collected(tx: Transaction, job_ids: Sequence[str]) -> None:
     """The ends of these jobs have been dealt with."""
     tx.connection.executemany("UPDATE server_jobs SET collected = 1 WHERE job_id = ?", [(one,) for one in job_ids])
+
+
+def add_rejection(tx: Transaction, rejection: Rejection) -> None:
+    """Put a refusal on record; the user's oldest ones go."""
+    tx.connection.execute(
+        "INSERT INTO server_rejections (user_id, at, findings, code_sha256) VALUES (?, ?, ?, ?)",
+        (rejection.user, rejection.at, json.dumps(rejection.findings), rejection.digest),
+    )
+    tx.connection.execute(
+        "DELETE FROM server_rejections WHERE user_id = ? AND id NOT IN "
+        "(SELECT id FROM server_rejections WHERE user_id = ? ORDER BY id DESC LIMIT ?)",
+        (rejection.user, rejection.user, MOST_REJECTIONS),
+    )
 
 
 def add_token(tx: Transaction, digest: str, token: Token) -> None:
@@ -207,6 +231,20 @@ class Tables:
     def uncollected(self) -> list[Job]:
         """Those that have ended and whose end nobody has dealt with."""
         return list(self._jobs("WHERE collected = 0 AND state = 'done'"))
+
+    def flagged(self, user: str | None = None) -> list[Job]:
+        """The jobs that were accepted with a warning, the newest first."""
+        where = "WHERE warnings != '[]' AND user_id = coalesce(?, user_id) ORDER BY created_at DESC"
+        return list(self._jobs(where, user))
+
+    def rejections(self, user: str | None = None) -> list[Rejection]:
+        """What the scan refused, the newest first."""
+        sql = (
+            "SELECT user_id, at, findings, code_sha256 FROM server_rejections "
+            "WHERE user_id = coalesce(?, user_id) ORDER BY id DESC"
+        )
+        rows = self._connection.execute(sql, (user,))
+        return [Rejection(row[0], row[1], tuple(json.loads(row[2])), row[3]) for row in rows]
 
     def is_collected(self, job_id: str) -> bool:
         """Whether a job's end has been dealt with."""

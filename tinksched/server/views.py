@@ -52,6 +52,7 @@ def status(desk: Desk, job: Job) -> Answer:
         "completed_at": iso(job.ended_at),
         "exit_code": job.exit_code,
         "reason": reason_of(job),
+        "warnings": list(job.warnings),
     }
 
 
@@ -69,6 +70,7 @@ def results(desk: Desk, job: Job) -> Answer:
         "completed_at": iso(job.ended_at),
         "results_file": job.results_file,
         "reason": reason_of(job),
+        "warnings": list(job.warnings),
     }
 
 
@@ -81,6 +83,7 @@ def accepted(desk: Desk, job: Job) -> Answer:
         "status": "pending",
         "queue_position": place if place is not None else 0,
         "message": "Job submitted successfully",
+        "warnings": list(job.warnings),
         "created_at": iso(job.created_at),
     }
 
