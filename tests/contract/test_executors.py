@@ -167,6 +167,7 @@ class Site:
         work_dir: Path | None = None,
         log: Path | None = None,
         devices: Sequence[str] = (DEVICE,),
+        **files: Any,
     ) -> Run:
         """A run with its lease and its folder, ready to be launched. `environment` comes before what tests need."""
         run_id = secrets.token_hex(8)
@@ -191,7 +192,7 @@ class Site:
             boot_id=processes.boot_id(),
             created_at=time.time(),
         )
-        RunDir(run.directory).prepare(command, {**(environment or {}), **self.environment(run_id)})
+        RunDir(run.directory).prepare(command, {**(environment or {}), **self.environment(run_id)}, **files)
         return run
 
     def sh(self, script: str, *arguments: str, **others: Any) -> Run:
@@ -617,6 +618,25 @@ async def test_the_exit_status_is_that_of_the_command(site: Site, script: str, c
 
 
 @drives
+async def test_what_it_prints_may_go_to_two_files_and_all_is_there_when_it_has_ended(site: Site) -> None:
+    streams = site.folder / "output"
+    streams.mkdir()
+    run = site.sh("seq 20000; echo trouble >&2; exit 3", streams=str(streams))
+    seen = await site.result(run)
+    assert isinstance(seen, Exited) and seen.code == 3
+    assert (streams / "stdout").read_text() == "".join(f"{number}\n" for number in range(1, 20001))
+    assert (streams / "stderr").read_text() == "trouble\n"
+
+
+@pytest.mark.parametrize("pre_run", [(), ("true",)], ids=["alone", "after a pre_run"])
+async def test_a_command_whose_files_can_not_be_opened_does_not_run_and_has_not_completed(
+    site: Site, pre_run: tuple[str, ...]
+) -> None:
+    ran = site.folder / "ran"
+    seen = await site.result(site.sh('touch "$1"', str(ran), streams=str(site.folder / "nowhere"), pre_run=pre_run))
+    assert isinstance(seen, Exited) and seen.code == 126 and not ran.exists()
+
+
 async def test_a_command_that_does_not_exist_ends_with_127_and_says_so(site: Site) -> None:
     run = site.run("/no/such/program", "argument")
     seen = await site.result(run)

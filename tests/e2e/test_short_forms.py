@@ -73,7 +73,8 @@ def test_short_options(waiting: Bench) -> None:
 
 def test_a_word_alone_goes_first(waiting: Bench) -> None:
     bench = waiting
-    assert bench.run("priority", "c").out == "first, with priority 1: c\n"
+    for _ in range(2):  # it is first already
+        assert bench.run("priority", "c").out == "first, with priority 1: c\n"
     assert bench.run("priority", "[ab]").out == "first, with priority 2: a, b\n"
     assert {name: bench.tasks()[name]["priority"] for name in "abc"} == {"a": 2, "b": 2, "c": 1}
     assert "did you mean" in bench.run("priority", "firts", code=3).err

@@ -78,6 +78,7 @@ inner() {
     elif [ -e "$run_dir/pre_run.sh" ] && ! step pre_run; then
         echo pre_run 1<>"$run_dir/failed"
     else
+        code=126 # should its streams not be there to be opened
         if [ -n "$streams" ]; then
             step command >>"$streams/stdout" 2>>"$streams/stderr"
         else

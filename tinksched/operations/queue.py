@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 
 from ..core.lifecycle import Held, Ranked, Released, TaskEvent
 from ..core.model import Hold, Task, TaskState
@@ -111,13 +112,19 @@ def prioritise(opened: OpenWorkspace, wanted: Wanted, priority: int, *, relative
 
 
 def put_first(opened: OpenWorkspace, wanted: Wanted) -> tuple[Changed, int]:
-    """Give queued tasks a priority above that of all that wait now; what was changed, and that priority.
+    """Give queued tasks a priority above that of all others that wait now; what was changed, and that priority.
 
     Raises:
-        As `prioritise`.
+        NothingToActOn: none is queued.
     """
-    number = 1 + max((task.priority for task in opened.store.queue()), default=0)
-    return prioritise(opened, wanted, number, relative=False), number
+
+    @cache
+    def first() -> int:  # asked for in the transaction of the change
+        chosen = frozenset(selection.select(opened.store, wanted))
+        highest = max((task.priority for task in opened.store.queue() if task.name not in chosen), default=0)
+        return min(highest + 1, LARGEST_PRIORITY)
+
+    return _change(opened, "priority", wanted, lambda task: Ranked(first()), lambda task: None), first()
 
 
 def _change(
