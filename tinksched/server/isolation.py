@@ -2,12 +2,14 @@
 
 A job under bubblewrap is the second process of namespaces of its own. It sees the system and its interpreter, which
 it can't write; the devices of the GPUs; an empty /tmp and /dev/shm, in memory, that are gone with it; and its own
-folder. When it ends, or its bubblewrap is killed, the kernel kills whatever it has left there. The shell and the `env`
-around it arrange two things:
+folder. When it ends, or its bubblewrap is killed, the kernel kills whatever it has left there. The script that starts
+it arranges two things:
 
 - A job that is to stop gets TERM and some time. All its processes get that signal, bubblewrap among them, which would
   end at once and take the job along: so it is ignored there, and is what it was again inside.
-- The lease of the run (see `wrapper.sh`) is no file of the job's. The shell holds it as long as bubblewrap lives.
+- The lease of the run (see `wrapper.sh`) is no file of the job's. The script holds it as long as bubblewrap lives.
+
+The script is written when the server starts, so that a job that waited gets what the newest server allows.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ import json
 import math
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -34,24 +37,28 @@ from ..host.rundir import write_private
 from .folders import CODE
 
 Kind = Literal["bubblewrap", "none"]
-ARGUMENTS = "bubblewrap"  # in the state folder: what all jobs see. Jobs that wait get what the newest server wrote
+SCRIPT = "job.sh"  # in the state folder: starts every job
+HELP = "make bubblewrap work (apt install bubblewrap)"
 _TRY_SECONDS = 20.0
 _CPU_GRACE = 5  # seconds between XCPU and KILL
 
-_GUARD = f'trap "" TERM; "$@" 8<"$0" {LEASE_DESCRIPTOR}>&-; exit $?'
+_HEAD = "# sh job.sh FOLDER: starts the job in this folder. Written by `tinksched serve`.\n"
+_PLAIN = 'exec {program} "$1"/{code}\n'
+_WRAPPED = """trap '' TERM
+bwrap {around} --bind "$1" "$1" --chdir "$1" {sealed} -- env --default-signal=TERM {program} "$1"/{code} {lease}>&-
+exit $?
+"""
 _ALONE = ("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL")
 _PRIVATE = ("/tmp", "/dev/shm")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _SHAPE = ("/sys/bus", "/sys/class", "/sys/devices", "/sys/module")  # of the machine, for CUDA and NCCL
 _GPUS = tuple(f"/dev/nvidia{name}" for name in ("ctl", "-uvm", "-uvm-tools", "-modeset", "-caps"))
-# What programs look up, and none of the places where administrators keep keys and passwords.
+# What programs look up, and none of the places where administrators keep keys and passwords. Each costs 0.2 ms a job.
 _ETC = (
-    "alternatives", "ca-certificates", "ca-certificates.conf", "crypto-policies", "debian_version", "fonts",
-    "gai.conf", "group", "host.conf", "hostname", "hosts", "inputrc", "ld.so.cache", "ld.so.conf", "ld.so.conf.d",
-    "ld.so.preload", "locale.alias", "locale.conf", "localtime", "lsb-release", "machine-id", "magic", "mime.types",
-    "networks", "nsswitch.conf", "nvidia", "OpenCL", "os-release", "passwd", "pki/ca-trust", "pki/tls/cert.pem",
-    "pki/tls/certs", "pki/tls/openssl.cnf", "protocols", "resolv.conf", "services", "shells", "ssl/cert.pem",
-    "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone", "vulkan",
+    "alternatives", "crypto-policies", "fonts", "group", "hosts", "ld.so.cache", "ld.so.preload", "localtime",
+    "nsswitch.conf", "nvidia", "OpenCL", "passwd", "pki/ca-trust", "pki/tls/cert.pem", "pki/tls/certs",
+    "pki/tls/openssl.cnf", "protocols", "resolv.conf", "services", "ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf",
+    "timezone", "vulkan",
 )  # fmt: skip
 
 # What an interpreter consists of: its folders, and those that it imports from.
@@ -67,26 +74,15 @@ class Isolation:
 
     kind: Kind
     note: str | None
-    program: tuple[str, ...]  # what runs the code, under the limits of the kernel
-    arguments: Path | None = None  # of bubblewrap
-    sealed: tuple[str, ...] = ()
+    script: Path
 
     def command(self, folder: Path) -> tuple[str, ...]:
         """The argument list that runs a job in its folder."""
-        return self.around(folder, (*self.program, str(folder / CODE)))
-
-    def around(self, folder: Path, program: tuple[str, ...]) -> tuple[str, ...]:
-        """The argument list that runs a program as if it were a job in this folder."""
-        if self.kind == "none":
-            return program
-        own = ("--bind", str(folder), str(folder), "--chdir", str(folder))
-        sealed = (word for path in self.sealed for word in ("--remount-ro", path))
-        inside = ("env", "--default-signal=TERM", *program)
-        return ("/bin/sh", "-c", _GUARD, str(self.arguments), "bwrap", "--args", "8", *own, *sealed, "--", *inside)
+        return ("/bin/sh", str(self.script), str(folder))
 
 
 def prepare(settings: ServerSettings) -> Isolation:
-    """What will stand around the jobs. Bubblewrap has been tried for it, with their interpreter.
+    """Write what starts jobs. Bubblewrap has been tried for it, with their interpreter.
 
     The folders of the server's state and of the results must be there.
 
@@ -97,19 +93,30 @@ def prepare(settings: ServerSettings) -> Isolation:
     python = _interpreter(settings)
     parts = _parts_of(python) if python else []
     limits = ("prlimit", *_limits(settings), "--")
-    name = python or str(settings.job_python)
-    plain = Isolation("none", None, (*limits, *settings.command_prefix, name))
-    if settings.isolation == "none":
-        return plain
-    trouble: str | None = "there is no bwrap on PATH"
-    if shutil.which("bwrap"):
-        found = _wrapped(settings, plain, [*map(str, settings.read_only), *parts])
-        trouble = _trouble_with(found, (*limits, *((python, "-I", "-c", "") if python else ("true",))))
-        if not trouble:
-            return found
-    if settings.isolation == "bubblewrap":
-        raise UsageError(f"isolation is bubblewrap, and {trouble}", hint="apt install bubblewrap; or isolation: none")
-    return replace(plain, note=trouble)
+    program = (*limits, *settings.command_prefix, python or str(settings.job_python))
+    kind: Kind = "none"
+    note = None
+    text = _PLAIN.format(program=shlex.join(program), code=CODE)
+    if settings.isolation != "none":
+        around = _around(settings, parts)
+        note = _trouble_with(_wrapped(around, (*limits, python) if python else ("cat",)))
+        if note and settings.isolation == "bubblewrap":
+            raise UsageError(f"isolation is bubblewrap, and {note}", hint=f"{HELP}; or write `isolation: none`")
+        if not note:
+            kind, text = "bubblewrap", _wrapped(around, program)
+            # The kernel exempts root from this limit, in whatever namespace it is.
+            note = "run by root: job_processes is no limit" if os.geteuid() == 0 else None
+    script = settings.state_dir / SCRIPT
+    _write(script, _HEAD + text)
+    return Isolation(kind, note, script)
+
+
+def _write(path: Path, text: str) -> None:
+    """As a whole: a job may be about to read it."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    write_private(aside, os.fsencode(text))
+    aside.replace(path)
 
 
 # -- what is run
@@ -172,26 +179,25 @@ def _limits(settings: ServerSettings) -> list[str]:
 # -- what is seen
 
 
-def _wrapped(settings: ServerSettings, plain: Isolation, wanted: list[str]) -> Isolation:
-    """The same with bubblewrap around it, whose arguments lie in the state folder now."""
+def _around(settings: ServerSettings, parts: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The arguments of bubblewrap before the job's own folder, and after it. `parts`: paths that it needs."""
     secret = [os.path.realpath(folder) for folder in (settings.state_dir, settings.results_dir)]
     _check(settings.read_only, secret)
-    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    words, shown = _shown([*wanted, *filter(os.path.isabs, libraries)])
+    libraries = filter(os.path.isabs, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
+    words, shown = _shown([*map(str, settings.read_only), *parts, *libraries])
     masked = [folder for folder in secret if _within(folder, shown)]
-    arguments = [*_ALONE, *(["--share-net"] if settings.network else ["--hostname", "localhost"])]
-    arguments += ["--proc", "/proc", "--dev", "/dev"]
-    arguments += [word for path in _PRIVATE for word in ("--tmpfs", path)]
-    arguments += [word for path in _devices() for word in ("--dev-bind-try", path, path)]
-    arguments += [*words, *(word for path in masked for word in ("--tmpfs", path))]
-    file = settings.state_dir / ARGUMENTS
-    aside = file.with_name(f"{ARGUMENTS}.{os.getpid()}")
-    aside.unlink(missing_ok=True)
-    write_private(aside, b"".join(os.fsencode(word) + b"\0" for word in arguments))
-    aside.replace(file)
-    # The kernel exempts root from this limit, in whatever namespace it is.
-    note = "run by root: job_processes is no limit" if os.geteuid() == 0 else None
-    return replace(plain, kind="bubblewrap", note=note, arguments=file, sealed=(*masked, "/dev", "/"))
+    alone = [*_ALONE, *(["--share-net"] if settings.network else ["--hostname", "localhost"])]
+    private = [word for path in _PRIVATE for word in ("--tmpfs", path)]
+    devices = [word for path in _devices() for word in ("--dev-bind-try", path, path)]
+    masks = [word for path in masked for word in ("--tmpfs", path)]
+    sealed = [word for path in (*masked, "/dev", "/") for word in ("--remount-ro", path)]
+    return [*alone, "--proc", "/proc", "--dev", "/dev", *private, *devices, *words, *masks], sealed
+
+
+def _wrapped(around: tuple[list[str], list[str]], program: Iterable[str]) -> str:
+    """The script that runs this under bubblewrap."""
+    before, after = map(shlex.join, around)
+    return _WRAPPED.format(around=before, sealed=after, program=shlex.join(program), code=CODE, lease=LEASE_DESCRIPTOR)
 
 
 def _check(read_only: Iterable[Path], secret: list[str]) -> None:
@@ -233,12 +239,15 @@ def _devices() -> list[str]:
     return [*_GPUS, *numbered] if numbered else []
 
 
-def _trouble_with(found: Isolation, program: tuple[str, ...]) -> str | None:
-    """Why no job can be run so; None if it can."""
+def _trouble_with(script: str) -> str | None:
+    """Why no job can be run by such a script; None if it can."""
+    if shutil.which("bwrap") is None:
+        return "there is no bwrap on PATH"
     with tempfile.TemporaryDirectory(prefix="tinksched-") as folder:
+        Path(folder, CODE).touch()
         try:
             done = subprocess.run(
-                found.around(Path(folder), program), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                ["/bin/sh", "-c", script, "sh", folder], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE, timeout=_TRY_SECONDS, check=False, text=True, errors="replace",
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:

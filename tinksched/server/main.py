@@ -15,6 +15,7 @@ from ..config.server import ServerSettings
 from ..errors import UsageError
 from .app import make_app
 from .engine import Engine
+from .isolation import HELP
 
 GRACE_SECONDS = 10  # for requests that are being answered when the server stops
 _LIFE = 75  # seconds that an idle connection is kept; longer than that of the usual proxies
@@ -37,7 +38,7 @@ def serve(settings: ServerSettings, say: Callable[[str], object]) -> None:
         if isolation.kind == "none" and settings.isolation != "none" and not is_loopback(settings.host):
             raise UsageError(
                 f"host is {settings.host}, and submitted code would run as this user, not isolated: {isolation.note}",
-                hint="apt install bubblewrap; or write `isolation: none` to have it so",
+                hint=f"{HELP}; or write `isolation: none` to have it so",
             )
         engine.start()
         _log_to_stderr()
