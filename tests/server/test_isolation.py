@@ -298,13 +298,12 @@ def test_exit_codes_and_output_arrive_as_they_are(isolated: Callable[..., Servin
     assert killed["exit_code"] == 139 and "SEGV" in killed["reason"]
     many = run(server, """
         import subprocess, sys
-        child = subprocess.Popen(['sh', '-c', 'echo late >&2; echo last'])
-        print('x' * 100_000); print('é')
+        print('x' * 100_000 + '\\né', flush=True)
         sys.stderr.write('y' * 100_000)
-        child.wait()
+        sys.stderr.flush()
+        subprocess.Popen(['sh', '-c', 'echo late >&2; echo last']).wait()
     """)  # fmt: skip
-    assert sorted(many["stdout"].split()) == sorted(["x" * 100_000, "é", "last"])
-    assert many["stderr"].count("y") == 100_000 and "late" in many["stderr"]
+    assert (many["stdout"], many["stderr"]) == ("x" * 100_000 + "\né\nlast\n", "y" * 100_000 + "late\n")
     if executor == "tmux":
         lab.tmux("kill-server")
 
@@ -368,6 +367,14 @@ def test_a_cancelled_job_gets_term_and_time(isolated: Callable[..., Serving], ex
 
 
 @needs_bwrap
+def test_a_cancelled_job_that_does_nothing_about_it_ends_at_once(isolated: Callable[..., Serving]) -> None:
+    server = isolated(stop_grace=600)
+    token = server.token("alice")
+    job = begun(server, token, "import time\nprint('begun', flush=True)\ntime.sleep(600)")
+    assert cancel(server, token, job)["exit_code"] == 128 + signal.SIGTERM
+
+
+@needs_bwrap
 def test_a_cancelled_job_that_hears_nothing_is_killed_with_all_it_has(isolated: Callable[..., Serving]) -> None:
     server = isolated(stop_grace=1)
     token = server.token("alice")
@@ -415,6 +422,20 @@ def test_whatever_is_killed_around_a_job_it_does_not_stay(isolated: Callable[...
     server.wait_for(token, job, "failed") if whom != "wrapper" else cancel(server, token, job)
     until(lambda: processes_with(mark) + processes_with(job), lambda pids: not pids)
     assert run(server, "print('next')")["status"] == "completed"
+
+
+@needs_bwrap
+def test_a_job_ends_with_its_session(isolated: Callable[..., Serving], lab: Lab) -> None:
+    server = isolated(executor="tmux")
+    token = server.token("alice")
+    mark = f"session-{server.lab.id}"
+    code = textwrap.dedent(DAEMON).replace("MARK", mark)
+    job = begun(server, token, f"{code}\nprint('begun', flush=True)\ntime.sleep(600)")
+    (session,) = [name for name in lab.sessions() if job in name]
+    lab.tmux("kill-session", "-t", f"={session}")
+    assert server.wait_for(token, job, "failed")["reason"]
+    until(lambda: processes_with(mark), lambda pids: not pids)
+    lab.tmux("kill-server")
 
 
 # -- limits
@@ -492,6 +513,7 @@ def public() -> Iterator[Path]:
             (folder / part).mkdir(parents=True)
         (folder / "server.yml").write_text(
             f"state_dir: {folder}/state\nisolation: bubblewrap\njob_python: /usr/bin/python3\njob_processes: 30\n"
+            f"read_only: [{folder}]\n"
         )
         yield folder
 
@@ -535,8 +557,32 @@ def test_an_ordinary_user_is_isolated_as_well_and_a_fork_bomb_hits_its_job_alone
     finally:
         for job in jobs:
             job.kill()
+        for job in jobs:
             job.communicate()
     until(lambda: processes_with(f"{public}/"), lambda pids: not pids)
+
+
+@needs_bwrap
+@needs_root
+def test_what_is_hidden_stays_so_in_namespaces_of_a_jobs_own(public: Path) -> None:
+    """Their root may mount, but neither take away what was mounted before nor write to it."""
+    code = f"""
+        import subprocess
+        def within(script):
+            command = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', script]
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            print(done.stdout.split(), bool(done.returncode))
+        within('id -u; mount -t tmpfs none /tmp')
+        within('umount {public}/state; umount -l {public}/state; umount -l {public}; ls {public} {public}/state')
+        within('mount -o remount,rw,bind {public}; touch {public}/x')
+        within('mount -o remount,rw,bind /usr; touch /usr/x')
+    """
+    job = as_nobody(public, code)
+    can, seen, *written = job.communicate(timeout=TIMEOUT)[0].splitlines()
+    assert can == "['0'] False"
+    names = [f"{public}:", "server.yml", "state", f"{public}/state:", "jobs"]
+    assert seen == f"{names} False"
+    assert written == ["[] True"] * 2 and not (public / "x").exists()
 
 
 # -- whether it works here

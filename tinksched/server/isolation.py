@@ -181,7 +181,8 @@ def _limits(settings: ServerSettings) -> list[str]:
 
 def _around(settings: ServerSettings, parts: Iterable[str]) -> tuple[list[str], list[str]]:
     """The arguments of bubblewrap before the job's own folder, and after it. `parts`: paths that it needs."""
-    secret = [os.path.realpath(folder) for folder in (settings.state_dir, settings.results_dir)]
+    state, results = os.path.realpath(settings.state_dir), os.path.realpath(settings.results_dir)
+    secret = [state] if _within(results, [state]) else [state, results]
     _check(settings.read_only, secret)
     libraries = filter(os.path.isabs, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
     words, shown = _shown([*map(str, settings.read_only), *parts, *libraries])
