@@ -23,6 +23,8 @@ command -v cc >/dev/null || command -v gcc >/dev/null || missing="$missing gcc l
 for shell in zsh fish; do
     ! command -v apt-get >/dev/null || command -v "$shell" >/dev/null || missing="$missing $shell"
 done
+# What the server's jobs are isolated by.
+! command -v apt-get >/dev/null || command -v bwrap >/dev/null || missing="$missing bubblewrap"
 # And a FUSE file system that can call itself a network's.
 ! command -v apt-get >/dev/null || [ ! -e /dev/fuse ] || command -v bindfs >/dev/null || missing="$missing bindfs"
 if [ -n "$missing" ]; then

@@ -34,11 +34,26 @@ def _users(value: Value) -> tuple[str, ...]:
     return values.items(value, values.filled, "a list of users, such as [alice]")
 
 
+def _folders(value: Value) -> tuple[Path, ...]:
+    return values.items(value, values.path, "a list of folders, such as [/data, /opt/cuda]")
+
+
+def _words(value: Value) -> tuple[str, ...]:
+    return values.items(value, values.text, "a list, such as [nice, -n, 10]")
+
+
+def _program(value: Value) -> str | None:
+    """A name that is looked for on PATH, or a path from the file's folder."""
+    found = values.text_or_none(value)
+    return str(values.path(value)) if found and "/" in found else found
+
+
 def _often(least: int = 0) -> Any:
     return values.integer(least, 100_000)
 
 
 _FOREVER = "leave it out to keep them"
+_UNLIMITED = "leave it out for no limit"
 
 _ALL = (
     Key("host", values.filled, "127.0.0.1", "address to listen on; anything but loopback wants an isolation"),
@@ -79,13 +94,13 @@ _ALL = (
         "auto: bubblewrap where it works, which anything but loopback requires; none: jobs run as this user",
     ),
     Key("network", values.boolean, True, "false: an isolated job reaches no network"),
-    Key("read_only", values.arguments, (), "more folders that an isolated job may read, such as [/data]"),
-    Key("command_prefix", values.arguments, (), "argument list before a job's command, such as a container's"),
-    Key("job_python", values.text_or_none, None, "interpreter of the jobs; empty: the one that runs the server"),
-    Key("job_cpu_time", values.limit_in_seconds(_FOREVER), None, "CPU time that a job may use"),
+    Key("read_only", _folders, (), "list of more folders that an isolated job may read, such as [/data]"),
+    Key("command_prefix", _words, (), "argument list before a job's interpreter, such as a container's"),
+    Key("job_python", _program, None, "interpreter of the jobs; empty: the one that runs the server"),
+    Key("job_cpu_time", values.limit_in_seconds(_UNLIMITED), None, "CPU time that each process of a job may use"),
     Key("job_memory", values.size_in_bytes(MB), None, "address space of each process of a job (CUDA needs much)"),
     Key("job_file_size", values.size_in_bytes(KB), 10 * GB, "largest file that a job may write"),
-    Key("job_processes", values.integer(1), 4096, "processes and threads of the server's user while a job runs"),
+    Key("job_processes", values.integer(1), 4096, "processes and threads of a job; not isolated: of the user"),
     Key("code_scan", values.choice("off", "static", "llm"), "off", "static: by bandit; llm: a model reads it, too"),
     Key("scan_exempt", _users, (), "users whose code is not scanned"),
     Key("llm_url", values.filled, "https://openrouter.ai/api/v1", "chat endpoint of the scan; the key is in the "
@@ -142,7 +157,7 @@ class ServerSettings:
     allowed_ips: tuple[Network, ...]
     isolation: Literal["auto", "bubblewrap", "none"]
     network: bool
-    read_only: tuple[str, ...]
+    read_only: tuple[Path, ...]
     command_prefix: tuple[str, ...]
     job_python: str | None
     job_cpu_time: float | None
@@ -173,7 +188,7 @@ def load_server(file: Path | None) -> ServerSettings:
         ConfigError: the file can't be read or has problems, all of which are listed.
     """
     found = read(file.absolute(), KEYS, "port: 8001") if file is not None else _defaults()
-    state = found["state_dir"] = Path(os.path.abspath(found["state_dir"] or default_state()))
+    state = found["state_dir"] = Path(os.path.realpath(found["state_dir"] or default_state()))
     found["results_dir"] = Path(os.path.abspath(found["results_dir"] or state / "results"))
     assert {field.name for field in fields(ServerSettings)} == found.keys()
     return ServerSettings(**found)

@@ -24,7 +24,7 @@ from ..core.model import Outcome, Reason, ReasonCode, Request, TaskSpec, TaskSta
 from ..errors import Conflict, TinkschedError
 from ..host import wake
 from ..store.transaction import NewTask, Transaction
-from . import isolation, tables
+from . import tables
 from .engine import Engine
 from .folders import Folders
 from .projection import Projection, Work, project
@@ -115,7 +115,7 @@ class Desk:
 
     def _spec(self, job_id: str, wanted: Wanted) -> TaskSpec:
         folder, output = self.folders.work(job_id), self.folders.output(job_id)
-        command = isolation.command(self.settings, self.engine.isolation, folder)
+        command = self.engine.isolation.command(folder)
         limit = float(wanted.expected_time * self.settings.timeout_multiplier)
         return TaskSpec(
             command=tuple(map(placeholders.literal, command)),

@@ -46,7 +46,6 @@ class Engine:
         self.trouble: TinkschedError | None = None
         self.gpus: Mapping[int, str] = {}  # index to device name
         self.note: str | None = None
-        self.isolation = isolation.choose(settings)
         self._begun = threading.Event()
         self._resident: Resident | None = None
         self.workspace, self._state, self._home = state.prepare(settings)
@@ -54,6 +53,7 @@ class Engine:
         if not self._lock.acquire():
             raise UsageError(f"{self.folder}: another server works here already", hint="name another state_dir")
         try:
+            self.isolation = isolation.prepare(settings)
             self.environment = environments.save(self._state.environments, _environment())
             with Store(self._state.database) as store, store.transaction(WHO, 0.0) as tx:
                 tx.set_fact(STOPPED, None)

@@ -16,6 +16,7 @@ from ..errors import UsageError
 from . import scan
 from .app import make_app
 from .engine import Engine
+from .isolation import HELP
 
 GRACE_SECONDS = 10  # for requests that are being answered when the server stops
 _LIFE = 75  # seconds that an idle connection is kept; longer than that of the usual proxies
@@ -35,10 +36,11 @@ def serve(settings: ServerSettings, say: Callable[[str], object]) -> None:
         listener.close()
         raise
     try:
-        if engine.isolation == "none" and settings.isolation != "none" and not is_loopback(settings.host):
+        isolation = engine.isolation
+        if isolation.kind == "none" and settings.isolation != "none" and not is_loopback(settings.host):
             raise UsageError(
-                f"host is {settings.host}, and there is no working isolation: submitted code would run as this user",
-                hint="apt install bubblewrap; or write `isolation: none` to have it so",
+                f"host is {settings.host}, and submitted code would run as this user, not isolated: {isolation.note}",
+                hint=f"{HELP}; or write `isolation: none` to have it so",
             )
         engine.start()
         _log_to_stderr()
@@ -94,9 +96,11 @@ def _greeting(engine: Engine, listener: socket.socket) -> list[str]:
     slots = f"{len(engine.nodes)} CPU slot{'s' * (len(engine.nodes) > 1)}"
     gpus = f"GPU {', '.join(map(str, engine.gpus))}"
     note = f" ({engine.note})" if engine.note else ""
+    isolation = engine.isolation
+    why = f" ({isolation.note})" if isolation.note else ""
     return [
         f"tinksched serves on {url}    docs: {url}/docs",
-        f"jobs run on {gpus if engine.gpus_per_job else slots}{note}; isolation: {engine.isolation}",
+        f"jobs run on {gpus if engine.gpus_per_job else slots}{note}; isolation: {isolation.kind}{why}",
         f"state: {engine.folder}",
         "make the first token with: tinksched token create NAME --generate --admin",
     ]

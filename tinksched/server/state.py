@@ -42,9 +42,11 @@ def prepare(settings: ServerSettings) -> tuple[Settings, StateDir, Home]:
         aside = folder / f"{CONFIG_NAME}.{os.getpid()}"
         aside.write_text(_HEADER + "".join(f"{key}: {json.dumps(value)}\n" for key, value in _config(settings)))
         aside.replace(folder / CONFIG_NAME)
+        folder = settings.results_dir
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{folder}: can't be used for the server's state: {error.strerror}") from None
-    workspace = load(folder)
+        raise UsageError(f"{folder}: can't be used by the server: {error.strerror}") from None
+    workspace = load(settings.state_dir)
     state, home = statedir.prepare(workspace.workspace, workspace.state_dir)
     with Store(state.database, create=True) as store, store.transaction("server", time.time()) as tx:
         tables.migrate(tx)
