@@ -629,6 +629,7 @@ async def test_what_it_prints_may_go_to_two_files_and_all_is_there_when_it_has_e
 
 
 @pytest.mark.parametrize("pre_run", [(), ("true",)], ids=["alone", "after a pre_run"])
+@drives
 async def test_a_command_whose_files_can_not_be_opened_does_not_run_and_has_not_completed(
     site: Site, pre_run: tuple[str, ...]
 ) -> None:
@@ -637,6 +638,7 @@ async def test_a_command_whose_files_can_not_be_opened_does_not_run_and_has_not_
     assert isinstance(seen, Exited) and seen.code == 126 and not ran.exists()
 
 
+@drives
 async def test_a_command_that_does_not_exist_ends_with_127_and_says_so(site: Site) -> None:
     run = site.run("/no/such/program", "argument")
     seen = await site.result(run)
