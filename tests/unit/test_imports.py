@@ -36,7 +36,7 @@ FLOORS = {
 # Imports inside of functions: heavy ones of other people, and what of ours brings such a one along.
 HEAVY = {"apprise", "ctypes", "libtmux", "psutil", "pynvml", "rich", "ruamel", "textual", "typer"}
 HEAVY |= {"fastapi", "limits", "uvicorn"}  # where the extra `server` is looked for
-SERVER = {"pydantic", "starlette"}  # besides these it needs what they bring along
+SERVER = {"h11", "pydantic", "starlette"}  # besides these it needs what they bring along
 SERVED = ("server.auth", "server.main", "server.state", "server.tables", "cli.tables", "store")
 LATE = {
     ("executors.registry", "executors.local"),  # each executor only where it is used

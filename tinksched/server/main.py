@@ -14,6 +14,7 @@ import uvicorn
 from ..config.server import ServerSettings
 from ..errors import UsageError
 from .app import make_app
+from .connection import patient_for
 from .engine import Engine
 
 GRACE_SECONDS = 10  # for requests that are being answered when the server stops
@@ -45,6 +46,7 @@ def serve(settings: ServerSettings, say: Callable[[str], object]) -> None:
         config = uvicorn.Config(
             make_app(engine), log_config=None, access_log=False, timeout_keep_alive=_LIFE, proxy_headers=False,
             timeout_graceful_shutdown=GRACE_SECONDS, server_header=False, lifespan="on", ws="none",
+            http=patient_for(settings.request_timeout),
         )  # fmt: skip
         # uvicorn ends at a signal, then raises it once more for whoever handled it before: that must not kill us.
         for number in (signal.SIGINT, signal.SIGTERM):
