@@ -36,7 +36,7 @@ FLOORS = {
 # Imports inside of functions: heavy ones of other people, and what of ours brings such a one along.
 HEAVY = {"apprise", "ctypes", "libtmux", "psutil", "pynvml", "rich", "ruamel", "textual", "typer"}
 HEAVY |= {"fastapi", "httpx", "limits", "uvicorn"}  # where the extra `server` is looked for
-SERVER = {"bandit", "pydantic", "starlette"}  # what it needs besides, and what these bring along
+SERVER = {"bandit", "h11", "pydantic", "starlette"}  # what it needs besides, and what these bring along
 SERVED = ("server.auth", "server.main", "server.state", "server.tables", "cli.tables", "store")
 LATE = {
     ("executors.registry", "executors.local"),  # each executor only where it is used

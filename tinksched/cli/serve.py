@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..config.server import LONGEST_TOKEN_DAYS
 from ..errors import NothingToActOn, UsageError
+from .options import JsonOption
 
 if TYPE_CHECKING:
+    from ..server.tables import Token
     from ..store import Store
+
+_LONGEST_LINE = 4096  # of standard input
+_OWN = 0o077  # what the server writes, its jobs included, is for its user alone
 
 ServerOption = Annotated[
     Path | None,
@@ -32,6 +40,7 @@ def serve(config: ServerOption = None) -> None:
     require_server()
     from ..server import main, state
 
+    os.umask(_OWN)
     main.serve(state.find(config), lambda line: print(line, flush=True))
 
 
@@ -51,13 +60,19 @@ def token() -> None:
 @token_commands.command("create")
 def create(
     user: Annotated[str, typer.Argument(metavar="USER", help="Whom it lets in.")],
-    token: Annotated[str | None, typer.Argument(metavar="[TOKEN]", help="-: read it from standard input.")] = None,
+    token: Annotated[
+        str | None,
+        typer.Argument(metavar="[TOKEN]", help="-: read it from standard input. As an argument all users can see it."),
+    ] = None,
     days: Annotated[float, typer.Option("--days", help="How long it is good; 30 at most.")] = 30.0,
     admin: Annotated[bool, typer.Option("--admin", help="May see and cancel everybody's jobs.")] = False,
     generate: Annotated[bool, typer.Option("--generate", help="Make one, and print it this one time.")] = False,
     config: ServerOption = None,
 ) -> None:
     """Let a user in; older tokens of the same user end. Only a hash of it is kept.
+
+    A TOKEN that is written as an argument can be seen by every user of this machine while the command runs, and is
+    kept in the shell's history: `-` and --generate avoid that.
 
     \b
     Example:
@@ -67,49 +82,53 @@ def create(
 
     if generate == (token is not None):
         raise UsageError("name a TOKEN, - for standard input, or --generate")
-    secret = auth.generate() if generate else sys.stdin.readline().strip() if token == "-" else str(token)
+    secret = auth.generate() if generate else _secret(str(token))
     with open_store(config) as store, store.transaction("token create", time.time()) as tx:
         try:
             made = auth.issue(tx, user, secret, days=days, is_admin=admin)
         except ValueError as error:
             raise UsageError(f"{error}; nothing was created") from None
-    left = ((made.expires_at or 0.0) - made.created_at) / auth.DAY
     if generate:
         print(secret)
-    cut = f" ({days:g} were asked for; 30 are the most)" if left < days else ""
-    print(f"a token for {user}{' (admin)' * admin}, good for {left:g} days{cut}", file=sys.stderr)
+    cut = f" ({days:g} were asked for; {LONGEST_TOKEN_DAYS} are the most)" if days > LONGEST_TOKEN_DAYS else ""
+    ends = f"good for {min(days, LONGEST_TOKEN_DAYS):g} days{cut}, until {_day(made.expires_at)}"
+    print(f"a token for {user}{' (admin)' * admin}, {ends}", file=sys.stderr)
 
 
 @token_commands.command("list")
-def list_tokens(config: ServerOption = None) -> None:
+def list_tokens(as_json: JsonOption = False, config: ServerOption = None) -> None:
     """Show whose tokens there are. The tokens themselves are not kept.
 
     \b
     Example:
       tinksched token list
     """
-    from ..server.auth import DAY
     from ..server.tables import Tables
-    from .tables import Table, lines
+    from . import tables
 
-    now = time.time()
     with open_store(config) as store:
         known = Tables(store.path)
-        rows = [
-            [token.user, "admin" if token.is_admin else "", token.kind, _day(token.created_at), _day(token.expires_at),
-             "" if token.expires_at is None else f"{max(0.0, token.expires_at - now) / DAY:.1f}",
-             "good" if token.is_good(now) else "revoked" if token.revoked_at else "expired"]
-            for token in known.tokens()
-        ]  # fmt: skip
+        rows = [_row(token, time.time()) for token in known.tokens()]
         known.close()
+    if as_json:
+        print(tables.as_json({"version": 1, "tokens": rows}))
+        return
     columns = ("user", "role", "kind", "created", "expires", "days left", "state")
-    for line in lines([Table(columns, [[(text, "") for text in row] for row in rows])]):
+    cells = [
+        (row["user"], "admin" if row["admin"] else "", row["kind"], _day(row["created_at"]), _day(row["expires_at"]),
+         "" if row["days_left"] is None else f"{row['days_left']:.1f}", row["state"])
+        for row in rows
+    ]  # fmt: skip
+    for line in tables.lines([tables.Table(columns, [[(text, "") for text in row] for row in cells])]):
         print(line)
 
 
 @token_commands.command("revoke")
 def revoke(
-    token: Annotated[str, typer.Argument(metavar="TOKEN", help="-: read it from standard input.")],
+    token: Annotated[
+        str,
+        typer.Argument(metavar="TOKEN", help="-: read it from standard input. As an argument all users can see it."),
+    ],
     config: ServerOption = None,
 ) -> None:
     """End one token, at once.
@@ -120,7 +139,7 @@ def revoke(
     """
     from ..server import tables
 
-    secret = sys.stdin.readline().strip() if token == "-" else token
+    secret = _secret(token)
     with open_store(config) as store, store.transaction("token revoke", time.time()) as tx:
         if not tables.revoke_token(tx, tables.digest_of(secret), time.time()):
             raise NothingToActOn("there is no such token, or it was revoked before")
@@ -161,8 +180,25 @@ def open_store(config: Path | None) -> Store:
     from ..server import state
     from ..store import Store
 
+    os.umask(_OWN)
     _, place, _ = state.prepare(state.find(config))
     return Store(place.database)
+
+
+def _secret(argument: str) -> str:
+    """The token that is meant. On a terminal it is asked for, and not shown."""
+    if argument != "-":
+        return argument
+    if sys.stdin.isatty():
+        return getpass.getpass("token: ").strip()
+    return sys.stdin.buffer.readline(_LONGEST_LINE).decode(errors="replace").strip()
+
+
+def _row(token: Token, now: float) -> dict[str, Any]:
+    left = None if token.expires_at is None else max(0.0, token.expires_at - now) / 86_400.0
+    state = "good" if token.is_good(now) else "revoked" if token.revoked_at is not None else "expired"
+    return {"user": token.user, "admin": token.is_admin, "kind": token.kind, "created_at": token.created_at,
+            "expires_at": token.expires_at, "days_left": left, "state": state}  # fmt: skip
 
 
 def _day(at: float | None) -> str:

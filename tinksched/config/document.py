@@ -83,9 +83,9 @@ class Document:
     broken: tuple[Broken, ...]
 
 
-def compose(text: str) -> Document:
+def compose(text: str, max_nodes: int = MAX_NODES) -> Document:
     """Read one YAML document. Never raises: what is wrong is in `Document.broken`."""
-    composer = _Composer(text)
+    composer = _Composer(text, max_nodes)
     root = None
     try:
         root = composer.document()
@@ -97,8 +97,9 @@ def compose(text: str) -> Document:
 class _Composer:
     """Builds nodes from events. A Broken that is raised ends the reading, one in `broken` does not."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, max_nodes: int) -> None:
         self.broken: list[Broken] = []
+        self._max_nodes = max_nodes
         self._events = events(text)
         self._anchors: dict[str, Node] = {}
         self._size = 0
@@ -146,8 +147,8 @@ class _Composer:
 
     def _charge(self, event: Any, size: int) -> None:
         self._size += size
-        if self._size > MAX_NODES:
-            raise _at(event, f"more than {MAX_NODES} values, with aliases written out; a config file is small")
+        if self._size > self._max_nodes:
+            raise _at(event, f"more than {self._max_nodes} values, with aliases written out; a config file is small")
 
     def _sequence(self, start: Any, depth: int) -> SequenceNode:
         self._charge(start, 1)

@@ -70,9 +70,10 @@ _ALL = (
     Key("max_expected_time", values.integer(1), 7 * 24 * 3600, "the longest `expected_time` of a job, in seconds"),
     Key("timeout_multiplier", values.integer(1, 100), 2, "a job may take so many times its `expected_time`"),
     Key("wait_timeout", values.positive_seconds, 4 * HOUR, "how long a submission waits for its job, at most"),
-    Key("max_code_size", values.size_in_bytes(KB), MB, "largest script"),
-    Key("max_config_size", values.size_in_bytes(KB), 64 * KB, "largest config file"),
+    Key("max_code_size", values.size_in_bytes(KB), 2**20, "largest script"),
+    Key("max_config_size", values.size_in_bytes(KB), 16 * KB, "largest config file"),
     Key("max_answer_size", values.size_in_bytes(KB), 8 * MB, "most of each output in an answer; all is in the file"),
+    Key("request_timeout", values.positive_seconds, 60.0, "how long a client may take to send a request"),
     Key("min_free_disk", values.size_in_bytes(), GB, "with less free disk space nothing is accepted or started"),
     Key("keep_results", values.limit_in_seconds(_FOREVER), None, "how long results files and outputs are kept"),
     Key("submissions_per_minute", _often(1), 5, "of a user"),
@@ -141,6 +142,7 @@ class ServerSettings:
     max_code_size: int
     max_config_size: int
     max_answer_size: int
+    request_timeout: float
     min_free_disk: int
     keep_results: float | None
     submissions_per_minute: int

@@ -40,6 +40,8 @@ _ENDPOINTS = {
 def make_app(engine: Engine) -> FastAPI:
     """The application of a server whose engine runs."""
     desk = Desk(engine)
+    refused = {"model": shapes.Error, "description": "anything else that is wrong with a request"}
+    failed = {"model": shapes.Error, "description": "the server can't do it now: stopping, or its disk is full"}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -47,7 +49,10 @@ def make_app(engine: Engine) -> FastAPI:
         yield
         await desk.close()
 
-    app = FastAPI(title="tinksched", version=__version__, description="GPU jobs over HTTP.", lifespan=lifespan)
+    app = FastAPI(
+        title="tinksched", version=__version__, description="GPU jobs over HTTP.", lifespan=lifespan,
+        responses={"4XX": refused, "5XX": failed}, redirect_slashes=False,
+    )  # fmt: skip
     app.state.desk = desk
     app.add_middleware(Guard, settings=engine.settings)
     app.include_router(QueueApi(desk, Limits(engine.settings)).routes)
@@ -98,13 +103,17 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        found = [f"{item['loc'][-1]}: {item['msg']}" for item in error.errors()]
+        found = [f"{item['loc'][-1]}: {item['msg']}" for item in error.errors()]  # what was sent is not repeated
         return JSONResponse({"detail": "; ".join(found)}, 400)
 
     @app.exception_handler(TinkschedError)
     async def known(request: Request, error: TinkschedError) -> JSONResponse:
-        _log.error("%s %s: %s", request.method, request.url.path, error)
+        _log.error("%s %s: %s", request.method, getattr(request.scope.get("route"), "path", ""), error)
         if isinstance(error, Unwritable):
             return JSONResponse({"detail": "The server's disk is full"}, 507)
         detail = "The server's database can't be used now" if isinstance(error, StoreError) else "Try again later"
         return JSONResponse({"detail": detail}, 503, {"Retry-After": "10"})
+
+    @app.exception_handler(Exception)
+    async def defect(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": "A defect of the server; its log says more"}, 500)

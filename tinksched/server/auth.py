@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..config.server import LONGEST_TOKEN_DAYS
@@ -14,7 +15,7 @@ from .submission import ID, Refused
 from .tables import Tables, Token
 
 DAY = 86_400.0
-SHORTEST = 8  # characters of a token
+SHORTEST, LONGEST = 8, 512  # characters of a token
 INVALID = "Invalid or expired token"
 FOREIGN = "Token does not belong to specified user_id"
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
@@ -44,22 +45,26 @@ class Caller:
         return self.user
 
 
-def bearer(header: str | None) -> str | None:
-    """The token in an Authorization header; None without one.
+def bearer(headers: Sequence[str]) -> str | None:
+    """The token in the Authorization headers of a request; None without one.
 
     Raises:
-        Refused: 401, the header is of another form.
+        Refused: 401, there are several, or it is of another form.
     """
-    if header is None:
+    if not headers:
         return None
-    found = _BEARER.fullmatch(header.strip())
+    found = _BEARER.fullmatch(headers[0].strip()) if len(headers) == 1 else None
     if found is None:
         raise Refused(401, "Invalid authorization header format: must be 'Bearer TOKEN'")
     return found[1]
 
 
 def caller_of(known: Tables, token: str | None, kind: str = "queue") -> Caller:
-    """Whoever has this token. What is compared is its hash, found by index: no time tells how much of it is right.
+    """Whoever has this token.
+
+    The time that this takes tells nothing of a good token. What is looked for in the index is the SHA-256 of what was
+    sent; how far that agrees with one that is stored depends on the hash, which nobody can steer, and not on how many
+    characters were right. Unknown, expired, revoked and of another kind take the same one look, and get one answer.
 
     Raises:
         Refused: 401.
@@ -76,17 +81,18 @@ def issue(tx: Transaction, user: str, token: str, *, days: float, is_admin: bool
     """Let a user in by a token from now on. Returns what is on record; the days are cut to what is allowed.
 
     Raises:
-        ValueError: the user's name or the token can't be used.
+        ValueError: the user's name or the token can't be used, or the token is somebody else's.
     """
     if not ID.fullmatch(user):
         raise ValueError("a user is 1 to 128 letters, digits, '.', '_' or '-'")
-    if len(token) < SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
-        raise ValueError(f"a token has at least {SHORTEST} printable ASCII characters without blanks")
+    if not SHORTEST <= len(token) <= LONGEST or not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError(f"a token has {SHORTEST} to {LONGEST} printable ASCII characters without blanks")
     if not days > 0:
         raise ValueError("a token lasts longer than 0 days")
     now = time.time()
     made = Token(user, "queue", is_admin, now, now + min(days, LONGEST_TOKEN_DAYS) * DAY, None)
-    tables.add_token(tx, tables.digest_of(token), made)
+    if not tables.add_token(tx, tables.digest_of(token), made):
+        raise ValueError("this token is in use, or was, by somebody else or as a key: choose another one")
     return made
 
 

@@ -34,6 +34,7 @@ from .tables import Job, NewJob, Tables
 _log = logging.getLogger("tinksched.server")
 T = TypeVar("T")
 _LOOK_SECONDS = 30.0  # a net: ends are announced
+_LONGEST_NAME = 200  # of what is the user's in a file's name, which may have 255 characters
 
 
 class Desk:
@@ -215,13 +216,14 @@ class Desk:
             self._news.clear()
             try:
                 await self._collect()
-            except TinkschedError as error:  # a full disk, say: it is tried again
-                self.engine.say(f"the ends of jobs can't be dealt with: {error}")
+            except Exception as error:  # a full disk, say, or a defect: who waits shall not wait for ever
+                self.engine.say(f"the ends of jobs can't be dealt with: {error!r}")
 
     async def _collect(self) -> None:
         """Write the results of the jobs that have ended, then answer those who wait for them."""
         for job in self.tables.uncollected():
-            await self._write_results(job)
+            with contextlib.suppress(OSError):  # a disk that is full, say: the output itself is kept
+                await self._write_results(job)
             await self._write(functools.partial(tables.set_collected, job_ids=[job.id]))
             for future in self._waiting.get(job.id, ()):
                 _settle(future)
@@ -241,14 +243,13 @@ class Desk:
                 if await self._write(functools.partial(tables.choose_results_file, job_id=job.id, path=name)):
                     path = str(candidate)
                     break
-        with contextlib.suppress(OSError):  # a disk that is full, say: the output itself is kept
-            await asyncio.to_thread(self.folders.keep, source, Path(str(path)))
+        await asyncio.to_thread(self.folders.keep, source, Path(str(path)))
 
 
 def _names(folder: Path, job: Job) -> Iterator[Path]:
     """The documented name, with a suffix where it is taken."""
     at = datetime.fromtimestamp(job.ended_at or job.created_at, timezone.utc)
-    base = f"{job.user}_{job.competition}_{at:%Y%m%d_%H%M%S}"
+    base = f"{f'{job.user}_{job.competition}'[:_LONGEST_NAME]}_{at:%Y%m%d_%H%M%S}"
     number = 1
     while True:
         path = folder / (f"{base}.jsonl" if number == 1 else f"{base}_{number}.jsonl")

@@ -1,4 +1,7 @@
-"""How often who may call. Counted in memory, in windows that move; a restart begins anew."""
+"""How often who may call. Counted in memory, in windows that move; a restart begins anew.
+
+What was refused is not counted: who comes again as `Retry-After` says is let in.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,10 @@ class Limits:
 
 
 def address_of(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
-    """The client's address: the last one in X-Forwarded-For that no trusted proxy has, if a trusted one is the peer."""
+    """The client's address: the last one in X-Forwarded-For that no trusted proxy has, if a trusted one is the peer.
+
+    Each address has one spelling: that of IPv4 if it stands for one.
+    """
     hops = [hop.strip() for line in forwarded for hop in line.split(",")]
     found = peer or ""
     while is_in(found, trusted) and hops:
@@ -50,7 +56,7 @@ def address_of(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Net
         if _parsed(hop) is None:
             break
         found = hop
-    return found
+    return str(_parsed(found) or found)
 
 
 def is_in(address: str, networks: Sequence[Network]) -> bool:

@@ -15,6 +15,7 @@ from ..config.server import ServerSettings
 from ..errors import UsageError
 from . import scan
 from .app import make_app
+from .connection import patient_for
 from .engine import Engine
 from .isolation import HELP
 
@@ -49,6 +50,7 @@ def serve(settings: ServerSettings, say: Callable[[str], object]) -> None:
         config = uvicorn.Config(
             make_app(engine), log_config=None, access_log=False, timeout_keep_alive=_LIFE, proxy_headers=False,
             timeout_graceful_shutdown=GRACE_SECONDS, server_header=False, lifespan="on", ws="none",
+            http=patient_for(settings.request_timeout),
         )  # fmt: skip
         # uvicorn ends at a signal, then raises it once more for whoever handled it before: that must not kill us.
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request, Security
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import HTTPBearer
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
@@ -17,7 +20,7 @@ from . import auth, scan, shapes, streaming, views
 from .auth import Caller
 from .desk import Desk
 from .limits import Limits
-from .submission import Form, Refused, check, read_form
+from .submission import Form, Refused, Wanted, check, read_form
 from .tables import Job
 
 _log = logging.getLogger("tinksched.server")
@@ -34,6 +37,8 @@ _FORM = {
         "content": {"multipart/form-data": {"schema": shapes.SUBMISSION}},
     }
 }
+_TOKEN = HTTPBearer(auto_error=False, description="made with `tinksched token create`")  # read by `auth`
+_JOB = Path(description="what `submit` answered", examples=["6f1c0f3e-7d0c-4a52-9a64-0f2d1f3b8f10"])
 _USER = Query(None, description="must be the token's own user; an admin may name another one", examples=["alice"])
 
 
@@ -44,84 +49,104 @@ class QueueApi:
         self._desk = desk
         self._limits = limits
         self._scanner = scan.Scanner(desk.settings)
+        self._reading = asyncio.Lock()  # one config at a time: parsers that compete would hold up everybody else
         self.routes = APIRouter(prefix="/api")
-        self._add("POST", "/submit", self.submit, shapes.Finished, 400, 401, 403, 429, openapi_extra=_FORM)
-        self._add("GET", "/status/{job_id}", self.status, shapes.Status, 401, 403, 404, 429)
-        self._add("GET", "/results/{job_id}", self.results, shapes.Results, 401, 403, 404, 429)
-        self._add("GET", "/logs/{job_id}", self.logs, None, 401, 403, 404, 429, response_class=StreamingResponse)
-        self._add("POST", "/cancel/{job_id}", self.cancel, shapes.Cancelled, 400, 401, 403, 404, 429)
-        self._add("GET", "/jobs", self.jobs, list[shapes.Listed], 400, 401, 403, 429)
-        self._add("GET", "/nodes", self.nodes, list[shapes.Node])
-        self._add("GET", "/dashboard", self.dashboard, shapes.Dashboard, 401, 403, 429)
+        job = (401, 403, 404, 429)
+        self._add("POST", "/submit", self.submit, shapes.Submitted, "submit", 400, 401, 403, 429, openapi_extra=_FORM)
+        self._add("GET", "/status/{job_id}", self.status, shapes.Status, "status", *job)
+        self._add("GET", "/results/{job_id}", self.results, shapes.Results, "results", *job)
+        self._add("GET", "/logs/{job_id}", self.logs, None, "results", *job, response_class=StreamingResponse)
+        self._add("POST", "/cancel/{job_id}", self.cancel, shapes.Cancelled, "cancel", 400, *job)
+        self._add("GET", "/jobs", self.jobs, list[shapes.Listed], "jobs", 400, 401, 403, 429)
+        self._add("GET", "/nodes", self.nodes, list[shapes.Node], None)
+        self._add("GET", "/dashboard", self.dashboard, shapes.Dashboard, "jobs", 401, 403, 429)
 
-    def _add(self, method: str, path: str, endpoint: Callable[..., Any], model: Any, *codes: int, **more: Any) -> None:
-        good = {"content": {"text/event-stream": {}}} if model is None else {"model": model}
+    def _add(
+        self,
+        method: str,
+        path: str,
+        endpoint: Callable[..., Any],
+        model: Any,
+        counter: str | None,
+        *codes: int,
+        **more: Any,
+    ) -> None:
+        """An endpoint. One with a counter is for callers with a token, who are looked at before anything they sent."""
+        good = shapes.EVENTS if model is None else {"model": model}
         responses: dict[int | str, dict[str, Any]] = {200: good, **{code: _ERRORS[code] for code in codes}}
-        self.routes.add_api_route(path, endpoint, methods=[method], responses=responses, **more)
+        guards = [] if counter is None else [Depends(self._counted(counter)), Security(_TOKEN)]
+        if counter not in (None, "submit"):  # a submission may have its token in its config
+            guards.append(Depends(self._known))
+        self.routes.add_api_route(path, endpoint, methods=[method], responses=responses, dependencies=guards, **more)
 
     # -- submitting
 
     async def submit(
         self,
         request: Request,
-        wait: bool = Query(True, description="answer when the job has ended"),
-        timeout: float | None = Query(None, ge=0, le=7 * 86_400, description="seconds; then the state so far is sent"),
+        wait: bool = Query(True, description="answer when the job has ended", examples=[False]),
+        timeout: float | None = Query(
+            None, ge=0, le=7 * 86_400, description="seconds; then the state so far is sent", examples=[600]
+        ),
         user_id: str | None = _USER,
     ) -> JSONResponse:
         """Submit a job: a Python script and its config, as multipart form data."""
-        self._limits.hit("submit", _address(request))
-        token = auth.bearer(request.headers.get("authorization"))
         async with _form_of(request) as sent:
             config, code = await _file(sent, "config_file"), await _file(sent, "code")
-        form = read_form(config, self._desk.settings, has_header=token is not None)
-        caller = auth.caller_of(self._desk.tables, form.token(token))
-        if not caller.may_see(form.user) or (user_id is not None and user_id != form.user):
+        header = request.headers.getlist("authorization")
+        async with self._reading:
+            form = await asyncio.to_thread(read_form, config, self._desk.settings, has_header=bool(header))
+        caller, token = self._submitter(request, form)
+        caller.whom(user_id)
+        if not caller.may_see(form.user):
             raise Refused(403, auth.FOREIGN)
-        self._limits.hit("submit_user", _address(request), form.user)
-        job = await self._accept(form, code, caller, form.token(token))
+        wanted = check(form, code, self._desk.settings, token)
+        job = await self._accept(request, wanted, form.redacted(token), caller, token)
         _log.info("Job %s submitted user_id=%s competition_id=%s", job.id, job.user, job.competition)
+        note = {} if wanted.warning is None else {"warning": wanted.warning}
         if not wait:
-            return JSONResponse(views.accepted(self._desk, job))
+            return JSONResponse(views.accepted(self._desk, job) | note)
         seconds = min(
             self._desk.settings.wait_timeout if timeout is None else timeout, self._desk.settings.wait_timeout
         )
         job = await self._desk.ended(job.id, seconds)
-        return JSONResponse(await asyncio.to_thread(views.results, self._desk, job) | views.place(self._desk, job))
+        results = await asyncio.to_thread(views.results, self._desk, job)
+        return JSONResponse(results | views.place(self._desk, job) | note)
 
-    async def _accept(self, form: Form, code: bytes, caller: Caller, token: str) -> Job:
-        wanted = check(form, code, self._desk.settings)
+    async def _accept(self, request: Request, wanted: Wanted, config: str, caller: Caller, token: str) -> Job:
         verdict = await self._scanner.look(wanted, token)
         if verdict.reasons:
             await self._desk.remember_rejection(wanted, verdict.reasons)
             raise verdict.refusal()
         is_exempt = caller.is_admin and not self._desk.settings.limit_admins
         if not is_exempt:
+            self._limits.hit("submit_user", _address(request), wanted.user)
             self._limits.hit("user", wanted.user)
-        return await self._desk.submit(wanted, form.redacted(token), is_exempt=is_exempt, warnings=verdict.warnings)
+        return await self._desk.submit(wanted, config, is_exempt=is_exempt, warnings=verdict.warnings)
 
     # -- looking
 
-    async def status(self, request: Request, job_id: str, user_id: str | None = _USER) -> JSONResponse:
+    async def status(self, request: Request, job_id: str = _JOB, user_id: str | None = _USER) -> JSONResponse:
         """What has become of a job so far."""
-        return JSONResponse(views.status(self._desk, self._job(request, job_id, user_id, "status")))
+        return JSONResponse(views.status(self._desk, self._job(request, job_id, user_id)))
 
-    async def results(self, request: Request, job_id: str, user_id: str | None = _USER) -> JSONResponse:
+    async def results(self, request: Request, job_id: str = _JOB, user_id: str | None = _USER) -> JSONResponse:
         """What a job printed, once it has ended."""
-        job = self._job(request, job_id, user_id, "results")
+        job = self._job(request, job_id, user_id)
         return JSONResponse(await asyncio.to_thread(views.results, self._desk, job))
 
-    async def logs(self, request: Request, job_id: str, user_id: str | None = _USER) -> StreamingResponse:
+    async def logs(self, request: Request, job_id: str = _JOB, user_id: str | None = _USER) -> StreamingResponse:
         """What a job prints, as it prints it (server-sent events)."""
-        job = self._job(request, job_id, user_id, "results")
+        job = self._job(request, job_id, user_id)
         events = streaming.follow(self._desk, job, request.headers.get("last-event-id"))
         return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
-    async def cancel(self, request: Request, job_id: str, user_id: str | None = _USER) -> JSONResponse:
+    async def cancel(self, request: Request, job_id: str = _JOB, user_id: str | None = _USER) -> JSONResponse:
         """End a job, whether it waits or runs."""
-        job = self._job(request, job_id, user_id, "cancel")
-        caller = self._caller(request)
-        await self._desk.cancel(job.id, caller.user)
-        _log.info("Job %s cancelled by user_id=%s", job.id, caller.user)
+        job = self._job(request, job_id, user_id)
+        by = _caller(request).user
+        await self._desk.cancel(job.id, by)
+        _log.info("Job %s cancelled by user_id=%s", job.id, by)
         return JSONResponse({"message": "Job cancelled successfully", "status": "cancelled"})
 
     async def jobs(
@@ -129,11 +154,10 @@ class QueueApi:
         request: Request,
         user_id: str | None = _USER,
         status: str | None = Query(None, description="only those in this status", examples=["running"]),
-        limit: int = Query(50, ge=1, le=1000, description="at most so many"),
+        limit: int = Query(50, ge=1, le=1000, description="at most so many", examples=[50]),
     ) -> JSONResponse:
         """Your own jobs, or for an admin everybody's; the newest first."""
-        self._limits.hit("jobs", _address(request))
-        whose = self._caller(request).whom(user_id)
+        whose = _caller(request).whom(user_id)
         if status is not None and status not in shapes.STATUSES:
             raise Refused(400, f"status: must be one of {', '.join(shapes.STATUSES)}")
         return JSONResponse([views.listed(self._desk, job) for job in self._desk.tables.jobs(whose, status, limit)])
@@ -144,25 +168,32 @@ class QueueApi:
 
     async def dashboard(self, request: Request, user_id: str | None = _USER) -> JSONResponse:
         """Everything at once: all of it for an admin, and for a user what is their own."""
-        self._limits.hit("jobs", _address(request))
-        caller = self._caller(request)
-        caller.whom(user_id)
-        return JSONResponse(views.dashboard(self._desk, caller.user, is_admin=caller.is_admin))
+        caller = _caller(request)
+        whose = caller.whom(user_id)
+        return JSONResponse(views.dashboard(self._desk, caller.user, whose, is_admin=caller.is_admin))
 
     # -- who asks
 
-    def _caller(self, request: Request) -> Caller:
-        token = auth.bearer(request.headers.get("authorization"))
-        try:
-            return auth.caller_of(self._desk.tables, token)
-        except Refused:
-            _log.info("refused login from %s", _address(request))
-            raise
+    def _counted(self, counter: str) -> Callable[[Request], Awaitable[None]]:
+        async def count(request: Request) -> None:
+            self._limits.hit(counter, _address(request))
 
-    def _job(self, request: Request, job_id: str, user_id: str | None, what: str) -> Job:
+        return count
+
+    async def _known(self, request: Request) -> None:
+        with _noted(request):
+            token = auth.bearer(request.headers.getlist("authorization"))
+            request.state.caller = auth.caller_of(self._desk.tables, token)
+
+    def _submitter(self, request: Request, form: Form) -> tuple[Caller, str]:
+        """Who submits, and by which token: that of the header or of the config."""
+        with _noted(request):
+            token = form.token(auth.bearer(request.headers.getlist("authorization")))
+            return auth.caller_of(self._desk.tables, token), token
+
+    def _job(self, request: Request, job_id: str, user_id: str | None) -> Job:
         """The job that is meant, if it is the caller's business."""
-        self._limits.hit(what, _address(request))
-        caller = self._caller(request)
+        caller = _caller(request)
         caller.whom(user_id)
         job = self._desk.known(job_id)
         if not caller.may_see(job.user):
@@ -172,6 +203,21 @@ class QueueApi:
 
 def _address(request: Request) -> str:
     return str(request.state.address)
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+@contextlib.contextmanager
+def _noted(request: Request) -> Iterator[None]:
+    """A login that is refused gets a line in the log."""
+    try:
+        yield
+    except Refused:
+        _log.info("refused login from %s", _address(request))
+        raise
 
 
 def _form_of(request: Request) -> Any:
@@ -190,7 +236,7 @@ async def _file(sent: FormData, name: str) -> bytes:
 
 def answer_of(error: Refused) -> JSONResponse:
     """The answer that a refusal is."""
-    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+    headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(max(1.0, error.retry_after)))}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse({"detail": error.detail}, error.status, headers)

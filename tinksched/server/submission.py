@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from ..config.values import whole
 ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 REQUIRED = ("competition_id", "project_id", "user_id", "expected_time", "token")
 REDACTED = "[redacted]"
+_MOST_VALUES = 1000  # anybody may send a config: it must not take long to read
+_ELSEWHERE = "local_results_path is ignored: results are answered, and lie in the server's own folder"
 
 
 class Refused(Exception):
@@ -42,7 +45,7 @@ class Form:
     def token(self, header: str | None) -> str:
         """The token that is meant. Raises Refused: there are two, and they differ."""
         inside = self.fields.get("token")
-        if header is not None and inside is not None and str(inside) != header:
+        if header is not None and inside is not None and not _is_same(str(inside), header):
             raise Refused(401, "Invalid or expired token: the one in the header and the one in the config differ")
         return header if header is not None else str(inside)
 
@@ -62,6 +65,7 @@ class Wanted:
     project: str
     expected_time: int
     code: str
+    warning: str | None = None  # for whoever submits it
 
 
 def read_form(content: bytes, settings: ServerSettings, *, has_header: bool) -> Form:
@@ -72,7 +76,7 @@ def read_form(content: bytes, settings: ServerSettings, *, has_header: bool) -> 
         text = content.decode()
     except UnicodeDecodeError:
         raise Refused(400, "config_file: not UTF-8") from None
-    document = compose(text)
+    document = compose(text, _MOST_VALUES)
     if document.broken:
         first = document.broken[0]
         raise Refused(400, f"config_file: line {first.line}, column {first.column}: {first.message}")
@@ -86,12 +90,14 @@ def read_form(content: bytes, settings: ServerSettings, *, has_header: bool) -> 
     return Form(fields, text)
 
 
-def check(form: Form, code: bytes, settings: ServerSettings) -> Wanted:
+def check(form: Form, code: bytes, settings: ServerSettings, token: str) -> Wanted:
     """The types and bounds of all fields. Raises Refused (400) with the name of the field that is wrong."""
     for name in ("competition_id", "project_id", "user_id"):
         value = form.fields[name]
         if not isinstance(value, str | int) or isinstance(value, bool) or not ID.fullmatch(str(value)):
             raise Refused(400, f"{name}: must be 1 to 128 letters, digits, '.', '_' or '-'")
+        if token in str(value):  # it would be on record, in a file's name and in the log
+            raise Refused(400, f"{name}: must not hold the token")
     expected = form.fields["expected_time"]
     if not isinstance(expected, int) or isinstance(expected, bool) or not 1 <= expected <= settings.max_expected_time:
         raise Refused(400, f"expected_time: must be a whole number of seconds from 1 to {settings.max_expected_time}")
@@ -105,7 +111,14 @@ def check(form: Form, code: bytes, settings: ServerSettings) -> Wanted:
         raise Refused(400, "code: must not hold a NUL character")
     if not text.strip():
         raise Refused(400, "code: is empty")
-    return Wanted(form.user, str(form.fields["competition_id"]), str(form.fields["project_id"]), expected, text)
+    warning = _ELSEWHERE if form.fields.get("local_results_path") is not None else None
+    competition, project = str(form.fields["competition_id"]), str(form.fields["project_id"])
+    return Wanted(form.user, competition, project, expected, text, warning)
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two tokens are equal; how long that takes does not tell how far they are."""
+    return hmac.compare_digest(one.encode(errors="surrogatepass"), other.encode(errors="surrogatepass"))
 
 
 def _plain(node: Node) -> Any:

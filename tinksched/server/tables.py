@@ -151,23 +151,31 @@ def add_rejection(tx: Transaction, rejection: Rejection) -> None:
     )
 
 
-def add_token(tx: Transaction, digest: str, token: Token) -> None:
-    """Let somebody in by a token from now on; the user's older ones of this kind end."""
+def add_token(tx: Transaction, digest: str, token: Token) -> bool:
+    """Let somebody in by a token from now on; the user's older ones of this kind end.
+
+    False, and nothing is done, if the same token is or was another user's or of another kind: who knows it must not
+    become somebody else by that.
+    """
+    row = tx.connection.execute("SELECT user_id, kind FROM server_tokens WHERE hash = ?", (digest,)).fetchone()
+    if row is not None and tuple(row) != (token.user, token.kind):
+        return False
     revoke(tx, token.user, token.created_at, kind=token.kind)
     tx.connection.execute(
         "INSERT INTO server_tokens (hash, user_id, kind, is_admin, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (hash) DO UPDATE SET user_id = excluded.user_id, kind = excluded.kind, "
-        "is_admin = excluded.is_admin, created_at = excluded.created_at, expires_at = excluded.expires_at, "
-        "revoked_at = NULL",
+        "ON CONFLICT (hash) DO UPDATE SET is_admin = excluded.is_admin, created_at = excluded.created_at, "
+        "expires_at = excluded.expires_at, revoked_at = NULL",
         (digest, token.user, token.kind, int(token.is_admin), token.created_at, token.expires_at),
     )
+    return True
 
 
 def revoke(tx: Transaction, user: str, now: float, *, kind: str | None = None) -> int:
     """End a user's tokens, all or those of a kind. Returns how many were good until now."""
     return tx.connection.execute(
-        "UPDATE server_tokens SET revoked_at = ? WHERE user_id = ? AND revoked_at IS NULL AND kind = coalesce(?, kind)",
-        (now, user, kind),
+        "UPDATE server_tokens SET revoked_at = ? WHERE user_id = ? AND revoked_at IS NULL "
+        "AND coalesce(expires_at > ?, 1) AND kind = coalesce(?, kind)",
+        (now, user, now, kind),
     ).rowcount
 
 

@@ -138,9 +138,8 @@ def _busy(desk: Desk) -> dict[int, Job]:
     return {node: job for job in running for node in desk.nodes_of(job)}
 
 
-def dashboard(desk: Desk, user: str, *, is_admin: bool) -> Answer:
-    """`/api/dashboard`: all of it for an admin, for a user only what is their own."""
-    whose = None if is_admin else user
+def dashboard(desk: Desk, user: str, whose: str | None, *, is_admin: bool) -> Answer:
+    """`/api/dashboard`: only what is that user's, or (for None) everybody's."""
     now, counts = time.time(), desk.tables.counts(whose)
     projection, busy = desk.projection(), _busy(desk)
     ended = desk.tables.ended(100, whose)
