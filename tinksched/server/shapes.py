@@ -167,6 +167,7 @@ class Accepted(_Shape):
     message: str = Field(description="for a person", examples=["Job submitted successfully"])
     created_at: str = _created()
     warning: str | None = _warning()
+    warnings: list[str] = _warnings()
 
 
 Submitted = Finished | Accepted
