@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from ..errors import TinkschedError
 from ..host import wake
 from ..store.transaction import Transaction
 from .loop import Scheduler
+from .result import Result
 
 T = TypeVar("T")
 
@@ -38,28 +40,40 @@ class Resident(Scheduler):
         super().__init__(*arguments, **options)
         self._tell_begun = begun
         self._orders: deque[_Order] = deque()
-        self._home_loop: asyncio.AbstractEventLoop | None = None
+        self._home_loop: asyncio.AbstractEventLoop | None = None  # while it takes orders
+        self._door = threading.Lock()  # so that nobody hands in an order behind the last look at them
+
+    async def run(self) -> Result:
+        """See `Scheduler.run`. Whoever has asked for something that was not done is told."""
+        try:
+            return await super().run()
+        finally:
+            with self._door:
+                self._home_loop = None
+            for order in self._orders:
+                order.answer.set_exception(_not_running())
 
     def do(self, work: Callable[[Transaction], T], who: str) -> Future[T]:
         """Do this in a write transaction, from any thread. What it returns is in the answer once it is on the disk.
 
         What `work` raises is in the answer as well, and nothing that it wrote is kept.
+
+        Raises:
+            TinkschedError: it has ended.
         """
         order = _Order(work, who)
-        self._orders.append(order)
-        loop = self._home_loop
-        if loop is None or loop.is_closed():
-            order.answer.set_exception(TinkschedError("the scheduler does not run"))
-        else:
-            loop.call_soon_threadsafe(self._carry_out)
+        with self._door:
+            if self._home_loop is None:
+                raise _not_running()
+            self._orders.append(order)
+            self._home_loop.call_soon_threadsafe(self._carry_out)
         return order.answer
 
     def end(self) -> None:
         """Let go of everything and end, from any thread. Runs go on."""
-        loop = self._home_loop
-        if loop is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended
-                loop.call_soon_threadsafe(self._finish)
+        with self._door:
+            if self._home_loop is not None:
+                self._home_loop.call_soon_threadsafe(self._finish)
 
     def _finish(self) -> None:
         self._terminated = True
@@ -98,6 +112,10 @@ class Resident(Scheduler):
                 order.answer.set_exception(trouble)
         self._wake_up()
         wake.announce(self._state.path)
+
+
+def _not_running() -> TinkschedError:
+    return TinkschedError("the scheduler does not run")
 
 
 def _attempt(tx: Transaction, order: _Order) -> tuple[Any, Exception | None]:
