@@ -142,7 +142,7 @@ def _store(config: Path | None):  # type: ignore[no-untyped-def]
     from ..server import state
     from ..store import Store
 
-    _, place, _ = state.prepare(state.find(config))
+    place, _ = state.prepare(state.find(config))
     return Store(place.database)
 
 

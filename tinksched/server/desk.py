@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,8 @@ from .tables import Job, NewJob, Tables
 
 T = TypeVar("T")
 _LOOK_SECONDS = 30.0  # a net: ends are announced
+_KILL_SECONDS = 5.0  # that it takes to end a job beyond the time that it is given
+_log = logging.getLogger("tinksched.server")
 
 
 class Desk:
@@ -44,30 +47,59 @@ class Desk:
         self.closing = False
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}  # by job
         self._projection: tuple[int, Projection] = (-1, Projection())
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running: set[str] = set()  # those of which it was said that they started
         self._news = asyncio.Event()
         self._follower: asyncio.Task[None] | None = None
         self._listener = wake.listen(engine.state.path)
 
     async def open(self) -> None:
         """Begin to follow what happens to the jobs."""
-        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._heard)
+        loop = self._loop = asyncio.get_running_loop()
+        loop.add_reader(self._listener.fileno(), self._heard)
+        self.engine.on_renewed = lambda: loop.call_soon_threadsafe(self._renew)
+        self.engine.on_ended = lambda: loop.call_soon_threadsafe(self._answer_all)
         self.folders.prepare()
-        self.settings.results_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folders.sweep(self.tables.job_ids())
+        self._running = {job.id for job in self.tables.running()}
         self._news.set()
         self._follower = asyncio.create_task(self._follow())
 
-    async def close(self) -> None:
-        """Answer those who wait with what is known now, and let go of everything."""
+    def stop_soon(self) -> None:
+        """As `stop`, from a signal handler."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.stop)
+
+    def stop(self) -> None:
+        """Accept no more jobs, and answer those who wait with what is known now."""
         self.closing = True
-        asyncio.get_running_loop().remove_reader(self._listener.fileno())
-        self._listener.close()
+        self._answer_all()
+
+    def _answer_all(self) -> None:
         for futures in list(self._waiting.values()):
             for future in futures:
                 _settle(future)
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        self.stop()
+        self.engine.on_renewed = self.engine.on_ended = _nothing
+        asyncio.get_running_loop().remove_reader(self._listener.fileno())
+        self._listener.close()
         if self._follower is not None:
             self._follower.cancel()
         self.tables.close()
+
+    def _renew(self) -> None:
+        """The state was deleted and put back: what is open here is the old one."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        self.tables.close()
+        self._listener, self.tables = wake.listen(self.engine.state.path), Tables(self.engine.database)
+        self._projection = (-1, Projection())
+        loop.add_reader(self._listener.fileno(), self._heard)
+        self._news.set()
 
     # -- handing in
 
@@ -80,6 +112,7 @@ class Desk:
         """
         if self.closing:
             raise Refused(503, "The server is stopping", retry_after=10.0)
+        self.folders.check_room(self.settings.min_free_disk)
         job_id = str(uuid.uuid4())
         await asyncio.to_thread(self.folders.make, job_id, wanted.code, config)
         at = time.time()
@@ -95,10 +128,8 @@ class Desk:
 
         try:
             await self._write(accept)
-        except BaseException:
-            # A client that hangs up here may have a job on record: then its folders stay.
-            if self.tables.job(job_id) is None:
-                self.folders.remove(job_id)
+        except Exception:  # if it is cancelled here, the job may be on record by now: then its folders stay
+            self.folders.remove(job_id)
             raise
         return self.known(job_id)
 
@@ -151,7 +182,7 @@ class Desk:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, []).append(future)
         try:
-            if self.tables.is_collected(job_id):
+            if self.tables.is_collected(job_id) or self.closing or not self.engine.is_alive():
                 return self.known(job_id)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(future, seconds)
@@ -165,10 +196,10 @@ class Desk:
     # -- taking back
 
     async def cancel(self, job_id: str, by: str) -> Job:
-        """End a job, whatever it does at this instant.
+        """End a job, whatever it does at this instant, and wait until it has ended.
 
         Raises:
-            Refused: it has ended already (400), or is not on record (404).
+            Refused: it has ended by itself (400), or is not on record (404).
         """
         self.known(job_id)
 
@@ -187,7 +218,9 @@ class Desk:
             await self._write(take_back)
         except Conflict:
             raise Refused(400, "Job already completed") from None
-        job = self.known(job_id)
+        job = await self.ended(job_id, self.settings.stop_grace + _KILL_SECONDS)
+        if job.is_over and job.status != "cancelled":  # it was faster
+            raise Refused(400, "Job already completed")
         return job if job.is_over else replace(job, status="cancelled")
 
     # -- following
@@ -203,15 +236,25 @@ class Desk:
                 await asyncio.wait_for(self._news.wait(), _LOOK_SECONDS)
             self._news.clear()
             try:
+                self._say_what_runs()
                 await self._collect()
             except TinkschedError as error:  # a full disk, say: it is tried again
                 self.engine.say(f"the ends of jobs can't be dealt with: {error}")
+
+    def _say_what_runs(self) -> None:
+        running = {job.id: job for job in self.tables.running()}
+        for job in running.values():
+            if job.id not in self._running:
+                node = next(iter(self.nodes_of(job)), None)
+                _log.info("Job %s started user_id=%s node_id=%s", job.id, job.user, node)
+        self._running = set(running)
 
     async def _collect(self) -> None:
         """Write the results of the jobs that have ended, then answer those who wait for them."""
         for job in self.tables.uncollected():
             await self._write_results(job)
             await self._write(functools.partial(tables.set_collected, job_ids=[job.id]))
+            _log.info("Job %s ended user_id=%s status=%s exit_code=%s", job.id, job.user, job.status, job.exit_code)
             for future in self._waiting.get(job.id, ()):
                 _settle(future)
 
@@ -251,6 +294,10 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+def _nothing() -> None:
+    """Nobody is there to be told."""
 
 
 def _settle(future: asyncio.Future[None]) -> None:
