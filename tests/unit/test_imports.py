@@ -72,11 +72,16 @@ LATE = {
             ("app", "command"),
             ("app", "cleaning"),
             ("app", "serve"),
+            ("app", "database"),
             ("status", "render"),
             ("quick", "render"),
         )
     ),  # of the commands only the one that was called
     *(("cli.serve", target) for target in SERVED),
+    *(("cli.database", target) for target in ("server.backup", "server.housekeeping", "server.state")),
+    ("cli.database", "operations.times"),
+    ("cli.serve", "operations.setup"),
+    ("cli.serve", "config.server"),
     ("operations.status", "scheduler.deciding"),  # where something is queued
     ("operations.status", "scheduler.turns"),
     ("operations.status", "host.tmux"),  # where something runs

@@ -48,11 +48,15 @@ COMMANDS = {  # by name: the first line of its help
     "config": "Show every setting, its value, and where that came from.",
     "serve": "Serve jobs over HTTP to a team: tokens, limits, isolation. On loopback unless server.yml says otherwise.",
     "token": "Make, list and revoke the tokens of the server's users.",
+    "db": "Back up, restore and check the server's database; forget old jobs.",
     "completion": "Print what makes a shell (bash, zsh or fish) complete commands, options and names of tasks.",
     "help": "Show this help, or that of a command.",
 }
 _HIDDEN = ("serve-workspace",)
-GROUPS = {"token": "token_commands"}  # commands that have commands, and the name of these in their module
+GROUPS = {
+    "token": "token_commands",
+    "db": "database_commands",
+}  # commands that have commands, and the name of these in their module
 _SETTINGS: Mapping[str, dict[str, Any]] = {
     "run": {"allow_interspersed_args": False},  # the options behind the command are its own
     "priority": {"ignore_unknown_options": True},  # -1 is no option
@@ -150,6 +154,8 @@ def function(command: str) -> Callable[..., None]:
         from . import waiting as module  # type: ignore[no-redef]
     elif command in ("serve", "token"):
         from . import serve as module  # type: ignore[no-redef]
+    elif command == "db":
+        from . import database as module  # type: ignore[no-redef]
     elif command == "run":
         from . import command as module  # type: ignore[no-redef]
     elif command == "clean":

@@ -23,7 +23,7 @@ from ..core.model import Outcome, Reason, ReasonCode, Request, TaskSpec, TaskSta
 from ..errors import Conflict, TinkschedError
 from ..host import wake
 from ..store.transaction import NewTask, Transaction
-from . import isolation, tables
+from . import housekeeping, isolation, tables
 from .engine import Engine
 from .folders import Folders
 from .projection import Projection, Work, project
@@ -32,6 +32,7 @@ from .tables import Job, NewJob, Tables
 
 T = TypeVar("T")
 _LOOK_SECONDS = 30.0  # a net: ends are announced
+_HOUSE_SECONDS = 3600.0  # how often what is too old is looked for
 _KILL_SECONDS = 5.0  # that it takes to end a job beyond the time that it is given
 _log = logging.getLogger("tinksched.server")
 
@@ -50,7 +51,7 @@ class Desk:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[str] = set()  # those of which it was said that they started
         self._news = asyncio.Event()
-        self._follower: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._listener = wake.listen(engine.state.path)
 
     async def open(self) -> None:
@@ -63,7 +64,9 @@ class Desk:
         self.folders.sweep(self.tables.job_ids())
         self._running = {job.id for job in self.tables.running()}
         self._news.set()
-        self._follower = asyncio.create_task(self._follow())
+        self._tasks = [asyncio.create_task(self._follow())]
+        if self.settings.keep_results is not None:
+            self._tasks.append(asyncio.create_task(self._keep_house(self.settings.keep_results)))
 
     def stop_soon(self) -> None:
         """As `stop`, from a signal handler."""
@@ -86,8 +89,8 @@ class Desk:
         self.engine.on_renewed = self.engine.on_ended = _nothing
         asyncio.get_running_loop().remove_reader(self._listener.fileno())
         self._listener.close()
-        if self._follower is not None:
-            self._follower.cancel()
+        for task in self._tasks:
+            task.cancel()
         self.tables.close()
 
     def _renew(self) -> None:
@@ -240,6 +243,18 @@ class Desk:
                 await self._collect()
             except TinkschedError as error:  # a full disk, say: it is tried again
                 self.engine.say(f"the ends of jobs can't be dealt with: {error}")
+
+    async def _keep_house(self, keep: float) -> None:
+        """Delete what is older than it may become."""
+        while True:
+            before = time.time() - keep
+            try:
+                count = await asyncio.to_thread(housekeeping.expire, self.folders, self.engine.database, before)
+                if count:
+                    _log.info("Results of %s jobs deleted: they were older than keep_results", count)
+            except TinkschedError as error:
+                _log.error("Old results can't be deleted: %s", error)
+            await asyncio.sleep(_HOUSE_SECONDS)
 
     def _say_what_runs(self) -> None:
         running = {job.id: job for job in self.tables.running()}

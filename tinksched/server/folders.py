@@ -82,12 +82,22 @@ class Folders:
         for parent in (self.jobs, self.outputs):
             for name in set(os.listdir(parent)) - set(known):
                 with contextlib.suppress(OSError):
-                    if not self._has_run(name):
+                    if not self.has_run(name):
                         self.remove(name)
 
-    def _has_run(self, job_id: str) -> bool:
+    def has_run(self, job_id: str) -> bool:
+        """Whether a job has left anything."""
         work, output = _sizes(self.work(job_id)), _sizes(self.output(job_id))
         return not work.keys() <= {CODE, CONFIG} or any(output.values())
+
+    def has_any(self, job_id: str) -> bool:
+        """Whether anything is kept of a job."""
+        return self.work(job_id).exists() or self.output(job_id).exists()
+
+    def strange(self, known: Collection[str]) -> list[Path]:
+        """The folders of jobs that nobody knows."""
+        there = [path for parent in (self.jobs, self.outputs) if parent.is_dir() for path in parent.iterdir()]
+        return sorted(path for path in there if path.name not in known)
 
     def result(self, job_id: str) -> Path:
         """What stands for the job's result: its own results file if it wrote one, else what it printed.

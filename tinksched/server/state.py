@@ -17,6 +17,7 @@ from ..store import Store
 from . import tables
 from .folders import JOBS
 
+_RESTORE = "tinksched db restore FILE puts a backup in its place and keeps what is there; or name another state_dir"
 _HEADER = "# Written by `tinksched serve`, which reads server.yml: what is changed here is overwritten.\n"
 
 
@@ -36,20 +37,45 @@ def prepare(settings: ServerSettings) -> tuple[StateDir, Home]:
     Raises:
         TinkschedError: it can't be used, or belongs to somebody else.
     """
+    state, home = _place(settings)
+    try:
+        if not state.exists and any((settings.state_dir / JOBS).glob("*")):
+            raise Damaged(f"{state.database}: the database is gone, and {settings.state_dir / JOBS} holds jobs")
+        with Store(state.database, create=not state.exists) as store, store.transaction("server", time.time()) as tx:
+            tables.migrate(tx)
+    except Damaged as error:
+        raise Damaged(error.message, hint=_RESTORE) from None
+    return state, home
+
+
+def place(settings: ServerSettings) -> StateDir:
+    """The private folder, whatever the database in it is.
+
+    Raises:
+        TinkschedError: it can't be used, or belongs to somebody else.
+    """
+    return _place(settings)[0]
+
+
+def existing(settings: ServerSettings) -> StateDir:
+    """The private folder of a server that has worked.
+
+    Raises:
+        UsageError: none has.
+    """
+    found = StateDir(settings.state_dir.resolve() / statedir.NAME)
+    if not found.exists:
+        raise UsageError(f"{settings.state_dir}: no server has worked here", hint="name its server.yml: --config FILE")
+    return found
+
+
+def _place(settings: ServerSettings) -> tuple[StateDir, Home]:
     folder = settings.state_dir
     try:
         _make(folder)
-        state, home = statedir.prepare(folder.resolve())
-        if not state.exists and any((folder / JOBS).glob("*")):
-            raise Damaged(
-                f"{state.database}: the database is gone, and {folder / JOBS} holds jobs",
-                hint="tinksched db restore FILE puts a backup in its place; or name another state_dir",
-            )
+        return statedir.prepare(folder.resolve())
     except OSError as error:
         raise UsageError(f"{folder}: can't be used for the server's state: {error.strerror}") from None
-    with Store(state.database, create=not state.exists) as store, store.transaction("server", time.time()) as tx:
-        tables.migrate(tx)
-    return state, home
 
 
 def configure(settings: ServerSettings) -> Settings:

@@ -63,6 +63,14 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Old:
+    """A job that ended long ago."""
+
+    id: str
+    results_file: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """What is known of a credential; the thing itself is not kept."""
 
@@ -125,6 +133,11 @@ def choose_results_file(tx: Transaction, job_id: str, path: str) -> bool:
 def set_collected(tx: Transaction, job_ids: Sequence[str]) -> None:
     """The ends of these jobs have been dealt with."""
     tx.connection.executemany("UPDATE server_jobs SET collected = 1 WHERE job_id = ?", [(one,) for one in job_ids])
+
+
+def remove_jobs(tx: Transaction, job_ids: Sequence[str]) -> None:
+    """Forget jobs; their tasks are forgotten in the same transaction."""
+    tx.connection.executemany("DELETE FROM server_jobs WHERE job_id = ?", [(one,) for one in job_ids])
 
 
 def add_token(tx: Transaction, digest: str, token: Token) -> None:
@@ -216,6 +229,19 @@ class Tables:
     def job_ids(self) -> set[str]:
         """The ids of all jobs."""
         return {row[0] for row in self._connection.execute("SELECT job_id FROM server_jobs")}
+
+    def ended_before(self, at: float) -> list[Old]:
+        """The jobs that had ended at a time, and whose ends were dealt with."""
+        sql = (
+            "SELECT job_id, results_file FROM server_jobs JOIN tasks ON tasks.id = task_id "
+            "WHERE state = 'done' AND collected = 1 AND changed_at < ? ORDER BY changed_at"
+        )
+        return [Old(*row) for row in self._connection.execute(sql, (at,))]
+
+    def without_task(self) -> list[str]:
+        """The jobs whose tasks are gone: somebody has cleaned the workspace, and not the server."""
+        sql = "SELECT job_id FROM server_jobs WHERE task_id NOT IN (SELECT id FROM tasks)"
+        return [row[0] for row in self._connection.execute(sql)]
 
     def queue(self) -> list[tuple[str, int]]:
         """The jobs that wait and the seconds that each is expected to take, in the order of the queue."""
