@@ -153,3 +153,16 @@ def test_nothing_of_the_servers_environment_reaches_a_job(serving: Callable[...,
     environment = json.loads(answer["stdout"])
     assert "SECRET" not in environment and environment["HOME"] == environment["PWD"]
     assert environment["JOB_ID"] == answer["job_id"] and os.environ["PATH"] in environment["PATH"]
+
+
+def test_a_job_that_waits_is_cancelled_at_once_and_never_begins(server: Serving) -> None:
+    token = server.token("alice")
+    first = server.submit(token, FOREVER, wait=False).json()["job_id"]
+    waiting = server.submit(token, wait=False).json()["job_id"]
+    with server.client(token) as client:
+        assert client.post(f"/api/cancel/{waiting}").status_code == 200
+        assert client.post(f"/api/cancel/{waiting}").json() == {"detail": "Job already completed"}
+        job = server.job(token, waiting)
+        assert (job["status"], job["started_at"], job["reason"]) == ("cancelled", None, "cancelled by alice")
+        client.post(f"/api/cancel/{first}")
+    server.wait_for(token, first, "cancelled")

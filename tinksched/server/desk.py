@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..config import placeholders
-from ..core.lifecycle import Finished
+from ..core.lifecycle import Dropped
 from ..core.model import Outcome, Reason, ReasonCode, Request, TaskSpec, TaskState
 from ..errors import Conflict, TinkschedError
 from ..host import wake
@@ -215,7 +215,7 @@ class Desk:
             if task.state is TaskState.ACTIVE:
                 tx.request(task, Request.CANCEL, by)
             else:
-                tx.apply(task, Finished(Outcome.CANCELLED, Reason(ReasonCode.CANCELLED_BY_USER, {"user": by})))
+                tx.apply(task, Dropped(Outcome.CANCELLED, Reason(ReasonCode.CANCELLED_BY_USER, {"user": by})))
 
         try:
             await self._write(take_back)
