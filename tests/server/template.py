@@ -29,9 +29,10 @@ def text() -> str:
 
 
 def line(key: Key) -> str:
-    """A key with its default, and what it means beside it."""
+    """A key with its default, and what it means beside it, or above where that is long."""
     said = f"#{key.name}: {key.default_text}".rstrip()
-    return f"{said:<40} # {key.doc}\n"
+    beside = f"{said:<40} # {key.doc}\n"
+    return beside if len(beside) <= WIDTH else f"\n# {key.doc}\n{said}\n"
 
 
 def _section(key: str) -> str:

@@ -38,7 +38,7 @@ def test_every_line_is_a_default(tmp_path: Path) -> None:
 
 def test_it_reads_well() -> None:
     lines = TEMPLATE.splitlines()
-    assert all(len(line) <= 130 and "\t" not in line for line in lines)
+    assert all(len(line) <= 120 and "\t" not in line for line in lines)
 
 
 def test_serve_writes_it_once(serving: Callable[..., Serving]) -> None:
