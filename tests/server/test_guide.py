@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.serving import Serving
+from tests.server.test_faults import free_port
+from tests.server.test_stopping import gated
+from tests.serving import Serving, until
 from tests.support import TIMEOUT
 from tinksched.config.server import KEYS, load_server
 
@@ -59,11 +64,51 @@ def test_its_defaults_are_the_defaults() -> None:
         assert [KEYS[name].default for name in names] == values
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed: apt-get install nginx-light")
-def test_nginx_accepts_its_part(tmp_path: Path) -> None:
+def nginx_conf(folder: Path, port: int) -> Path:
+    """The guide's part for nginx, on a port of ours and without a certificate."""
     (part,) = blocks("nginx")
-    part = re.sub(r"^ *ssl_certificate.*\n", "", part, flags=re.MULTILINE).replace("443 ssl", "44443")
-    (tmp_path / "nginx.conf").write_text(f"events {{}}\npid {tmp_path}/pid;\nhttp {{\naccess_log off;\n{part}}}\n")
-    command = ["nginx", "-t", "-c", str(tmp_path / "nginx.conf"), "-e", str(tmp_path / "error.log")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
-    assert done.returncode == 0, done.stderr
+    part = re.sub(r"^ *ssl_certificate.*\n", "", part, flags=re.MULTILINE).replace("443 ssl", f"127.0.0.1:{port}")
+    temporary = "".join(
+        f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    file = folder / "nginx.conf"
+    file.write_text(
+        f"daemon off; error_log stderr; pid {folder}/pid; events {{}}\nhttp {{ access_log off; {temporary}\n{part}}}\n"
+    )
+    return file
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed: apt-get install nginx-light")
+def test_behind_nginx_clients_wait_follow_and_are_told_apart(serving: Callable[..., Serving], tmp_path: Path) -> None:
+    server = serving(trusted_proxies=["127.0.0.1"], limits=True, ip_status=3, ip_submissions_per_user=100).start()
+    token, port, gate = server.token("alice"), free_port(), tmp_path / "gate"
+    file = nginx_conf(tmp_path, port)
+    file.write_text(file.read_text().replace("http://127.0.0.1:8001", server.url))
+    nginx = subprocess.Popen(["nginx", "-c", str(file), "-e", "stderr"], stderr=subprocess.DEVNULL)
+    try:
+        server.url = f"http://127.0.0.1:{port}"
+        until(lambda: is_open(port), bool)
+        assert server.submit(token).json()["stdout"] == "hello\n"
+        code = f"print('first', flush=True)\n{gated(gate)}"
+        job = server.submit(token, code, wait=False).json()["job_id"]
+        with server.client(token) as client, client.stream("GET", f"/api/logs/{job}") as stream:
+            lines = stream.iter_lines()
+            assert "data: first" in lines, "before the job has ended"
+            gate.touch()
+            assert "data: through" in lines
+        asked = []
+        own = httpx.HTTPTransport(local_address="127.0.0.2")  # no trusted one
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=server.url, headers=headers, transport=own, timeout=TIMEOUT) as client:
+            for address in ("192.0.2.1", "192.0.2.2"):  # what a client says of itself is not believed
+                said = {"X-Forwarded-For": address}
+                asked += [client.get(f"/api/status/{job}", headers=said).status_code for _ in range(2)]
+        assert asked == [200, 200, 200, 429]
+    finally:
+        nginx.terminate()
+        nginx.wait(TIMEOUT)
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0

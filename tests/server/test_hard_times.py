@@ -51,6 +51,25 @@ def test_a_full_disk_refuses_jobs_and_keeps_those_that_run(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a small file system")
+def test_results_that_can_not_be_written_are_answered_and_written_later(
+    serving: Callable[..., Serving], disk: Disk
+) -> None:
+    results = disk.place / "results"
+    server = serving(results_dir=str(results)).start()
+    token = server.token("alice")
+    disk.fill()
+    answer = server.submit(token, "print('x' * 100_000)").json()
+    assert (answer["status"], len(answer["stdout"])) == ("completed", 100_001), "nobody waits for the disk"
+    assert "its results can't be written yet" in server.log() and not list(results.iterdir())
+    assert server.job(token, answer["job_id"], "results")["stdout"] == answer["stdout"]
+    disk.empty()
+    server.submit(token).raise_for_status()
+    file = Path(answer["results_file"])
+    until(lambda: file.exists() and file.read_text() == answer["stdout"], bool)
+    assert len(list(results.iterdir())) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a small file system")
 def test_less_free_space_than_is_wanted_refuses_jobs(serving: Callable[..., Serving], disk: Disk) -> None:
     server = serving(state_dir=str(disk.place / "state"), min_free_disk="6MB").start()
     server.state = disk.place / "state"

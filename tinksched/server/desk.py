@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from .tables import Job, NewJob, Tables
 T = TypeVar("T")
 _LOOK_SECONDS = 30.0  # a net: ends are announced
 _HOUSE_SECONDS = 3600.0  # how often what is too old is looked for
+_COPIES = 2  # results that are written at once
 _KILL_SECONDS = 5.0  # that it takes to end a job beyond the time that it is given
 _log = logging.getLogger("tinksched.server")
 
@@ -50,6 +52,9 @@ class Desk:
         self._projection: tuple[int, Projection] = (-1, Projection())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[str] = set()  # those of which it was said that they started
+        self._finishing: dict[str, asyncio.Task[None]] = {}  # by job
+        self._stuck: set[str] = set()  # those whose results can't be written at present
+        self._copies = asyncio.Semaphore(_COPIES)
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._listener = wake.listen(engine.state.path)
@@ -89,7 +94,7 @@ class Desk:
         self.engine.on_renewed = self.engine.on_ended = _nothing
         asyncio.get_running_loop().remove_reader(self._listener.fileno())
         self._listener.close()
-        for task in self._tasks:
+        for task in (*self._tasks, *self._finishing.values()):
             task.cancel()
         self.tables.close()
 
@@ -185,7 +190,7 @@ class Desk:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, []).append(future)
         try:
-            if self.tables.is_collected(job_id) or self.closing or not self.engine.is_alive():
+            if self._is_settled(job_id):
                 return self.known(job_id)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(future, seconds)
@@ -195,6 +200,11 @@ class Desk:
             rest.remove(future)
             if not rest:
                 self._waiting.pop(job_id, None)
+
+    def _is_settled(self, job_id: str) -> bool:
+        """Whether there is nothing to wait for."""
+        over = self.tables.is_collected(job_id) or job_id in self._stuck
+        return over or self.closing or not self.engine.is_alive()
 
     # -- taking back
 
@@ -240,9 +250,9 @@ class Desk:
             self._news.clear()
             try:
                 self._say_what_runs()
-                await self._collect()
-            except TinkschedError as error:  # a full disk, say: it is tried again
-                self.engine.say(f"the ends of jobs can't be dealt with: {error}")
+                self._collect()
+            except sqlite3.Error as error:  # it is tried again
+                _log.error("The jobs can't be looked at: %s", error)
 
     async def _keep_house(self, keep: float) -> None:
         """Delete what is older than it may become."""
@@ -264,14 +274,29 @@ class Desk:
                 _log.info("Job %s started user_id=%s node_id=%s", job.id, job.user, node)
         self._running = set(running)
 
-    async def _collect(self) -> None:
-        """Write the results of the jobs that have ended, then answer those who wait for them."""
+    def _collect(self) -> None:
+        """Deal with the end of each job that has ended, side by side: some results are large."""
         for job in self.tables.uncollected():
-            await self._write_results(job)
+            if job.id not in self._finishing:
+                self._finishing[job.id] = asyncio.create_task(self._finish(job))
+
+    async def _finish(self, job: Job) -> None:
+        """Write its results, then answer those who wait for it. Where they can't be written it is tried again, and
+        nobody waits for that."""
+        try:
+            async with self._copies:
+                await self._write_results(job)
             await self._write(functools.partial(tables.set_collected, job_ids=[job.id]))
+            self._stuck.discard(job.id)
             _log.info("Job %s ended user_id=%s status=%s exit_code=%s", job.id, job.user, job.status, job.exit_code)
-            for future in self._waiting.get(job.id, ()):
-                _settle(future)
+        except (OSError, TinkschedError) as error:
+            if job.id not in self._stuck:
+                _log.error("Job %s ended; its results can't be written yet: %s", job.id, error)
+            self._stuck.add(job.id)
+        finally:
+            del self._finishing[job.id]
+        for future in self._waiting.get(job.id, ()):
+            _settle(future)
 
     def _write(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
         return asyncio.wrap_future(self.engine.do(work))
@@ -288,8 +313,7 @@ class Desk:
                 if await self._write(functools.partial(tables.choose_results_file, job_id=job.id, path=name)):
                     path = str(candidate)
                     break
-        with contextlib.suppress(OSError):  # a disk that is full, say: the output itself is kept
-            await asyncio.to_thread(self.folders.keep, source, Path(str(path)))
+        await asyncio.to_thread(self.folders.keep, source, Path(str(path)))
 
 
 def _names(folder: Path, job: Job) -> Iterator[Path]:

@@ -61,7 +61,8 @@ class Folders:
             write_private(self.work(job_id) / CONFIG, config.encode())
             for name in ("stdout", "stderr"):
                 write_private(self.output(job_id) / name, b"")
-            for path in (self.work(job_id) / CODE, self.work(job_id), self.jobs, self.output(job_id), self.outputs):
+            files = [self.work(job_id) / name for name in (CODE, CONFIG)]
+            for path in (*files, self.work(job_id), self.jobs, self.output(job_id), self.outputs):
                 _sync(path)
         except OSError as error:
             self.remove(job_id)
