@@ -142,9 +142,9 @@ def form(code: str | bytes = QUICK, **fields: Any) -> Mapping[str, Any]:
     }
 
 
-def until(look: Callable[[], Any], good: Callable[[Any], bool]) -> Any:
+def until(look: Callable[[], Any], good: Callable[[Any], bool], seconds: float = TIMEOUT) -> Any:
     """What is seen, once it is as wanted."""
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + seconds
     while True:
         found = look()
         if good(found):

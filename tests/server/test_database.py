@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pty
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,7 @@ from tests.faults.check import rows
 from tests.server.test_faults import change
 from tests.server.test_stopping import gated
 from tests.serving import Serving, until
+from tests.support import TIMEOUT
 
 
 def database(server: Serving) -> Path:
@@ -170,6 +174,27 @@ def test_clean_forgets_what_ended_long_ago(server: Serving, tmp_path: Path) -> N
     assert rows(database(server), "SELECT job_id FROM server_jobs") == [{"job_id": running}]
     (tmp_path / "gate").touch()
     assert server.wait_for(token, running, "completed")["exit_code"] == 0
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("\n", 1)])
+def test_clean_asks_on_a_terminal(server: Serving, answer: str, code: int) -> None:
+    token = server.token("alice")
+    job = server.submit(token).json()["job_id"]
+    age(server, job, 31)
+    ours, theirs = pty.openpty()
+    command = ["db", "clean", "--older-than", "30d", "--config", str(server.config)]
+    clean = subprocess.Popen(
+        [sys.executable, "-m", "tinksched", *command], env=server.lab.environment, stdin=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    said = b""
+    while b"[y/N]" not in said:
+        said += os.read(ours, 1000)
+    assert b"remove 1 job with what it printed?" in said
+    os.write(ours, answer.encode())
+    assert clean.wait(TIMEOUT) == code
+    os.close(ours)
+    assert len(rows(database(server), "SELECT * FROM jobs")) == code
 
 
 def test_results_that_are_too_old_are_deleted_and_the_job_stays_on_record(serving: Callable[..., Serving]) -> None:

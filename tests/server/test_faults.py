@@ -27,7 +27,7 @@ from tests.support import TIMEOUT
 FAULTS = int(os.environ.get("TINKSCHED_SERVER_FAULTS") or 8)
 SEED = os.environ.get("TINKSCHED_SEED") or str(random.randrange(10**6))
 CLIENTS = 4
-LIFE = 1.5  # the longest that a server lives once it serves, in seconds
+LIFE = 1.0  # the longest that a server lives once it has answered somebody, in seconds
 STARTS_UP = 0.25  # of the servers are killed before that
 
 JOB = """
@@ -51,6 +51,7 @@ class Crowd:
         self.record = record
         self.answered: dict[str, str] = {}  # name to job id: the server had said that it has the job
         self.wrong: list[str] = []
+        self.served = threading.Event()  # somebody has got an answer from the server of now
         self.over = threading.Event()
         self._threads = [threading.Thread(target=self._live, args=(number,)) for number in range(CLIENTS)]
 
@@ -79,6 +80,8 @@ class Crowd:
                 answer = client.post("/api/submit", params={"wait": str(waits).lower()}, files=_form(code, name))
             except httpx.TransportError:
                 self.over.wait(0.02)
+        if answer is not None:
+            self.served.set()
         if answer is not None and answer.status_code == 200:
             self.answered[name] = answer.json()["job_id"]
         elif answer is not None and answer.status_code != 503:
@@ -107,7 +110,7 @@ class Crowd:
                     return None
             return answer.json() if answer.status_code == 200 else None
 
-        return until(look, lambda found: found is not None and good(found))
+        return until(look, lambda found: found is not None and good(found), TIMEOUT * FAULTS)
 
     def _client(self) -> httpx.Client:
         return httpx.Client(base_url=self.server.url, headers=self.headers, timeout=TIMEOUT, trust_env=False)
@@ -118,7 +121,7 @@ def _form(code: str, name: str) -> dict[str, Any]:
     return {"code": ("solution.py", code.encode()), "config_file": ("config.yaml", config.encode())}
 
 
-@pytest.mark.timeout(120 + 8 * FAULTS)
+@pytest.mark.timeout(120 + 20 * FAULTS)
 def test_every_accepted_job_ends_exactly_once(
     serving: Callable[..., Serving], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -128,13 +131,18 @@ def test_every_accepted_job_ends_exactly_once(
     crowd = Crowd(server, server.token("alice"), tmp_path / "record")
     crowd.begin()
     try:
+        took = 0.5
         for _ in range(FAULTS):
             server.stop(signal.SIGKILL)
             while chance.random() < STARTS_UP:
                 server.launch()
-                time.sleep(chance.random() * 0.8)  # the instant is what is random
+                time.sleep(chance.random() * took)  # the instant is what is random
                 server.stop(signal.SIGKILL)
+            crowd.served.clear()
+            begun = time.monotonic()
             server.start()
+            took = time.monotonic() - begun
+            assert crowd.served.wait(TIMEOUT), "nobody got an answer"
             time.sleep(chance.random() * LIFE)
     finally:
         crowd.end()
@@ -149,7 +157,7 @@ def test_every_accepted_job_ends_exactly_once(
     assert not wrong, (
         f"TINKSCHED_SEED={SEED}: {len(wrong)} violations:\n" + "\n".join(wrong[:20]) + server.log()[-2000:]
     )
-    assert len(jobs) > FAULTS, "there was load"
+    assert len(jobs) >= FAULTS // 2, "there was load"
 
 
 def violations(server: Serving, crowd: Crowd) -> list[str]:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.serving import QUICK, Serving, form, until
 from tests.support import TIMEOUT
 
@@ -81,6 +83,7 @@ class Slow:
         return answer.decode()
 
 
+@pytest.mark.timeout(120 + 5 * CANCELS)
 def test_a_cancel_wins_or_is_refused_at_any_instant(serving: Callable[..., Serving]) -> None:
     print(f"TINKSCHED_SEED={SEED} TINKSCHED_SERVER_CANCELS={CANCELS}")
     chance = random.Random(SEED)

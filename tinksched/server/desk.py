@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -51,7 +51,7 @@ class Desk:
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}  # by job
         self._projection: tuple[int, Projection] = (-1, Projection())
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._running: set[str] = set()  # those of which it was said that they started
+        self._started: set[str] = set()  # those of which it was said, and that have not ended
         self._finishing: dict[str, asyncio.Task[None]] = {}  # by job
         self._stuck: set[str] = set()  # those whose results can't be written at present
         self._copies = asyncio.Semaphore(_COPIES)
@@ -67,7 +67,7 @@ class Desk:
         self.engine.on_ended = lambda: loop.call_soon_threadsafe(self._answer_all)
         self.folders.prepare()
         self.folders.sweep(self.tables.job_ids())
-        self._running = {job.id for job in self.tables.running()}
+        self._started = {job.id for job in (*self.tables.running(), *self.tables.uncollected())}
         self._news.set()
         self._tasks = [asyncio.create_task(self._follow())]
         if self.settings.keep_results is not None:
@@ -249,7 +249,6 @@ class Desk:
                 await asyncio.wait_for(self._news.wait(), _LOOK_SECONDS)
             self._news.clear()
             try:
-                self._say_what_runs()
                 self._collect()
             except sqlite3.Error as error:  # it is tried again
                 _log.error("The jobs can't be looked at: %s", error)
@@ -266,17 +265,19 @@ class Desk:
                 _log.error("Old results can't be deleted: %s", error)
             await asyncio.sleep(_HOUSE_SECONDS)
 
-    def _say_what_runs(self) -> None:
-        running = {job.id: job for job in self.tables.running()}
-        for job in running.values():
-            if job.id not in self._running:
+    def _say_started(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            if job.id not in self._started and job.started_at is not None:
+                self._started.add(job.id)
                 node = next(iter(self.nodes_of(job)), None)
                 _log.info("Job %s started user_id=%s node_id=%s", job.id, job.user, node)
-        self._running = set(running)
 
     def _collect(self) -> None:
-        """Deal with the end of each job that has ended, side by side: some results are large."""
-        for job in self.tables.uncollected():
+        """Say what has started, and deal with what has ended: side by side, for some results are large."""
+        self._say_started(self.tables.running())
+        ended = self.tables.uncollected()
+        self._say_started(ended)  # some are fast
+        for job in ended:
             if job.id not in self._finishing:
                 self._finishing[job.id] = asyncio.create_task(self._finish(job))
 
@@ -288,6 +289,7 @@ class Desk:
                 await self._write_results(job)
             await self._write(functools.partial(tables.set_collected, job_ids=[job.id]))
             self._stuck.discard(job.id)
+            self._started.discard(job.id)
             _log.info("Job %s ended user_id=%s status=%s exit_code=%s", job.id, job.user, job.status, job.exit_code)
         except (OSError, TinkschedError) as error:
             if job.id not in self._stuck:
