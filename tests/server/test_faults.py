@@ -169,7 +169,7 @@ def violations(server: Serving, crowd: Crowd) -> list[str]:
     for job, row in jobs.items():
         if (said["start", job], said["end", job], row["status"], row["exit_code"]) != (1, 1, "completed", 0):
             wrong.append(f"{job}: started {said['start', job]}, ended {said['end', job]} times: {row['status']}")
-        if not row["collected"] or not Path(row["results_file"]).is_file():
+        if not row["collected"] or not Path(row["results_file"] or "none").is_file():
             wrong.append(f"{job}: no results file {row['results_file']}")
     wrong += [f"{job}: ran, and is not on record" for _, job in said if job not in jobs]
     for name in ("jobs", "output"):
