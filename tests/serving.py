@@ -60,14 +60,18 @@ class Serving:
 
     # -- its life
 
-    def start(self) -> Serving:
-        """Serve, and wait until it does."""
+    def launch(self) -> None:
+        """Begin to serve."""
         with self._log.open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tinksched", "serve", "--config", str(self.config)],
                 env=self.lab.environment, stdout=subprocess.PIPE, stderr=log, text=True, cwd=self.folder,
             )  # fmt: skip
-        assert self.process.stdout is not None
+
+    def start(self) -> Serving:
+        """Serve, and wait until it does."""
+        self.launch()
+        assert self.process is not None and self.process.stdout is not None
         for line in self.process.stdout:
             found = re.search(r"serves on (http://\S+)", line)
             if found:
@@ -138,9 +142,9 @@ def form(code: str | bytes = QUICK, **fields: Any) -> Mapping[str, Any]:
     }
 
 
-def until(look: Callable[[], Any], good: Callable[[Any], bool]) -> Any:
+def until(look: Callable[[], Any], good: Callable[[Any], bool], seconds: float = TIMEOUT) -> Any:
     """What is seen, once it is as wanted."""
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + seconds
     while True:
         found = look()
         if good(found):

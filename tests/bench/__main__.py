@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import machine, plot, report
+from . import machine, plot, report, server
 from .cold import cold
 from .commands import commands
 from .idle import TinkschedUnhurried, idle
@@ -146,6 +146,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
     try:
+        if wanted.server:
+            return server.main(wanted.quick, wanted.record, wanted.folder)
         if wanted.report is not None:
             results = Results.load(wanted.report)
         else:
@@ -211,6 +213,7 @@ def _arguments() -> argparse.Namespace:
     add("--seconds", type=_seconds, metavar="S", help="how long each of them takes")
     add("--folder", type=Path, default=Path("/var/tmp"), help="where the temporary folder is made (default: /var/tmp)")
     add("--record", action="store_true", help="write tests/bench/RESULTS.md and results.svg, which are committed")
+    add("--server", action="store_true", help="only the server for a team, under load; --record writes SERVER.md")
     add("--report", type=Path, metavar="FILE", help="measure nothing; make the report of this results.json again")
     return parser.parse_args()
 

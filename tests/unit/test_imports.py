@@ -77,6 +77,7 @@ LATE = {
             ("app", "serve"),
             ("app", "scan"),
             ("app", "remote"),
+            ("app", "database"),
             ("status", "render"),
             ("quick", "render"),
         )
@@ -85,6 +86,10 @@ LATE = {
     ("cli.scan", "server.tables"),
     ("cli.remote", "operations.remote"),  # httpx
     ("server.scan", "server.review"),  # httpx, where a model is asked
+    *(("cli.database", target) for target in ("server.backup", "server.housekeeping", "server.state")),
+    ("cli.database", "operations.times"),
+    ("cli.serve", "operations.setup"),
+    ("cli.serve", "config.server"),
     ("operations.status", "scheduler.deciding"),  # where something is queued
     ("operations.status", "scheduler.turns"),
     ("operations.status", "host.tmux"),  # where something runs

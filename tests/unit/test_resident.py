@@ -101,6 +101,22 @@ def test_what_many_threads_ask_for_at_once_is_all_done(house: House) -> None:
     assert sorted(house.names()) == sorted(f"t{number}" for number in range(40))
 
 
+def test_an_order_that_was_taken_back_is_not_done_and_keeps_up_nobody(house: House) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def slow(tx: Transaction) -> None:
+        begun.set()
+        assert gate.wait(SECONDS)
+
+    first = house.resident.do(slow, "test")
+    assert begun.wait(SECONDS) and not first.cancel(), "too late"
+    second, third = (house.resident.do(add(name), "test") for name in ("b", "c"))
+    assert second.cancel()
+    gate.set()
+    assert third.result(SECONDS) == "c"
+    assert house.names() == ["c"]
+
+
 def test_it_stays_when_there_is_nothing_to_do_and_takes_no_orders_after_its_end(tmp_path: Path, house: House) -> None:
     house.resident.do(add("a"), "test").result(SECONDS)
     assert house.thread.is_alive()

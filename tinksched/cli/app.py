@@ -51,12 +51,18 @@ COMMANDS = {  # by name: the first line of its help
     "token": "Make, list and revoke the tokens of the server's users.",
     "scan": "Show what the server's code scan has found.",
     "remote": "Submit jobs to a server of `tinksched serve`, follow them, and get their results.",
+    "db": "Back up, restore and check the server's database; forget old jobs.",
     "completion": "Print what makes a shell (bash, zsh or fish) complete commands, options and names of tasks.",
     "help": "Show this help, or that of a command.",
 }
 _HIDDEN = ("serve-workspace",)
 # Commands that have commands, and the name of these in their module.
-GROUPS = {"token": "token_commands", "scan": "scan_commands", "remote": "remote_commands"}
+GROUPS = {
+    "token": "token_commands",
+    "scan": "scan_commands",
+    "remote": "remote_commands",
+    "db": "database_commands",
+}
 _SETTINGS: Mapping[str, dict[str, Any]] = {
     "run": {"allow_interspersed_args": False},  # the options behind the command are its own
     "priority": {"ignore_unknown_options": True},  # -1 is no option
@@ -180,6 +186,8 @@ def function(command: str) -> Callable[..., None]:
         from . import scan as module  # type: ignore[no-redef]
     elif command == "remote":
         from . import remote as module  # type: ignore[no-redef]
+    elif command == "db":
+        from . import database as module  # type: ignore[no-redef]
     elif command == "run":
         from . import command as module  # type: ignore[no-redef]
     elif command == "clean":

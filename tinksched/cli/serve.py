@@ -28,7 +28,10 @@ ServerOption = Annotated[
 ]
 
 
-def serve(config: ServerOption = None) -> None:
+def serve(
+    config: ServerOption = None,
+    init: Annotated[bool, typer.Option("--init", help="Write a commented server.yml here, and serve nothing.")] = False,
+) -> None:
     """Serve jobs over HTTP to a team: tokens, limits, isolation. On loopback unless server.yml says otherwise.
 
     It runs in the foreground, with this machine's GPUs; a signal ends it, and jobs that run go on.
@@ -38,10 +41,28 @@ def serve(config: ServerOption = None) -> None:
       tinksched serve --config server.yml
     """
     require_server()
+    if init:
+        _write_settings(config)
+        return
     from ..server import main, state
 
     os.umask(_OWN)
     main.serve(state.find(config), lambda line: print(line, flush=True))
+
+
+def _write_settings(file: Path | None) -> None:
+    from ..config.server import FILE_NAME
+    from ..operations.setup import template
+
+    file = file or Path(FILE_NAME)
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(template(FILE_NAME))
+    except FileExistsError:
+        raise UsageError(f"{file}: is there already; it was left as it is") from None
+    except OSError as error:
+        raise UsageError(f"{file}: can't be written: {error.strerror}") from None
+    print(f"written: {file}; every line in it is a default. Begin with: tinksched serve")
 
 
 token_commands = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -181,7 +202,7 @@ def open_store(config: Path | None) -> Store:
     from ..store import Store
 
     os.umask(_OWN)
-    _, place, _ = state.prepare(state.find(config))
+    place, _ = state.prepare(state.find(config))
     return Store(place.database)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from ..core.news import TOLD
+from ..core.news import KINDS
 from . import globs, telling, values
 from .loader import read
 from .schema import Key
@@ -111,7 +111,7 @@ _ALL = (
     Key("llm_on_error", values.choice("fail_closed", "fail_open"), "fail_closed", "what becomes of code that could "
         "not be looked at"),
     Key("notify", telling.urls, (), "list of apprise URLs that are told what happens; needs `tinksched[notify]`"),
-    Key("notify_on", telling.kinds, TOLD, "what these are told of"),
+    Key("notify_on", telling.kinds, ("failed",), f"what these are told of; of {', '.join(KINDS)}"),
     Key("ignore_processes", globs.process_patterns, (), "globs of users and commands that count as nobody there"),
 )  # fmt: skip
 KEYS: Mapping[str, Key] = {key.name: key for key in _ALL}

@@ -18,7 +18,10 @@ NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 # What the file says where we say None.
 WORDS_FOR_NONE: Mapping[str, str] = MappingProxyType({"gpu_count": "auto", "cpu_slots": "auto"})
 SECRETS = ("notify",)  # URLs of which only the scheme is shown
-SIZES = ("log_max_size", "min_free_disk", "min_free_memory")  # bytes here, with a unit in the file
+SIZES = (  # bytes here, with a unit in the file
+    "log_max_size", "min_free_disk", "min_free_memory", "max_code_size", "max_config_size", "max_answer_size",
+    "job_memory", "job_file_size",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

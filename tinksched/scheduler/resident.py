@@ -51,7 +51,8 @@ class Resident(Scheduler):
             with self._door:
                 self._home_loop = None
             for order in self._orders:
-                order.answer.set_exception(_not_running())
+                if order.answer.set_running_or_notify_cancel():
+                    order.answer.set_exception(_not_running())
 
     def do(self, work: Callable[[Transaction], T], who: str) -> Future[T]:
         """Do this in a write transaction, from any thread. What it returns is in the answer once it is on the disk.
@@ -92,6 +93,7 @@ class Resident(Scheduler):
     def _carry_out(self) -> None:
         """All orders that have come, in one transaction. An order that fails takes back what it wrote, and no more."""
         orders = [self._orders.popleft() for _ in range(len(self._orders))]
+        orders = [order for order in orders if order.answer.set_running_or_notify_cancel()]
         if not orders:
             return
         answers: list[tuple[_Order, Any, Exception | None]] = []

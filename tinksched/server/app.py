@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -23,6 +24,7 @@ from .queue_api import QueueApi, answer_of, http_error
 from .submission import Refused
 
 _log = logging.getLogger("tinksched.server")
+_NO_DATABASE = "The server's database can't be used now"
 _ENDPOINTS = {
     "submit": "POST /api/submit",
     "status": "GET /api/status/{job_id}",
@@ -111,8 +113,13 @@ def _add_errors(app: FastAPI) -> None:
         _log.error("%s %s: %s", request.method, getattr(request.scope.get("route"), "path", ""), error)
         if isinstance(error, Unwritable):
             return JSONResponse({"detail": "The server's disk is full"}, 507)
-        detail = "The server's database can't be used now" if isinstance(error, StoreError) else "Try again later"
+        detail = _NO_DATABASE if isinstance(error, StoreError) else "Try again later"
         return JSONResponse({"detail": detail}, 503, {"Retry-After": "10"})
+
+    @app.exception_handler(sqlite3.Error)
+    async def unreadable(request: Request, error: sqlite3.Error) -> JSONResponse:
+        _log.error("%s %s: %s", request.method, getattr(request.scope.get("route"), "path", ""), error)
+        return JSONResponse({"detail": _NO_DATABASE}, 503, {"Retry-After": "10"})
 
     @app.exception_handler(Exception)
     async def defect(_: Request, error: Exception) -> JSONResponse:

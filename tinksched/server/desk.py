@@ -12,7 +12,7 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..core.model import Outcome, Reason, ReasonCode, Request, TaskSpec, TaskSta
 from ..errors import Conflict, TinkschedError
 from ..host import wake
 from ..store.transaction import NewTask, Transaction
-from . import tables
+from . import housekeeping, tables
 from .engine import Engine
 from .folders import Folders
 from .projection import Projection, Work, project
@@ -35,6 +35,9 @@ _log = logging.getLogger("tinksched.server")
 T = TypeVar("T")
 _LOOK_SECONDS = 30.0  # a net: ends are announced
 _LONGEST_NAME = 200  # of what is the user's in a file's name, which may have 255 characters
+_HOUSE_SECONDS = 3600.0  # how often what is too old is looked for
+_COPIES = 2  # results that are written at once
+_KILL_SECONDS = 5.0  # that it takes to end a job beyond the time that it is given
 
 
 class Desk:
@@ -48,30 +51,64 @@ class Desk:
         self.closing = False
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}  # by job
         self._projection: tuple[int, Projection] = (-1, Projection())
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._started: set[str] = set()  # those of which it was said, and that have not ended
+        self._finishing: dict[str, asyncio.Task[None]] = {}  # by job
+        self._stuck: set[str] = set()  # those whose results can't be written at present
+        self._copies = asyncio.Semaphore(_COPIES)
         self._news = asyncio.Event()
-        self._follower: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._listener = wake.listen(engine.state.path)
 
     async def open(self) -> None:
         """Begin to follow what happens to the jobs."""
-        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._heard)
+        loop = self._loop = asyncio.get_running_loop()
+        loop.add_reader(self._listener.fileno(), self._heard)
+        self.engine.on_renewed = lambda: loop.call_soon_threadsafe(self._renew)
+        self.engine.on_ended = lambda: loop.call_soon_threadsafe(self._answer_all)
         self.folders.prepare()
-        self.settings.results_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folders.sweep(self.tables.job_ids())
+        self._started = {job.id for job in (*self.tables.running(), *self.tables.uncollected())}
         self._news.set()
-        self._follower = asyncio.create_task(self._follow())
+        self._tasks = [asyncio.create_task(self._follow())]
+        if self.settings.keep_results is not None:
+            self._tasks.append(asyncio.create_task(self._keep_house(self.settings.keep_results)))
 
-    async def close(self) -> None:
-        """Answer those who wait with what is known now, and let go of everything."""
+    def stop_soon(self) -> None:
+        """As `stop`, from a signal handler."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.stop)
+
+    def stop(self) -> None:
+        """Accept no more jobs, and answer those who wait with what is known now."""
         self.closing = True
-        asyncio.get_running_loop().remove_reader(self._listener.fileno())
-        self._listener.close()
+        self._answer_all()
+
+    def _answer_all(self) -> None:
         for futures in list(self._waiting.values()):
             for future in futures:
                 _settle(future)
-        if self._follower is not None:
-            self._follower.cancel()
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        self.stop()
+        self.engine.on_renewed = self.engine.on_ended = _nothing
+        asyncio.get_running_loop().remove_reader(self._listener.fileno())
+        self._listener.close()
+        for task in (*self._tasks, *self._finishing.values()):
+            task.cancel()
         self.tables.close()
+
+    def _renew(self) -> None:
+        """The state was deleted and put back: what is open here is the old one."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        self.tables.close()
+        self._listener, self.tables = wake.listen(self.engine.state.path), Tables(self.engine.database)
+        self._projection = (-1, Projection())
+        loop.add_reader(self._listener.fileno(), self._heard)
+        self._news.set()
 
     # -- handing in
 
@@ -84,6 +121,7 @@ class Desk:
         """
         if self.closing:
             raise Refused(503, "The server is stopping", retry_after=10.0)
+        self.folders.check_room(self.settings.min_free_disk)
         job_id = str(uuid.uuid4())
         await asyncio.to_thread(self.folders.make, job_id, wanted.code, config)
         at = time.time()
@@ -99,10 +137,8 @@ class Desk:
 
         try:
             await self._write(accept)
-        except BaseException:
-            # A client that hangs up here may have a job on record: then its folders stay.
-            if self.tables.job(job_id) is None:
-                self.folders.remove(job_id)
+        except Exception:  # if it is cancelled here, the job may be on record by now: then its folders stay
+            self.folders.remove(job_id)
             raise
         return self.known(job_id)
 
@@ -163,7 +199,7 @@ class Desk:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, []).append(future)
         try:
-            if self.tables.is_collected(job_id):
+            if self._is_settled(job_id):
                 return self.known(job_id)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(future, seconds)
@@ -174,13 +210,18 @@ class Desk:
             if not rest:
                 self._waiting.pop(job_id, None)
 
+    def _is_settled(self, job_id: str) -> bool:
+        """Whether there is nothing to wait for."""
+        over = self.tables.is_collected(job_id) or job_id in self._stuck
+        return over or self.closing or not self.engine.is_alive()
+
     # -- taking back
 
     async def cancel(self, job_id: str, by: str) -> Job:
-        """End a job, whatever it does at this instant.
+        """End a job, whatever it does at this instant, and wait until it has ended.
 
         Raises:
-            Refused: it has ended already (400), or is not on record (404).
+            Refused: it has ended by itself (400), or is not on record (404).
         """
         self.known(job_id)
 
@@ -199,7 +240,9 @@ class Desk:
             await self._write(take_back)
         except Conflict:
             raise Refused(400, "Job already completed") from None
-        job = self.known(job_id)
+        job = await self.ended(job_id, self.settings.stop_grace + _KILL_SECONDS)
+        if job.is_over and job.status != "cancelled":  # it was faster
+            raise Refused(400, "Job already completed")
         return job if job.is_over else replace(job, status="cancelled")
 
     # -- following
@@ -215,18 +258,56 @@ class Desk:
                 await asyncio.wait_for(self._news.wait(), _LOOK_SECONDS)
             self._news.clear()
             try:
-                await self._collect()
-            except Exception as error:  # a full disk, say, or a defect: who waits shall not wait for ever
-                self.engine.say(f"the ends of jobs can't be dealt with: {error!r}")
+                self._collect()
+            except Exception as error:  # whatever it is, who waits shall not wait for ever: it is tried again
+                _log.error("The jobs can't be looked at: %s", error)
 
-    async def _collect(self) -> None:
-        """Write the results of the jobs that have ended, then answer those who wait for them."""
-        for job in self.tables.uncollected():
-            with contextlib.suppress(OSError):  # a disk that is full, say: the output itself is kept
+    async def _keep_house(self, keep: float) -> None:
+        """Delete what is older than it may become."""
+        while True:
+            before = time.time() - keep
+            try:
+                count = await asyncio.to_thread(housekeeping.expire, self.folders, self.engine.database, before)
+                if count:
+                    _log.info("Results of %s jobs deleted: they were older than keep_results", count)
+            except TinkschedError as error:
+                _log.error("Old results can't be deleted: %s", error)
+            await asyncio.sleep(_HOUSE_SECONDS)
+
+    def _say_started(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            if job.id not in self._started and job.started_at is not None:
+                self._started.add(job.id)
+                node = next(iter(self.nodes_of(job)), None)
+                _log.info("Job %s started user_id=%s node_id=%s", job.id, job.user, node)
+
+    def _collect(self) -> None:
+        """Say what has started, and deal with what has ended: side by side, for some results are large."""
+        self._say_started(self.tables.running())
+        ended = self.tables.uncollected()
+        self._say_started(ended)  # some are fast
+        for job in ended:
+            if job.id not in self._finishing:
+                self._finishing[job.id] = asyncio.create_task(self._finish(job))
+
+    async def _finish(self, job: Job) -> None:
+        """Write its results, then answer those who wait for it. Where they can't be written it is tried again, and
+        nobody waits for that."""
+        try:
+            async with self._copies:
                 await self._write_results(job)
             await self._write(functools.partial(tables.set_collected, job_ids=[job.id]))
-            for future in self._waiting.get(job.id, ()):
-                _settle(future)
+            self._stuck.discard(job.id)
+            self._started.discard(job.id)
+            _log.info("Job %s ended user_id=%s status=%s exit_code=%s", job.id, job.user, job.status, job.exit_code)
+        except (OSError, TinkschedError) as error:
+            if job.id not in self._stuck:
+                _log.error("Job %s ended; its results can't be written yet: %s", job.id, error)
+            self._stuck.add(job.id)
+        finally:
+            del self._finishing[job.id]
+        for future in self._waiting.get(job.id, ()):
+            _settle(future)
 
     def _write(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
         return asyncio.wrap_future(self.engine.do(work))
@@ -263,6 +344,10 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+def _nothing() -> None:
+    """Nobody is there to be told."""
 
 
 def _settle(future: asyncio.Future[None]) -> None:

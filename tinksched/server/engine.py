@@ -46,14 +46,17 @@ class Engine:
         self.trouble: TinkschedError | None = None
         self.gpus: Mapping[int, str] = {}  # index to device name
         self.note: str | None = None
+        self.on_renewed: Callable[[], object] = _nothing  # the database is another file now
+        self.on_ended: Callable[[], object] = _nothing  # no job will be run any more
         self._begun = threading.Event()
         self._resident: Resident | None = None
-        self.workspace, self._state, self._home = state.prepare(settings)
+        self._state, self._home = state.prepare(settings)
+        state.make_results(settings)
         self._lock = SchedulerLock(self._state)
-        if not self._lock.acquire():
-            raise UsageError(f"{self.folder}: another server works here already", hint="name another state_dir")
+        self._take_lock()
         try:
             self.isolation = isolation.prepare(settings)
+            self.workspace = state.configure(settings)
             self.environment = environments.save(self._state.environments, _environment())
             with Store(self._state.database) as store, store.transaction(WHO, 0.0) as tx:
                 tx.set_fact(STOPPED, None)
@@ -125,13 +128,25 @@ class Engine:
     def _work(self) -> None:
         try:
             while self._once():
-                pass
+                self._begin_anew()
         except TinkschedError as error:
             self.trouble = error
         except Exception as error:  # a defect: `/health` says it, and no client waits for what will not come
             self.trouble = TinkschedError(f"the scheduler ended: {error!r}")
         finally:
             self._begun.set()
+            self.on_ended()
+
+    def _begin_anew(self) -> None:
+        """The state was deleted, and what the scheduler knew is there again: in another file, under another lock."""
+        self._lock.release()
+        self._take_lock()
+        environments.save(self._state.environments, _environment())  # what was put there is the server's own
+        self.on_renewed()
+
+    def _take_lock(self) -> None:
+        if not self._lock.acquire():
+            raise UsageError(f"{self.folder}: another server works here already", hint="name another state_dir")
 
     def _find_gpus(self, inventory: gpus.Inventory) -> tuple[Mapping[int, str], str | None]:
         """The GPUs for jobs, and what is to be said about them. None where nobody knows of any."""
@@ -158,6 +173,10 @@ class Engine:
             return result.deleted is True
         finally:
             journal.close()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _environment() -> dict[str, str]:

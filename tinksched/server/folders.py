@@ -12,17 +12,19 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from ..errors import Unwritable
+from ..errors import TinkschedError, Unwritable
 from ..host.rundir import write_private
+from ..store.database import DISK_ERRORS
 
 CODE, CONFIG, RESULTS = "code.py", "config.yaml", "results.jsonl"
+JOBS = "jobs"
 
 
 class Folders:
     """The folders of the jobs of a server."""
 
     def __init__(self, state_dir: Path) -> None:
-        self.jobs = state_dir / "jobs"
+        self.jobs = state_dir / JOBS
         self.outputs = state_dir / "output"
 
     def prepare(self) -> None:
@@ -38,11 +40,19 @@ class Folders:
         """Where its output is."""
         return self.outputs / job_id
 
+    def check_room(self, least: int) -> None:
+        """Raises Unwritable: less than so many bytes are free."""
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(self.jobs).free
+            if free < least:
+                raise Unwritable(f"{self.jobs}: {free} bytes are free, and min_free_disk is {least}")
+
     def make(self, job_id: str, code: str, config: str) -> None:
         """Write what a job needs before it is put on record, on the disk and not only in memory.
 
         Raises:
             Unwritable: there is no room.
+            TinkschedError: it can't be written for another reason.
         """
         try:
             for folder in (self.work(job_id), self.output(job_id)):
@@ -51,11 +61,13 @@ class Folders:
             write_private(self.work(job_id) / CONFIG, config.encode())
             for name in ("stdout", "stderr"):
                 write_private(self.output(job_id) / name, b"")
-            for path in (self.work(job_id) / CODE, self.work(job_id), self.jobs, self.output(job_id), self.outputs):
+            files = [self.work(job_id) / name for name in (CODE, CONFIG)]
+            for path in (*files, self.work(job_id), self.jobs, self.output(job_id), self.outputs):
                 _sync(path)
         except OSError as error:
             self.remove(job_id)
-            raise Unwritable(f"the job can't be written: {error.strerror}") from None
+            kind = Unwritable if error.errno in DISK_ERRORS else TinkschedError
+            raise kind(f"{error.filename or self.jobs}: the job can't be written: {error.strerror}") from None
 
     def remove(self, job_id: str) -> None:
         """Delete everything of a job."""
@@ -63,12 +75,30 @@ class Folders:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self, known: Collection[str]) -> None:
-        """Delete what was written for jobs that were never put on record: the server died in between."""
+        """Delete what was written for jobs that were never put on record: the server died in between.
+
+        What a job has left is not deleted, even if the database knows nothing of it: that may be an older one.
+        Raises OSError: the folders are not there.
+        """
         for parent in (self.jobs, self.outputs):
-            with contextlib.suppress(OSError):
-                for folder in os.scandir(parent):
-                    if folder.name not in known:
-                        shutil.rmtree(folder.path, ignore_errors=True)
+            for name in set(os.listdir(parent)) - set(known):
+                with contextlib.suppress(OSError):
+                    if not self.has_run(name):
+                        self.remove(name)
+
+    def has_run(self, job_id: str) -> bool:
+        """Whether a job has left anything."""
+        work, output = _sizes(self.work(job_id)), _sizes(self.output(job_id))
+        return not work.keys() <= {CODE, CONFIG} or any(output.values())
+
+    def has_any(self, job_id: str) -> bool:
+        """Whether anything is kept of a job."""
+        return self.work(job_id).exists() or self.output(job_id).exists()
+
+    def strange(self, known: Collection[str]) -> list[Path]:
+        """The folders of jobs that nobody knows."""
+        there = [path for parent in (self.jobs, self.outputs) if parent.is_dir() for path in parent.iterdir()]
+        return sorted(path for path in there if path.name not in known)
 
     def result(self, job_id: str) -> Path:
         """What stands for the job's result: its own results file if it wrote one, else what it printed.
@@ -121,6 +151,14 @@ def read_text(path: Path, most: int) -> str:
             return stream.read(most).decode(errors="replace")
         stream.seek(size - most)
         return f"[{size - most} bytes before this are left out]\n" + stream.read(most).decode(errors="replace")
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """The files of a folder that may not be there."""
+    try:
+        return {entry.name: entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder)}
+    except FileNotFoundError:
+        return {}
 
 
 def _sync(path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -55,10 +56,26 @@ def serve(settings: ServerSettings, say: Callable[[str], object]) -> None:
         # uvicorn ends at a signal, then raises it once more for whoever handled it before: that must not kill us.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _ignored)
-        uvicorn.Server(config).run([listener])
+        _Server(config).run([listener])
     finally:
         listener.close()
         engine.stop()
+
+
+class _Server(uvicorn.Server):
+    """Ends as a server of jobs must: those who wait for theirs are answered, and no new ones are taken."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.config.app.state.desk.stop_soon()  # type: ignore[union-attr]
+        super().handle_exit(sig, frame)
+
+
+class _Line(logging.Formatter):
+    """One line, whatever a client put into it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        text = super().formatMessage(record)
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _ignored(*_: object) -> None:
@@ -110,7 +127,7 @@ def _greeting(engine: Engine, listener: socket.socket) -> list[str]:
 
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(_Line("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     for name in ("tinksched.server", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO if name.startswith("tinksched") else logging.WARNING)

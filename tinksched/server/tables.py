@@ -64,6 +64,14 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Old:
+    """A job that ended long ago."""
+
+    id: str
+    results_file: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """What is known of a credential; the thing itself is not kept."""
 
@@ -149,6 +157,11 @@ def add_rejection(tx: Transaction, rejection: Rejection) -> None:
         "(SELECT id FROM server_rejections WHERE user_id = ? ORDER BY id DESC LIMIT ?)",
         (rejection.user, rejection.user, MOST_REJECTIONS),
     )
+
+
+def remove_jobs(tx: Transaction, job_ids: Sequence[str]) -> None:
+    """Forget jobs; their tasks are forgotten in the same transaction."""
+    tx.connection.executemany("DELETE FROM server_jobs WHERE job_id = ?", [(one,) for one in job_ids])
 
 
 def add_token(tx: Transaction, digest: str, token: Token) -> bool:
@@ -262,6 +275,19 @@ class Tables:
     def job_ids(self) -> set[str]:
         """The ids of all jobs."""
         return {row[0] for row in self._connection.execute("SELECT job_id FROM server_jobs")}
+
+    def ended_before(self, at: float) -> list[Old]:
+        """The jobs that had ended at a time, and whose ends were dealt with."""
+        sql = (
+            "SELECT job_id, results_file FROM server_jobs JOIN tasks ON tasks.id = task_id "
+            "WHERE state = 'done' AND collected = 1 AND changed_at < ? ORDER BY changed_at"
+        )
+        return [Old(*row) for row in self._connection.execute(sql, (at,))]
+
+    def without_task(self) -> list[str]:
+        """The jobs whose tasks are gone: somebody has cleaned the workspace, and not the server."""
+        sql = "SELECT job_id FROM server_jobs WHERE task_id NOT IN (SELECT id FROM tasks)"
+        return [row[0] for row in self._connection.execute(sql)]
 
     def queue(self) -> list[tuple[str, int]]:
         """The jobs that wait and the seconds that each is expected to take, in the order of the queue."""

@@ -58,7 +58,7 @@ def status(desk: Desk, job: Job) -> Answer:
 
 def results(desk: Desk, job: Job) -> Answer:
     """`/api/results`. Reads files: not for the event loop."""
-    over = job.is_over
+    over = job.is_over and desk.folders.output(job.id).exists()  # if not, `keep_results` has passed
     most = desk.settings.max_answer_size
     return {
         "job_id": job.id,

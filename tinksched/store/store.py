@@ -231,7 +231,7 @@ class Store:
         sql = f"{RUNS} WHERE runs.task_id = ? ORDER BY runs.attempt"
         return self._runs(sql, task.id)
 
-    def remains(self, tasks: Iterable[Listed]) -> list[Remains]:
+    def remains(self, tasks: Iterable[Task] | Iterable[Listed]) -> list[Remains]:
         """What is left of every run of these tasks."""
         ids = json.dumps([task.id for task in tasks])
         sql = (
