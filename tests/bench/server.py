@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -64,14 +65,24 @@ class Figures:
         say(f"{what}: {measured}")
 
 
+# What runs a job: Python where the server asks about it, else a shell, which starts at once.
+_SHELL = """#!/bin/sh
+[ "$1" != -I ] || exec {python} "$@"
+exec /bin/sh "$@"
+"""
+
+
 class Server:
     """A server in a corner. Limits are off, isolation is none: what is measured is ours."""
 
     def __init__(self, corner: Corner, figures: Figures, **settings: object) -> None:
         self._corner = corner
         self._figures = figures
+        shell = corner.folder / "sh"
+        shell.write_text(_SHELL.format(python=shlex.quote(sys.executable)))
+        shell.chmod(0o700)
         values = {"port": 0, "state_dir": "state", "isolation": "none", "limits": False, "active_jobs": 100_000,
-                  "min_free_disk": "0B", "job_python": "/bin/sh", "gpus_per_job": 0, **settings}  # fmt: skip
+                  "min_free_disk": "0B", "job_python": str(shell), "gpus_per_job": 0, **settings}  # fmt: skip
         self._config = corner.folder / "server.yml"
         self._config.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in values.items()))
         self.state = corner.folder / "state"

@@ -661,7 +661,8 @@ def test_folders_that_jobs_may_not_see_are_refused(serving: Serve) -> None:
         "/tmp": "have a /tmp of their own",
         f"{server.state}/jobs": "the server's own state",
     }.items():
-        server.state.joinpath("jobs").mkdir(parents=True, exist_ok=True)
+        server.state.mkdir(mode=0o700, exist_ok=True)
+        server.state.joinpath("jobs").mkdir(exist_ok=True)
         assert said in refused(server, isolation="bubblewrap", read_only=[folder])
 
 
