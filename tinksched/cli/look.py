@@ -94,7 +94,9 @@ def show(
 def logs(
     context: typer.Context,
     task: TaskArgument = "@",
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on until the run ends; wait for its start.")
+    ] = False,
     attempt: AttemptOption = None,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
@@ -108,6 +110,12 @@ def logs(
       tinksched logs exp1 --attempt 1
     """
     found, name = _one(context, workspace, config, task)
+    if follow and attempt is None and logging.waits(found, name):
+        _, sentences = looking.explain(found, name)
+        render.message(
+            f"{name} has not run yet. {sentences[0]} What it prints follows once it starts; Ctrl-C ends this."
+        )
+        logging.await_start(found, name)
     log = logging.find(found, name, attempt)
     if follow:
         for chunk in logging.follow(found, name, log):

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.model import Run, RunState
+from ..core.model import Run, RunState, TaskState
 from ..errors import NothingToActOn, TinkschedError
 from ..host import inotify, wake
 from ..host.logfile import tail
 from ..host.rundir import RunDir
 from ..host.tmux import Tmux
 from ..store import Store
-from . import selection
+from . import selection, waiting
 from .workspace import Workspace
 
 _TOKEN = re.compile(
@@ -56,6 +56,28 @@ def find(workspace: Workspace, task: str, attempt: int | None) -> Log:
         raise NothingToActOn(f"{task} has no log: enable_logging is off", hint=f"tinksched attach {task}")
     live = run.state is not RunState.ENDED and RunDir(run.directory).exit_status() is None
     return Log(Path(run.log), run.attempt, live)
+
+
+def waits(workspace: Workspace, task: str) -> bool:
+    """Whether the task is queued and has never run, so that there is no log yet."""
+    store = workspace.store()
+    if store is None:
+        return False
+    with store:
+        found = store.task(task)
+    return found is not None and found.state is TaskState.QUEUED and not found.attempts
+
+
+def await_start(workspace: Workspace, task: str) -> None:
+    """Until the task's first run is on record, or the task is done without one.
+
+    Raises:
+        TinkschedError: the scheduler was stopped before, or does not stay.
+    """
+    with workspace.open_existing() as opened:
+        for tasks in waiting.follow(opened, [task]):
+            if any(found.attempts for found in tasks):
+                return
 
 
 def follow(workspace: Workspace, task: str, log: Log) -> Iterator[bytes]:
