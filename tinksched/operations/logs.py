@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..core.model import Run, RunState, TaskState
 from ..errors import NothingToActOn, TinkschedError
-from ..host import inotify, wake
+from ..host import inotify, processes, wake
 from ..host.logfile import tail
 from ..host.rundir import RunDir
 from ..host.tmux import Tmux
@@ -30,6 +30,7 @@ _TOKEN = re.compile(
 _ERASES = "\x1b["
 _PLAIN = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f]*")
 LAST_LINES_BYTES = 65536
+_REST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Log:
     path: Path
     attempt: int
     live: bool
+    directory: str  # of the run
 
 
 def find(workspace: Workspace, task: str, attempt: int | None) -> Log:
@@ -55,7 +57,7 @@ def find(workspace: Workspace, task: str, attempt: int | None) -> Log:
     if run.log is None:
         raise NothingToActOn(f"{task} has no log: enable_logging is off", hint=f"tinksched attach {task}")
     live = run.state is not RunState.ENDED and RunDir(run.directory).exit_status() is None
-    return Log(Path(run.log), run.attempt, live)
+    return Log(Path(run.log), run.attempt, live, run.directory)
 
 
 def waits(workspace: Workspace, task: str) -> bool:
@@ -95,13 +97,17 @@ def follow(workspace: Workspace, task: str, log: Log) -> Iterator[bytes]:
     try:
         watch.add(log.path, inotify.MODIFY | inotify.CLOSE_WRITE | inotify.DELETE_SELF)
         with log.path.open("rb") as file:
-            ended = not log.live
+            ended, whole = not log.live, False
             while True:
                 if chunk := file.read(65536):
                     yield chunk
                     continue
-                if ended or not log.path.exists():
+                if whole or not log.path.exists():
                     return
+                if ended:
+                    await_rest(log.directory)
+                    whole = True
+                    continue
                 # The scheduler may be away, and then nobody announces the end: hence the time-out.
                 poller.poll(2000)
                 watch.clear()
@@ -110,6 +116,11 @@ def follow(workspace: Workspace, task: str, log: Log) -> Iterator[bytes]:
     finally:
         listener.close()
         watch.close()
+
+
+def await_rest(directory: str) -> None:
+    """Until the wrapper of a run that has ended is gone: it stays a moment, for the last of the output."""
+    processes.wait_for(processes.wrappers(directory), _REST_SECONDS)
 
 
 def clean(data: bytes) -> str:
