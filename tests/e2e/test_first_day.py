@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from subprocess import PIPE, Popen
 
 from tests.support import Bench, Lab
@@ -45,3 +46,29 @@ def test_following_the_log_of_a_task_that_waits_can_be_ended(lab: Lab) -> None:
     bench.run("cancel", "z")
     out, err = command.communicate(timeout=60)
     assert (command.returncode, out) == (3, "") and "z has not run" in err
+
+
+def test_wait_says_that_somebody_holds_a_task(lab: Lab) -> None:
+    bench = lab.workspace()
+    bench.run("pause")
+    bench.run("run", "--name", "held", "--", "true")
+    bench.run("run", "--name", "late", "--at", "+1d", "--", "true")
+    bench.run("hold", "held")
+    said = bench.run("wait", "--timeout", "0s", code=124).err
+    assert said.count("held waits: held by root") == 1 and "before `release`" in said
+    assert said.count("late waits: not before ") == 1
+    assert said.count("paused by root") == 1
+
+
+def test_nothing_is_expected_of_what_is_held_or_paused(lab: Lab) -> None:
+    bench = lab.workspace(gpu_count=1, max_jobs_per_gpu=1)
+    bench.run("run", "--wait", "--name", "known", "--", "true")
+    bench.run("run", "--name", "late", "--at", "+1d", "--", "true")
+    expected = bench.tasks()["late"]["expected_start"]
+    assert expected is not None and expected > time.time() + 80_000
+    assert "left" in bench.run("status").out
+    bench.run("hold", "late")
+    assert bench.tasks()["late"]["expected_start"] is None and "left" not in bench.run("status").out
+    bench.run("release", "late", "--at", "+1d")
+    bench.run("pause")
+    assert bench.tasks()["late"]["expected_start"] is None and "left" not in bench.run("status").out

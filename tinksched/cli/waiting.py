@@ -225,6 +225,10 @@ def until_done(
     paused = opened.store.pause()
     if paused is not None and opened.store.has_queue():
         render.message(f"{found_text(paused.user, paused.since)}: what is queued does not start before `resume`")
+    for task in opened.store.named(names).values():
+        if task.hold is not None:
+            until = "" if task.hold.until is not None else ": it does not start before `release`"
+            render.message(f"{task.name} waits: {task.hold.reason.said(time.time())}{until}")
     deadline = None if seconds is None else time.monotonic() + seconds
     for tasks in waiting.follow(opened, names, deadline):
         changes.show(tasks)
