@@ -72,3 +72,10 @@ def test_nothing_is_expected_of_what_is_held_or_paused(lab: Lab) -> None:
     bench.run("release", "late", "--at", "+1d")
     bench.run("pause")
     assert bench.tasks()["late"]["expected_start"] is None and "left" not in bench.run("status").out
+
+
+def test_attach_needs_a_terminal_and_says_so(lab: Lab) -> None:
+    bench = lab.workspace()
+    bench.run("run", "--wait", "--name", "z", "--", "true")
+    answer = bench.run("attach", "z", code=2)
+    assert answer.err == "tinksched: attach needs a terminal, and this is none\n    tinksched logs z -f\n"

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import UsageError
 from ..operations import history, occupancy, selection
 from ..operations import logs as logging
 from ..operations import status as looking
@@ -144,7 +145,10 @@ def attach(
       tinksched attach exp1
       tinksched attach exp1 --write
     """
-    command = logging.attach_command(*_one(context, workspace, config, task), write=write)
+    found, name = _one(context, workspace, config, task)
+    command = logging.attach_command(found, name, write=write)
+    if not sys.stdin.isatty() or not sys.stdout.isatty():
+        raise UsageError("attach needs a terminal, and this is none", hint=f"tinksched logs {name} -f")
     if os.environ.get("TMUX"):
         render.message("you are inside of tmux already: leave the task's session with Ctrl-b Ctrl-b d")
     sys.stdout.flush()
