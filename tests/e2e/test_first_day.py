@@ -79,3 +79,21 @@ def test_attach_needs_a_terminal_and_says_so(lab: Lab) -> None:
     bench.run("run", "--wait", "--name", "z", "--", "true")
     answer = bench.run("attach", "z", code=2)
     assert answer.err == "tinksched: attach needs a terminal, and this is none\n    tinksched logs z -f\n"
+
+
+def test_outside_of_every_workspace_commands_say_that_they_mean_the_personal_one(lab: Lab) -> None:
+    bench = lab.workspace()
+    outside = lab.folder / "outside"
+    outside.mkdir()
+    said = "the personal workspace: this folder is in none"
+    bench.run("run", "--wait", "--", "true", cwd=outside)
+    answer = bench.run("cancel", "nobody", code=3, cwd=outside)
+    assert f"there is no task 'nobody'; nothing was done ({said})" in answer.err
+    assert f"has no attempt 9; it has 1 ({said})" in bench.run("logs", "--attempt", "9", code=3, cwd=outside).err
+    for command in ("kill-all", "pause", "resume"):
+        assert bench.run(command, cwd=outside).err.startswith(f"{said}\n")
+    assert bench.run("stop", code=3, cwd=outside).err.count(said) == 1
+    personal = lab.folder / "home" / ".local" / "state" / "tinksched" / "personal"
+    assert said not in bench.run("cancel", "nobody", code=3, cwd=personal).err
+    assert said not in bench.run("--workspace", str(personal), "cancel", "nobody", code=3, cwd=outside).err
+    assert said not in bench.run("cancel", "nobody", code=3).err

@@ -11,7 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..errors import UsageError, WorkspaceError
+from ..errors import NothingToActOn, UsageError, WorkspaceError
+from .finding import ELSEWHERE, UNSAID
 from .options import ColorOption, ConfigOption, WorkspaceOption
 from .shells import SCRIPTS, SHORT
 
@@ -79,6 +80,14 @@ class _Group(TyperGroup):
             raise _no_such(args[0])
         name, command, rest = super().resolve_command(ctx, args)
         return name, command_of(name) if name and command else command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NothingToActOn as error:
+            if ctx.meta.get(UNSAID):
+                error.message += f" ({ELSEWHERE})"
+            raise
 
 
 app = typer.Typer(
