@@ -12,8 +12,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import NothingToActOn, UsageError, WorkspaceError
-from .finding import ELSEWHERE, UNSAID
-from .options import ColorOption, ConfigOption, WorkspaceOption
+from .options import ELSEWHERE, UNSAID, ColorOption, ConfigOption, WorkspaceOption
 from .shells import SCRIPTS, SHORT
 
 COMMANDS = {  # by name: the first line of its help

@@ -10,9 +10,8 @@ import typer
 from ..operations import workspace as workspaces
 from ..operations.selection import Wanted
 from . import render
+from .options import ELSEWHERE, UNSAID
 
-ELSEWHERE = "the personal workspace: this folder is in none"
-UNSAID = "tinksched.unsaid"  # in the context: that this is where a command works, and has not said so
 _ON_THE_WHOLE = ("start", "stop", "kill-all", "pause", "resume")  # they name no task that would show where they work
 _BEFORE = ("workspace", "config")  # the options that may also stand before the command's name
 
