@@ -7,6 +7,7 @@ import sys
 import time
 from subprocess import PIPE, Popen
 
+from tests.e2e.test_output import read_terminal
 from tests.support import Bench, Lab
 
 
@@ -97,3 +98,54 @@ def test_outside_of_every_workspace_commands_say_that_they_mean_the_personal_one
     assert said not in bench.run("cancel", "nobody", code=3, cwd=personal).err
     assert said not in bench.run("--workspace", str(personal), "cancel", "nobody", code=3, cwd=outside).err
     assert said not in bench.run("cancel", "nobody", code=3).err
+
+
+def test_a_task_that_was_cancelled_in_the_queue_after_a_run_ended_then(lab: Lab) -> None:
+    bench = lab.workspace(auto_restart_failed=True, retry_delay=3600)
+    for name in ("again", "by_itself"):
+        bench.run("run", "--name", name, "--", "sh", "-c", "exit 3")
+    bench.wait_until(lambda: all(task["state"] == "queued" and task["log"] for task in bench.tasks().values()))
+    bench.run("cancel", "again")
+    bench.run("pause")
+    bench.run("retry", "again")
+    before = time.time()
+    assert bench.run("cancel", "again", "by_itself").code == 0
+    for task in bench.tasks().values():
+        assert task["state"] == "cancelled" and task["ended_at"] >= before, task
+        assert (task["started_at"], task["exit_code"]) == (None, None)
+        assert task["log"], "what the earlier run printed is there"
+
+
+def test_status_shows_the_same_signs_when_it_is_watched(lab: Lab) -> None:
+    bench = lab.workspace()
+    bench.run("run", "--wait", "--name", "z", "--", "true")
+    watching = read_terminal(
+        [sys.executable, "-m", "tinksched", "status", "--watch"], bench, "completed", LANG="C.UTF-8"
+    )
+    assert "✔ completed" in watching
+
+
+def test_nothing_is_queued_after_what_has_failed_already(lab: Lab) -> None:
+    bench = lab.workspace()
+    bench.run("run", "--wait", "--name", "bad", "--", "false", code=1)
+    answer = bench.run("run", "--after", "bad", "--", "true", code=2)
+    assert "--after: bad did not complete (failed), so nothing can come after it; nothing was queued" in answer.err
+    assert "tinksched retry bad" in answer.err
+    assert bench.run("run", "--after", "b*", "--", "true", code=2).out == ""
+    assert [*bench.tasks()] == ["bad"]
+
+
+def test_a_relative_priority_says_what_comes_of_it(lab: Lab) -> None:
+    bench = lab.workspace()
+    bench.run("pause")
+    for name in ("y", "z"):
+        bench.run("run", "--name", name, "--", "true")
+    assert bench.run("priority", "z", "+5").out == "priority +5, now 5: z\n"
+    assert bench.run("priority", "y", "z", "-1").out == "priority -1, now -1 to 4: y, z\n"
+    assert bench.run("priority", "y", "7").out == "priority 7: y\n"
+
+
+def test_a_hold_until_a_time_is_a_release(lab: Lab) -> None:
+    bench = lab.workspace()
+    answer = bench.run("hold", "big_*", "--at", "22:00", code=2)
+    assert "takes no --at" in answer.err and "tinksched release 'big_*' --at 22:00" in answer.err

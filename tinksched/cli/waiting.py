@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -102,6 +103,7 @@ def resume(
 def hold(
     context: typer.Context,
     selectors: SelectorsArgument = None,
+    at: Annotated[str | None, typer.Option("--at", hidden=True)] = None,
     failed: FailedOption = False,
     everything: AllOption = False,
     workspace: WorkspaceOption = None,
@@ -115,6 +117,9 @@ def hold(
       tinksched hold exp1 'big_*'
       tinksched hold 3-5
     """
+    if at is not None:
+        hint = f"until a time: tinksched release {shlex.join(selectors or ['TASK'])} --at {shlex.quote(at)}"
+        raise UsageError("hold keeps tasks until `release`, and takes no --at", hint=hint)
     chosen = required(wanted(selectors, failed, everything), "hold")
     with find(context, workspace, config).open_existing() as opened:
         report("hold", "held", queue.hold(opened, chosen), as_json=as_json)
@@ -186,7 +191,9 @@ def priority(
     relative = not given[1] and given[2][0] in "+-"
     with find(context, workspace, config).open_existing() as opened:
         done = queue.prioritise(opened, chosen, int(given[2]), relative=relative)
-        report("priority", f"priority {number.lstrip('=')}", done, as_json=as_json)
+        now = {task.priority for task in opened.store.named(done.done).values()} if relative else ()
+        result = f", now {' to '.join(map(str, sorted({min(now), max(now)})))}" if now else ""
+        report("priority", f"priority {number.lstrip('=')}{result}", done, as_json=as_json)
 
 
 def required(chosen: Wanted, command: str) -> Wanted:
