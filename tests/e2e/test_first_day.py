@@ -56,8 +56,8 @@ def test_wait_says_that_somebody_holds_a_task(lab: Lab) -> None:
     bench.run("run", "--name", "late", "--at", "+1d", "--", "true")
     bench.run("hold", "held")
     said = bench.run("wait", "--timeout", "0s", code=124).err
-    assert said.count("held waits: held by root") == 1 and "before `release`" in said
-    assert said.count("late waits: not before ") == 1
+    assert said.count("held by root") == 1 and ", and does not start before `release`: held\n" in said
+    assert said.count("not before ") == 1 and ": late\n" in said
     assert said.count("paused by root") == 1
 
 
@@ -149,3 +149,25 @@ def test_a_hold_until_a_time_is_a_release(lab: Lab) -> None:
     bench = lab.workspace()
     answer = bench.run("hold", "big_*", "--at", "22:00", code=2)
     assert "takes no --at" in answer.err and "tinksched release 'big_*' --at 22:00" in answer.err
+
+
+def test_a_command_that_is_waited_for_shows_its_last_lines(lab: Lab) -> None:
+    bench = lab.workspace()
+    out = bench.run("run", "--wait", "--", "echo", "hello, GPU").out
+    assert out.endswith("the last lines of echo:\n  | hello, GPU\n")
+    out = bench.run("run", "--wait", "--name", "many", "--", "sh", "-c", "seq 100; exit 3", code=1).out
+    assert out.endswith("".join(f"  | {number}\n" for number in range(81, 101))) and "| 80" not in out
+    assert "last lines" not in bench.run("run", "--wait", "--", "true").out
+    assert "last lines" not in bench.run("run", "--wait", "--json", "--", "echo", "hello").out
+
+
+def test_who_waits_no_longer_is_told_that_the_task_goes_on(lab: Lab) -> None:
+    bench = lab.workspace()
+    gate = bench.gate()
+    command = follower(bench, "run", "--wait", "--name", "z", "--", "flock", "-s", str(gate.path), "true")
+    bench.wait_for_states(z="running")
+    command.send_signal(signal.SIGINT)
+    _, err = command.communicate(timeout=60)
+    assert command.returncode == 130 and "z goes on, and ends with: tinksched cancel z" in err
+    gate.open()
+    bench.wait_for_states(z="completed")

@@ -48,7 +48,7 @@ def test_a_command_runs_where_and_as_its_caller_would_run_it(lab: Lab) -> None:
     words = ["", "{config}", "{{x}}", "$HOME", "a'b\"c", "--wait", "-n", "é"]
     answer = bench.run("run", "--wait", "--", sys.executable, "-c", program, *words, cwd=place, MINE="my own")
     assert answer.out.splitlines()[0] == "queued " + Path(sys.executable).name.replace(".", "_") + " (number 1)"
-    assert answer.out.splitlines()[-1].endswith(" completed")
+    assert answer.out.splitlines()[-3].endswith(" completed")
     (line,) = bench.run("logs", "@").out.splitlines()
     assert line == f"{words} {place} my own None"
     (task,) = bench.status()["tasks"]

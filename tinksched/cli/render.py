@@ -332,11 +332,19 @@ def _last_words(now: Status) -> None:
 
 
 def _print_tail(task: TaskStatus) -> None:
-    from ..operations.logs import last_lines
+    from ..operations import logs
 
-    lines = last_lines(task.log or "", _LAST_WORDS)
+    _print_lines(f"{printable(task.name)} ({task.log})", logs.last_lines(task.log or "", _LAST_WORDS))
+
+
+def last_lines(task: str, lines: Sequence[str]) -> None:
+    """The end of what a task printed, marked as such; nothing if it printed nothing."""
+    _print_lines(printable(task), lines)
+
+
+def _print_lines(whose: str, lines: Sequence[str]) -> None:
     if lines:
-        print(f"the last lines of {printable(task.name)} ({task.log}):")
+        print(f"the last lines of {whose}:")
         for line in lines:
             print(f"  | {printable(line)}")
 

@@ -7,7 +7,7 @@ import re
 import shlex
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import typer
@@ -232,10 +232,7 @@ def until_done(
     paused = opened.store.pause()
     if paused is not None and opened.store.has_queue():
         render.message(f"{found_text(paused.user, paused.since)}: what is queued does not start before `resume`")
-    for task in opened.store.named(names).values():
-        if task.hold is not None:
-            until = "" if task.hold.until is not None else ": it does not start before `release`"
-            render.message(f"{task.name} waits: {task.hold.reason.said(time.time())}{until}")
+    _say_held(opened.store.named(names).values())
     deadline = None if seconds is None else time.monotonic() + seconds
     for tasks in waiting.follow(opened, names, deadline):
         changes.show(tasks)
@@ -245,6 +242,17 @@ def until_done(
     kinds = Counter((known[name].outcome or known[name].state).value if name in known else "removed" for name in names)
     render.message(", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(kinds.items())))
     return 0 if set(kinds) <= {Outcome.COMPLETED.value} else 1
+
+
+def _say_held(tasks: Iterable[Task]) -> None:
+    """Say of those that are held by whom, or until when."""
+    held: dict[str, list[str]] = {}
+    for task in tasks:
+        if task.hold is not None:
+            until = "" if task.hold.until is not None else ", and does not start before `release`"
+            held.setdefault(f"{task.hold.reason.said(time.time())}{until}", []).append(task.name)
+    for said, names in held.items():
+        render.message(f"{said}: {render.names(names)}")
 
 
 class _Changes:

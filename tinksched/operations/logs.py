@@ -158,6 +158,16 @@ def last_lines(path: Path | str, count: int) -> list[str]:
     return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
 
 
+def last_words(workspace: Workspace, task: str, count: int) -> list[str]:
+    """The last lines that a task's newest run printed, when that has ended; none if there is no log."""
+    try:
+        log = find(workspace, task, None)
+    except NothingToActOn:
+        return []
+    await_rest(log.directory)
+    return last_lines(log.path, count)
+
+
 def attach_command(workspace: Workspace, task: str, *, write: bool) -> list[str]:
     """The command line that shows the task's session.
 
