@@ -96,7 +96,7 @@ def test_what_matches_nothing_is_exit_code_3_with_near_names(busy: Busy, line: s
     assert "there is no task" in said(os.fsdecode(b"\xff\xfe"))
 
 
-@pytest.mark.parametrize("command", ["logs", "attach", "explain", "show"])
+@pytest.mark.parametrize("command", ["logs", "attach"])
 def test_where_one_task_is_wanted_several_are_named(busy: Busy, command: str) -> None:
     bench = busy.bench
     answer = bench.run(command, "exp*", code=2)

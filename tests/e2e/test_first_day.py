@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import time
@@ -171,3 +172,21 @@ def test_who_waits_no_longer_is_told_that_the_task_goes_on(lab: Lab) -> None:
     assert command.returncode == 130 and "z goes on, and ends with: tinksched cancel z" in err
     gate.open()
     bench.wait_for_states(z="completed")
+
+
+def test_several_tasks_are_explained_and_shown_one_after_another(lab: Lab) -> None:
+    bench = lab.workspace(tasks={"good.yml": "", "bad1.yml": "code: 3\n", "bad2.yml": "code: 4\n"})
+    bench.run("start", "--wait", code=1)
+    bench.add("fresh.yml")
+    failed = bench.run("explain", "--failed").out
+    assert failed.startswith("bad1: failed\n") and "\n\nbad2: failed\n" in failed and "good" not in failed
+    assert bench.run("explain", "bad*", "good").out.startswith(failed)
+    assert bench.run("explain", "fresh", "good.yml").out.count("\n\n") == 1
+    assert bench.run("show", "1-3").out.count("\nattempt 1: ") == 3
+    assert [task["task"] for task in json.loads(bench.run("explain", "--failed", "--json").out)["tasks"]] == [
+        "bad1", "bad2",
+    ]  # fmt: skip
+    assert [task["task"] for task in json.loads(bench.run("show", "--all", "--json").out)["tasks"]] == [
+        "bad1", "bad2", "good",
+    ]  # fmt: skip
+    assert "there is no task 'nobody'" in bench.run("explain", "good", "nobody", code=3).err
