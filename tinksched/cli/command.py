@@ -56,7 +56,7 @@ def run(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Queue any command as a task, with this folder and environment. Outside of a workspace, in a personal one.
+    """Queue any command as a task. With this folder and environment; outside of a workspace, in a personal one.
 
     \b
     Examples:

@@ -42,7 +42,7 @@ AttemptOption = Annotated[int | None, typer.Option("--attempt", metavar="N", hel
 
 
 def gpus(as_json: JsonOption = False) -> None:
-    """Show this machine's GPUs: what they do, who is on them since when, all users and other programs, and who waits.
+    """Show this machine's GPUs, and who is on them since when. All users and other programs, and who waits.
 
     \b
     Examples:
@@ -99,7 +99,7 @@ def show(
     attempt: AttemptOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print everything on record about a task: every run, what exactly it ran, and what its config changed.
+    """Print all that is on record about a task. Every run, what exactly it ran, and what its config changed.
 
     \b
     Examples:

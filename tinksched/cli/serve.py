@@ -29,7 +29,7 @@ ServerOption = Annotated[
 
 
 def serve(config: ServerOption = None) -> None:
-    """Serve jobs over HTTP to a team: tokens, limits, isolation. On loopback unless server.yml says otherwise.
+    """Serve jobs over HTTP to a team. With tokens, limits and isolation; on loopback unless server.yml says otherwise.
 
     It runs in the foreground, with this machine's GPUs; a signal ends it, and jobs that run go on.
 

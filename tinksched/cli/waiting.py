@@ -43,7 +43,7 @@ def wait(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Wait until tasks are done, all that are queued or running if none are named; exit code 0 if all completed.
+    """Wait until tasks are done. All that are queued or running if none are named; exit code 0 if all completed.
 
     Prints each change with its time. Exit code 1 if one did not complete, 3 if there is nothing to wait for.
 
@@ -135,7 +135,7 @@ def release(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let held tasks start; with --at, have queued ones wait until then.
+    """Let held tasks start. With --at, have queued ones wait until then.
 
     \b
     Examples:
