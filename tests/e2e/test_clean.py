@@ -65,9 +65,9 @@ def test_a_finished_task_is_forgotten_and_a_completed_one_stays_completed(bench:
 def test_what_is_queued_or_runs_is_never_touched(bench: Bench) -> None:
     answer = bench.run("clean", "*", "--yes")
     assert answer.out.startswith("removed 2 records, ") and answer.out.endswith(" of bad, good\n")
-    assert "left: live is active, waits is queued" in answer.err
+    assert "left: live is running, waits is queued" in answer.err
     answer = bench.run("clean", "live", "waits", "--yes", code=3)
-    assert "no such task is done (live is active, waits is queued)" in answer.err
+    assert "no such task is done (live is running, waits is queued)" in answer.err
     assert "nothing to clean" in bench.run("clean", "--all", "--yes", code=3).err
     assert log(bench, "live").exists() and bench.starts()["live"] == 1
     gates[bench.folder].open()

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.support import Bench, Lab
-from tinksched.cli.app import COMMANDS, command_of
+from tinksched.cli.app import COMMANDS, GROUPS, command_of
 
-FOR_PEOPLE = {"setup-workspace", "watch", "logs", "attach", "completion", "help"}
+FOR_PEOPLE = {"setup-workspace", "watch", "logs", "attach", "completion", "help", "serve", *GROUPS}
 
 
 def act(bench: Bench, *arguments: str, code: int = 0) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def test_every_command_that_acts_answers_in_one_form(lab: Lab) -> None:
     assert act(bench, "start")["done"] == ["exp1", "exp2", "exp3"]
     assert set(act(bench, "start")["left"].values()) == {"queued or running already"}
     bench.wait_for_starts("exp1")
-    assert act(bench, "hold", "exp*", code=1)["left"] == {"exp1": "is active"}
+    assert act(bench, "hold", "exp*", code=1)["left"] == {"exp1": "is running"}
     assert act(bench, "release", "exp3", "--at", "+2h")["until"] > 0
     assert act(bench, "priority", "exp2", "3")["done"] == ["exp2"]
     paused = act(bench, "pause")
@@ -49,7 +49,7 @@ def test_every_command_that_acts_answers_in_one_form(lab: Lab) -> None:
     assert act(bench, "cancel", "exp3")["done"] == ["exp3"]
     assert act(bench, "cancel", "exp3", "exp2")["left"] == {"exp3": "is cancelled"}
     assert act(bench, "retry", "exp1", "exp2", code=1) == {
-        "version": 1, "command": "retry", "done": ["exp2"], "left": {"exp1": "is active"},
+        "version": 1, "command": "retry", "done": ["exp2"], "left": {"exp1": "is running"},
     }  # fmt: skip
     swept = act(bench, "sweep", "_base", "seconds=0,1", "--start")
     assert swept["done"] == swept["queued"] and len(swept["points"]) == len(swept["done"]) == 2

@@ -24,12 +24,12 @@ print("\\x1b[32mgreen\\x1b[0m last words")
 """
 
 
-def read_terminal(command: list[str], bench: Bench, until: str) -> str:
+def read_terminal(command: list[str], bench: Bench, until: str, **environment: str) -> str:
     """What a command shows on a terminal of its own until the text appears; then the terminal is closed."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(bench.folder)
-        os.execvpe(command[0], command, {**bench.lab.environment, "TERM": "xterm-256color"})
+        os.execvpe(command[0], command, {**bench.lab.environment, "TERM": "xterm-256color", **environment})
     shown = b""
     deadline = time.monotonic() + 30
     try:

@@ -159,7 +159,7 @@ def test_retry_while_a_run_is_ending(lab: Lab, step: str) -> None:
     victim = Victim(bench, step)
     victim.wait_until_halted()
     if step == "ending":
-        assert "only finished tasks can be retried: a is active" in bench.run("retry", "a", code=3).err
+        assert "only finished tasks can be retried: a is running" in bench.run("retry", "a", code=3).err
         victim.go_on()
         bench.wait_for_states(a="failed")
         bench.add("a.yml", "code: 0\n")

@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.test_output import read_terminal
 from tests.keys import table
 from tests.support import SCRIPT, Bench, Lab
+from tinksched import Workspace
 from tinksched.config import load
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,12 @@ def test_it_begins_with_a_command_that_does_a_job_then_come_the_two_that_matter(
 def test_the_beginning_fits_a_screen() -> None:
     assert len(README.partition("## Your own")[0].splitlines()) <= 50
     assert len(README.partition(TESTS)[0].splitlines()) <= 34
+
+
+def test_it_names_all_that_a_workspace_can_do_in_python() -> None:
+    said = README.partition("From Python a `Workspace` has ")[2].partition(" ([")[0]
+    there = {name for name, value in vars(Workspace).items() if name[0] != "_" and not isinstance(value, property)}
+    assert set(re.findall(r"`(\w+)`", said)) == there
 
 
 def test_the_benchmarks_are_one_command() -> None:

@@ -48,7 +48,7 @@ def test_a_command_runs_where_and_as_its_caller_would_run_it(lab: Lab) -> None:
     words = ["", "{config}", "{{x}}", "$HOME", "a'b\"c", "--wait", "-n", "é"]
     answer = bench.run("run", "--wait", "--", sys.executable, "-c", program, *words, cwd=place, MINE="my own")
     assert answer.out.splitlines()[0] == "queued " + Path(sys.executable).name.replace(".", "_") + " (number 1)"
-    assert answer.out.splitlines()[-1].endswith(" completed")
+    assert answer.out.splitlines()[-3].endswith(" completed")
     (line,) = bench.run("logs", "@").out.splitlines()
     assert line == f"{words} {place} my own None"
     (task,) = bench.status()["tasks"]
@@ -125,12 +125,14 @@ def test_what_comes_after_what(lab: Lab) -> None:
     bench = lab.workspace(executor="local")
     gate = bench.gate()
     bench.run("run", "--name", "first[1]", "--", "flock", "-s", str(gate.path), "true")
-    bench.run("run", "--name", "bad", "--", "false")
+    bad = bench.gate("bad")
+    bench.run("run", "--name", "bad", "--", "flock", "-s", str(bad.path), "false")
     bench.run("run", "--name", "second", "--after", "first[1]", "--", "true")
     bench.run("run", "--name", "third", "--after", "1", "--after", "second", "--", "true")
     bench.run("run", "--name", "never", "--after", "bad", "--", "true")
     bench.run("run", "--name", "glob", "--after", "[fs]*", "--", "true")
     assert "--after: there is no task 'frist'" in bench.run("run", "--after", "frist", "--", "true", code=3).err
+    bad.open()
     bench.wait_for_states(never="failed")
     tasks = bench.tasks()
     assert tasks["second"]["reason"]["text"] == "comes after first[1]"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tinksched.core.estimate import Forecast, Plan, Typical, forecast
 from tinksched.core.instants import clock as clock_time
-from tinksched.core.model import ALONE, GpuSlots, Run, RunState, Task, TaskSpec, TaskState, Tenant
+from tinksched.core.model import ALONE, GpuSlots, Hold, Run, RunState, Task, TaskSpec, TaskState, Tenant
 
 NOW = 1_700_000_000.0
 SPEC = TaskSpec(("x",), "/w", "/m", "/o")
@@ -20,9 +20,9 @@ TEN = Typical([("x", 10.0)], [])
 
 
 def task(number: int, name: str = "", *, priority: int = 0, not_before: float | None = None,
-         need: int | None = None, **spec: Any) -> Task:  # fmt: skip
+         need: int | None = None, hold: Hold | None = None, **spec: Any) -> Task:  # fmt: skip
     return Task(number, name or f"t{number}", "/c", replace(SPEC, **spec), TaskState.QUEUED, priority, number, NOW, NOW,
-                not_before=not_before, need=need)  # fmt: skip
+                not_before=not_before, hold=hold, need=need)  # fmt: skip
 
 
 def run(number: int, began: float, gpus: tuple[int, ...] = (0,), name: str = "", **given: Any) -> Run:
@@ -148,6 +148,16 @@ def test_a_retry_waits_for_its_time_and_others_pass_it() -> None:
     assert after(found) == {2: 0.0, 3: 10.0, 4: 20.0, 1: 30.0}
     alone = expected([task(1, not_before=NOW + 25)], gpus(1, 1))
     assert after(alone) == {1: 25.0}
+
+
+def test_a_held_task_starts_at_its_time_or_nobody_knows_when() -> None:
+    later, forever = Hold("ann", NOW, NOW + 25), Hold("ann", NOW)
+    found = expected([task(1, hold=later), task(2), task(3), task(4)], gpus(1, 1))
+    assert after(found) == {2: 0.0, 3: 10.0, 4: 20.0, 1: 30.0}
+    alone = expected([task(1, hold=later, not_before=NOW + 20)], gpus(1, 1))
+    assert after(alone) == {1: 25.0} and alone.batch_ends == NOW + 35
+    found = expected([task(1, "a", hold=forever), task(2, "b", after=("a",)), task(3)], gpus(1, 1))
+    assert set(found.starts) == {3} and found.batch_ends is None
 
 
 def test_what_comes_after_others_starts_when_all_of_them_have_ended() -> None:

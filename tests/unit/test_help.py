@@ -71,6 +71,11 @@ def test_the_help_fits_a_terminal(path: tuple[str, ...]) -> None:
     assert max(map(len, help_of(path).splitlines())) <= 80
 
 
+def test_no_text_is_cut_in_the_list_of_all_commands() -> None:
+    text: str = ROOT.get_help(typer.Context(ROOT, info_name="tinksched", terminal_width=80))
+    assert "..." not in text.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize(
     ("words", "near"),
     [

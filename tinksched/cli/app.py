@@ -11,48 +11,48 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..errors import UsageError, WorkspaceError
-from .options import ColorOption, ConfigOption, WorkspaceOption
+from ..errors import NothingToActOn, UsageError, WorkspaceError
+from .options import ELSEWHERE, UNSAID, ColorOption, ConfigOption, WorkspaceOption
 from .shells import SCRIPTS, SHORT
 
-COMMANDS = {  # by name: the first line of its help
-    "setup-workspace": "Make a folder a workspace: a commented configuration, a wrapper script, configs/ with one "
-    "example, out/.",
-    "start": "Queue the configs that are new and make sure that a scheduler runs. Safe to repeat at any time.",
+COMMANDS = {  # by name: the first paragraph of its help, whose first sentence stands in the list of all
+    "setup-workspace": "Make a folder a workspace. It gets a commented configuration, a wrapper script, configs/ with "
+    "one example, out/.",
+    "start": "Queue new configs, and make sure that a scheduler runs. Safe to repeat at any time.",
     "status": "Show the tasks, the slots and the scheduler.",
-    "watch": "Live view: the GPUs over time, the tasks, the log of the selected one; keys to cancel, retry, attach. ? "
-    "helps.",
+    "watch": "Live view: GPUs, tasks, and the log of the selected one. Keys cancel, retry, attach; ? lists them.",
     "logs": "Print what a run printed. Without -f, what a progress bar overwrote is left out.",
     "attach": "Show the live session of a task. Leave it with Ctrl-b d; the task goes on.",
-    "gpus": "Show this machine's GPUs: what they do, who is on them since when, all users and other programs, and who "
-    "waits.",
+    "gpus": "Show this machine's GPUs, and who is on them since when. All users and other programs, and who waits.",
     "explain": "Say why a task waits, or how it ended.",
-    "show": "Print everything on record about a task: every run, what exactly it ran, and what its config changed.",
-    "run": "Queue any command as a task, with this folder and environment. Outside of a workspace, in a personal one.",
-    "wait": "Wait until tasks are done, all that are queued or running if none are named; exit code 0 if all "
+    "show": "Print all that is on record about a task. Every run, what exactly it ran, and what its config changed.",
+    "run": "Queue any command as a task. With this folder and environment; outside of a workspace, in a personal one.",
+    "wait": "Wait until tasks are done. All that are queued or running if none are named; exit code 0 if all "
     "completed.",
-    "cancel": "Cancel tasks: a queued one leaves the queue, a running one is ended with all its processes.",
+    "cancel": "Cancel tasks that wait or run. A queued one leaves the queue, a running one is ended with all its "
+    "processes.",
     "retry": "Queue finished tasks again.",
-    "sweep": "Write one config for each point of a grid, from a template whose comments and order stay.",
-    "report": "Show what ran on which GPU when, how long GPUs and tasks waited, what failed, and what tasks measured.",
+    "sweep": "Write a config for each point of a grid. From a template, whose comments and order stay.",
+    "report": "Show what ran on which GPU when, and what it measured. Also how long GPUs and tasks waited, and "
+    "what failed.",
     "hold": "Keep queued tasks from starting until `release`.",
-    "release": "Let held tasks start; with --at, have queued ones wait until then.",
+    "release": "Let held tasks start. With --at, have queued ones wait until then.",
     "priority": "Give queued tasks a priority: higher numbers start first. +1 and -1 change the one that they have.",
     "pause": "Start nothing new until `resume`; what runs goes on. To drain the GPUs, before an update, say.",
     "resume": "Let tasks start again after `pause`.",
-    "clean": "Forget finished tasks: their records, logs and kept sessions. Asks first, and needs --yes where it can't "
-    "ask.",
-    "stop": "Stop the scheduler. Running tasks go on; a later `start` finds them again.",
-    "kill-all": "The emergency stop: end the scheduler and every run of this workspace, now. Asks nothing.",
-    "doctor": "Check this machine and the workspace: tmux, logging out, the driver, the config, permissions, locks, "
-    "the disk. Exit code 1 if something is broken.",
+    "clean": "Forget finished tasks: records, logs and kept sessions. Asks first, and needs --yes where it can't ask.",
+    "stop": "Stop the scheduler; running tasks go on. A later `start` finds them again.",
+    "kill-all": "End the scheduler and every run of this workspace, now. The emergency stop: it asks nothing.",
+    "doctor": "Check this machine and the workspace. Tmux, logging out, the driver, the config, permissions, "
+    "locks, the disk. Exit code 1 if something is broken.",
     "config": "Show every setting, its value, and where that came from.",
-    "serve": "Serve jobs over HTTP to a team: tokens, limits, isolation. On loopback unless server.yml says otherwise.",
+    "serve": "Serve jobs over HTTP to a team. With tokens, limits and isolation; on loopback unless server.yml "
+    "says otherwise.",
     "token": "Make, list and revoke the tokens of the server's users.",
     "scan": "Show what the server's code scan has found.",
-    "remote": "Submit jobs to a server of `tinksched serve`, follow them, and get their results.",
-    "db": "Back up, restore and check the server's database; forget old jobs.",
-    "completion": "Print what makes a shell (bash, zsh or fish) complete commands, options and names of tasks.",
+    "remote": "Use a server of `tinksched serve`. Submit jobs to it, follow them, and get their results.",
+    "db": "Back up, restore, check and clean the server's database.",
+    "completion": "Print what makes a shell complete commands and tasks. For bash, zsh and fish; options, too.",
     "help": "Show this help, or that of a command.",
 }
 _HIDDEN = ("serve-workspace",)
@@ -85,6 +85,14 @@ class _Group(TyperGroup):
             raise _no_such(args[0])
         name, command, rest = super().resolve_command(ctx, args)
         return name, command_of(name) if name and command else command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NothingToActOn as error:
+            if ctx.meta.get(UNSAID):
+                error.message += f" ({ELSEWHERE})"
+            raise
 
 
 app = typer.Typer(
@@ -144,7 +152,7 @@ def help_command(
 
 
 def completion(shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]) -> None:
-    """Print what makes a shell (bash, zsh or fish) complete commands, options and names of tasks.
+    """Print what makes a shell complete commands and tasks. For bash, zsh and fish; options, too.
 
     \b
     Examples:

@@ -34,7 +34,7 @@ def clean(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Forget finished tasks: their records, logs and kept sessions. Asks first, and needs --yes where it can't ask.
+    """Forget finished tasks: records, logs and kept sessions. Asks first, and needs --yes where it can't ask.
 
     What is queued or running is never touched, nor are completion markers: what completed stays so for `start`.
 

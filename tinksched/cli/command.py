@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +12,7 @@ import typer
 from ..config import asked
 from ..core import instants
 from ..errors import UsageError, WorkspaceError
-from ..operations import commands, personal, times
+from ..operations import commands, logs, personal, times
 from ..operations import workspace as workspaces
 from ..operations.commands import Order
 from ..operations.workspace import OpenWorkspace, Workspace
@@ -21,6 +22,8 @@ from .finding import find
 from .options import ConfigOption, JsonOption, WorkspaceOption
 from .tables import printable
 from .waiting import AtOption, found_text, until_done
+
+_LAST_LINES = 20  # of what a command printed that was waited for
 
 
 def run(
@@ -53,7 +56,7 @@ def run(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Queue any command as a task, with this folder and environment. Outside of a workspace, in a personal one.
+    """Queue any command as a task. With this folder and environment; outside of a workspace, in a personal one.
 
     \b
     Examples:
@@ -84,12 +87,23 @@ def run(
         if paused is not None:
             render.message(f"{found_text(paused.user, paused.since)}: it starts after `tinksched resume`")
         if wait:
-            code = until_done(opened, [task.name], quiet=as_json)
+            code = _wait(opened, task.name, as_json=as_json)
             if as_json:
                 answer("run", [task.name], **about, **_end(opened, task.name))
+            else:
+                render.last_lines(task.name, logs.last_words(found, task.name, _LAST_LINES))
             raise typer.Exit(code)
         if not as_json:
             render.message("tinksched logs @ -f follows it; tinksched status shows it")
+
+
+def _wait(opened: OpenWorkspace, name: str, *, as_json: bool) -> int:
+    """The exit code that stands for how the task ended. Ctrl-C ends the waiting alone."""
+    try:
+        return until_done(opened, [name], quiet=as_json)
+    except KeyboardInterrupt:
+        render.message(f"no longer waiting; {name} goes on, and ends with: tinksched cancel {shlex.quote(name)}")
+        raise
 
 
 def _end(opened: OpenWorkspace, name: str) -> dict[str, object]:

@@ -18,7 +18,7 @@ FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The backup."
 
 @database_commands.callback()
 def db() -> None:
-    """Back up, restore and check the server's database; forget old jobs.
+    """Back up, restore, check and clean the server's database.
 
     \b
     Example:

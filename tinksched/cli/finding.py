@@ -9,7 +9,10 @@ import typer
 
 from ..operations import workspace as workspaces
 from ..operations.selection import Wanted
+from . import render
+from .options import ELSEWHERE, UNSAID
 
+_ON_THE_WHOLE = ("start", "stop", "kill-all", "pause", "resume")  # they name no task that would show where they work
 _BEFORE = ("workspace", "config")  # the options that may also stand before the command's name
 
 
@@ -21,7 +24,14 @@ def find(
     With `last_good`, a configuration that has problems gives way to the one that tasks were last queued with.
     """
     given = {name: Path(value) for name, value in context.find_root().params.items() if name in _BEFORE and value}
-    return workspaces.find(workspace or given.get("workspace"), config or given.get("config"), last_good=last_good)
+    folder, file = workspace or given.get("workspace"), config or given.get("config")
+    found = workspaces.find(folder, file, last_good=last_good)
+    if not folder and not file and workspaces.is_fallback(found):
+        if context.info_name in _ON_THE_WHOLE:
+            render.message(ELSEWHERE)
+        else:
+            context.meta[UNSAID] = True
+    return found
 
 
 def wanted(selectors: Sequence[str] | None, failed: bool, everything: bool) -> Wanted:

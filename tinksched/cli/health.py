@@ -25,7 +25,7 @@ def doctor(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine and the workspace: tmux, logging out, the driver, the config, permissions, locks, the disk.
+    """Check this machine and the workspace. Tmux, logging out, the driver, the config, permissions, locks, the disk.
     Exit code 1 if something is broken.
 
     \b

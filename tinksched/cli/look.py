@@ -10,14 +10,16 @@ from typing import Annotated
 
 import typer
 
+from ..errors import UsageError
 from ..operations import history, occupancy, selection
 from ..operations import logs as logging
 from ..operations import status as looking
-from ..operations.snapshot import JSON_VERSION, diagnosis_json
+from ..operations.selection import Wanted
+from ..operations.snapshot import JSON_VERSION, TaskStatus, diagnosis_json
 from ..operations.workspace import Workspace
 from . import render
-from .finding import find
-from .options import ConfigOption, JsonOption, WorkspaceOption
+from .finding import find, wanted
+from .options import AllOption, ConfigOption, FailedOption, JsonOption, WorkspaceOption
 
 TaskArgument = Annotated[
     str,
@@ -27,11 +29,20 @@ TaskArgument = Annotated[
     ),
 ]
 
+TasksArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TASK]...",
+        help="Tasks: names, globs, numbers (1-3,5); @, the one queued last, if none is named.",
+        show_default=False,
+    ),
+]
+
 AttemptOption = Annotated[int | None, typer.Option("--attempt", metavar="N", help="An earlier run of the task.")]
 
 
 def gpus(as_json: JsonOption = False) -> None:
-    """Show this machine's GPUs: what they do, who is on them since when, all users and other programs, and who waits.
+    """Show this machine's GPUs, and who is on them since when. All users and other programs, and who waits.
 
     \b
     Examples:
@@ -47,7 +58,9 @@ def gpus(as_json: JsonOption = False) -> None:
 
 def explain(
     context: typer.Context,
-    task: TaskArgument = "@",
+    selectors: TasksArgument = None,
+    failed: FailedOption = False,
+    everything: AllOption = False,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -57,44 +70,58 @@ def explain(
     \b
     Examples:
       tinksched explain exp1
+      tinksched explain --failed
       tinksched explain @    # the task that was queued last
     """
-    found, sentences = looking.explain(*_one(context, workspace, config, task), relative=not as_json)
+    there, names = _some(context, workspace, config, wanted(selectors, failed, everything))
+    explained = [looking.explain(there, name, relative=not as_json) for name in names]
     if as_json:
-        record = {"version": JSON_VERSION, "task": found.name, "state": found.state, "text": sentences}
-        reason = {"code": found.reason.code.value, "detail": dict(found.reason.detail)} if found.reason else None
-        more = {"reason": reason, "diagnosis": diagnosis_json(found.reason)}
-        print(json.dumps({**record, **more}, indent=2, ensure_ascii=False))
+        _print_json([_explanation_json(*one) for one in explained])
         return
-    render.explanation(found, sentences)
+    for number, (found, sentences) in enumerate(explained):
+        print(end="\n" * (number > 0))
+        render.explanation(found, sentences)
+
+
+def _explanation_json(found: TaskStatus, sentences: list[str]) -> dict[str, object]:
+    record = {"version": JSON_VERSION, "task": found.name, "state": found.state, "text": sentences}
+    reason = {"code": found.reason.code.value, "detail": dict(found.reason.detail)} if found.reason else None
+    return {**record, "reason": reason, "diagnosis": diagnosis_json(found.reason)}
 
 
 def show(
     context: typer.Context,
-    task: TaskArgument = "@",
+    selectors: TasksArgument = None,
+    failed: FailedOption = False,
+    everything: AllOption = False,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     attempt: AttemptOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print everything on record about a task: every run, what exactly it ran, and what its config changed.
+    """Print all that is on record about a task. Every run, what exactly it ran, and what its config changed.
 
     \b
     Examples:
       tinksched show exp1
       tinksched show exp1 --attempt 1
     """
-    found = history.show(*_one(context, workspace, config, task), attempt)
+    there, names = _some(context, workspace, config, wanted(selectors, failed, everything))
+    found = [history.show(there, name, attempt) for name in names]
     if as_json:
-        print(json.dumps(found.json(), indent=2, ensure_ascii=False))
-    else:
-        render.history(found)
+        _print_json([one.json() for one in found])
+        return
+    for number, one in enumerate(found):
+        print(end="\n" * (number > 0))
+        render.history(one)
 
 
 def logs(
     context: typer.Context,
     task: TaskArgument = "@",
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on until the run ends; wait for its start.")
+    ] = False,
     attempt: AttemptOption = None,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
@@ -108,6 +135,12 @@ def logs(
       tinksched logs exp1 --attempt 1
     """
     found, name = _one(context, workspace, config, task)
+    if follow and attempt is None and logging.waits(found, name):
+        _, sentences = looking.explain(found, name)
+        render.message(
+            f"{name} has not run yet. {sentences[0]} What it prints follows once it starts; Ctrl-C ends this."
+        )
+        logging.await_start(found, name)
     log = logging.find(found, name, attempt)
     if follow:
         for chunk in logging.follow(found, name, log):
@@ -136,7 +169,10 @@ def attach(
       tinksched attach exp1
       tinksched attach exp1 --write
     """
-    command = logging.attach_command(*_one(context, workspace, config, task), write=write)
+    found, name = _one(context, workspace, config, task)
+    command = logging.attach_command(found, name, write=write)
+    if not sys.stdin.isatty() or not sys.stdout.isatty():
+        raise UsageError("attach needs a terminal, and this is none", hint=f"tinksched logs {name} -f")
     if os.environ.get("TMUX"):
         render.message("you are inside of tmux already: leave the task's session with Ctrl-b Ctrl-b d")
     sys.stdout.flush()
@@ -158,6 +194,20 @@ def config(
         print(json.dumps(render.settings_json(settings), indent=2, ensure_ascii=False))
     else:
         render.settings(settings)
+
+
+def _print_json(records: list[dict[str, object]]) -> None:
+    """One as it is, several as a list."""
+    several = {"version": JSON_VERSION, "tasks": records}
+    print(json.dumps(records[0] if len(records) == 1 else several, indent=2, ensure_ascii=False))
+
+
+def _some(
+    context: typer.Context, workspace: Path | None, config: Path | None, chosen: Wanted
+) -> tuple[Workspace, list[str]]:
+    """The workspace, and the tasks of it that are meant: the newest if none is named."""
+    found = find(context, workspace, config)
+    return found, selection.some_of(found, chosen or Wanted(("@",)))
 
 
 def _one(context: typer.Context, workspace: Path | None, config: Path | None, task: str) -> tuple[Workspace, str]:

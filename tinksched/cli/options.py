@@ -9,6 +9,9 @@ import typer
 
 from . import colour
 
+ELSEWHERE = "the personal workspace: this folder is in none"
+UNSAID = "tinksched.unsaid"  # in a context: a command works there, and has not said so
+
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option("--workspace", metavar="DIR", help="The workspace (default: this folder, or the nearest above it)."),

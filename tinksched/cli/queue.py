@@ -49,7 +49,7 @@ def start(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Queue the configs that are new and make sure that a scheduler runs. Safe to repeat at any time.
+    """Queue new configs, and make sure that a scheduler runs. Safe to repeat at any time.
 
     \b
     Examples:
@@ -131,7 +131,7 @@ def cancel(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Cancel tasks: a queued one leaves the queue, a running one is ended with all its processes.
+    """Cancel tasks that wait or run. A queued one leaves the queue, a running one is ended with all its processes.
 
     \b
     Examples:
@@ -167,7 +167,7 @@ def cancel(
 def stop(
     context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None, as_json: JsonOption = False
 ) -> None:
-    """Stop the scheduler. Running tasks go on; a later `start` finds them again.
+    """Stop the scheduler; running tasks go on. A later `start` finds them again.
 
     \b
     Example:
@@ -196,7 +196,7 @@ def stop(
 def kill_all(
     context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None, as_json: JsonOption = False
 ) -> None:
-    """The emergency stop: end the scheduler and every run of this workspace, now. Asks nothing.
+    """End the scheduler and every run of this workspace, now. The emergency stop: it asks nothing.
 
     \b
     Example:

@@ -41,7 +41,7 @@ remote_commands = typer.Typer(no_args_is_help=True, add_completion=False, rich_m
 
 @remote_commands.callback()
 def remote() -> None:
-    """Submit jobs to a server of `tinksched serve`, follow them, and get their results.
+    """Use a server of `tinksched serve`. Submit jobs to it, follow them, and get their results.
 
     The token is in TINKSCHED_TOKEN, or in ~/.config/tinksched/token with mode 0600.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ..config import Settings, placeholders, plain
 from ..core import instants
-from ..core.model import Task, TaskState, spot
+from ..core.model import Task, TaskState, in_words, spot
 from ..core.usage import Usage
 from ..host.completion import signal_name
 from . import colour, tables
@@ -91,14 +91,14 @@ def watch(workspace: Workspace) -> None:
     from ..operations.status import MOST
     from ..operations.status import status as status_of
 
-    console = _console()
+    console, signs = _console(), tables.takes_signs(sys.stdout)  # which Live puts another stream in the place of
     if not console.is_terminal:
         status(status_of(workspace, MOST))
         return
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                parts = tables.status(status_of(workspace, MOST), signs=tables.takes_signs(sys.stdout))
+                parts = tables.status(status_of(workspace, MOST), signs=signs)
                 live.update(Group(*map(rich_part, parts)), refresh=True)
                 time.sleep(1)  # the durations on the screen count seconds
     except KeyboardInterrupt:
@@ -169,7 +169,7 @@ def explanation(task: TaskStatus, sentences: Sequence[str]) -> None:
 def history(found: History) -> None:
     """`show`: the task, then each of its runs."""
     task = found.task
-    state = (task.outcome or task.state).value.replace("_", " ")
+    state = in_words((task.outcome or task.state).value)
     print(f"{printable(task.name)}: {state}" + (f": {printable(task.reason.said(time.time()))}" if task.reason else ""))
     wants = [f"{task.spec.gpus} GPU{'s' * (task.spec.gpus > 1)}"] + ["alone"] * task.spec.exclusive
     facts = {
@@ -332,11 +332,19 @@ def _last_words(now: Status) -> None:
 
 
 def _print_tail(task: TaskStatus) -> None:
-    from ..operations.logs import last_lines
+    from ..operations import logs
 
-    lines = last_lines(task.log or "", _LAST_WORDS)
+    _print_lines(f"{printable(task.name)} ({task.log})", logs.last_lines(task.log or "", _LAST_WORDS))
+
+
+def last_lines(task: str, lines: Sequence[str]) -> None:
+    """The end of what a task printed, marked as such; nothing if it printed nothing."""
+    _print_lines(printable(task), lines)
+
+
+def _print_lines(whose: str, lines: Sequence[str]) -> None:
     if lines:
-        print(f"the last lines of {printable(task.name)} ({task.log}):")
+        print(f"the last lines of {whose}:")
         for line in lines:
             print(f"  | {printable(line)}")
 

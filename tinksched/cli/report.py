@@ -41,7 +41,7 @@ def report(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what ran on which GPU when, how long GPUs and tasks waited, what failed, and what tasks measured.
+    """Show what ran on which GPU when, and what it measured. Also how long GPUs and tasks waited, and what failed.
 
     \b
     Examples:

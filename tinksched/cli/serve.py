@@ -32,7 +32,7 @@ def serve(
     config: ServerOption = None,
     init: Annotated[bool, typer.Option("--init", help="Write a commented server.yml here, and serve nothing.")] = False,
 ) -> None:
-    """Serve jobs over HTTP to a team: tokens, limits, isolation. On loopback unless server.yml says otherwise.
+    """Serve jobs over HTTP to a team. With tokens, limits and isolation; on loopback unless server.yml says otherwise.
 
     It runs in the foreground, with this machine's GPUs; a signal ends it, and jobs that run go on.
 

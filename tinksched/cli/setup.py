@@ -19,7 +19,7 @@ def setup_workspace(
         typer.Option("--force", help="Migrate what is there: values and comments stay, old files are kept as copies."),
     ] = False,
 ) -> None:
-    """Make a folder a workspace: a commented configuration, a wrapper script, configs/ with one example, out/.
+    """Make a folder a workspace. It gets a commented configuration, a wrapper script, configs/ with one example, out/.
 
     With --force an older workspace becomes one of this version.
 

@@ -38,7 +38,7 @@ def sweep(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one config for each point of a grid, from a template whose comments and order stay.
+    """Write a config for each point of a grid. From a template, whose comments and order stay.
 
     \b
     Examples:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import typer
@@ -42,7 +43,7 @@ def wait(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Wait until tasks are done, all that are queued or running if none are named; exit code 0 if all completed.
+    """Wait until tasks are done. All that are queued or running if none are named; exit code 0 if all completed.
 
     Prints each change with its time. Exit code 1 if one did not complete, 3 if there is nothing to wait for.
 
@@ -102,6 +103,7 @@ def resume(
 def hold(
     context: typer.Context,
     selectors: SelectorsArgument = None,
+    at: Annotated[str | None, typer.Option("--at", hidden=True)] = None,
     failed: FailedOption = False,
     everything: AllOption = False,
     workspace: WorkspaceOption = None,
@@ -115,6 +117,9 @@ def hold(
       tinksched hold exp1 'big_*'
       tinksched hold 3-5
     """
+    if at is not None:
+        hint = f"until a time: tinksched release {shlex.join(selectors or ['TASK'])} --at {shlex.quote(at)}"
+        raise UsageError("hold keeps tasks until `release`, and takes no --at", hint=hint)
     chosen = required(wanted(selectors, failed, everything), "hold")
     with find(context, workspace, config).open_existing() as opened:
         report("hold", "held", queue.hold(opened, chosen), as_json=as_json)
@@ -130,7 +135,7 @@ def release(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let held tasks start; with --at, have queued ones wait until then.
+    """Let held tasks start. With --at, have queued ones wait until then.
 
     \b
     Examples:
@@ -186,7 +191,9 @@ def priority(
     relative = not given[1] and given[2][0] in "+-"
     with find(context, workspace, config).open_existing() as opened:
         done = queue.prioritise(opened, chosen, int(given[2]), relative=relative)
-        report("priority", f"priority {number.lstrip('=')}", done, as_json=as_json)
+        now = {task.priority for task in opened.store.named(done.done).values()} if relative else ()
+        result = f", now {' to '.join(map(str, sorted({min(now), max(now)})))}" if now else ""
+        report("priority", f"priority {number.lstrip('=')}{result}", done, as_json=as_json)
 
 
 def required(chosen: Wanted, command: str) -> Wanted:
@@ -225,6 +232,7 @@ def until_done(
     paused = opened.store.pause()
     if paused is not None and opened.store.has_queue():
         render.message(f"{found_text(paused.user, paused.since)}: what is queued does not start before `resume`")
+    _say_held(opened.store.named(names).values())
     deadline = None if seconds is None else time.monotonic() + seconds
     for tasks in waiting.follow(opened, names, deadline):
         changes.show(tasks)
@@ -234,6 +242,17 @@ def until_done(
     kinds = Counter((known[name].outcome or known[name].state).value if name in known else "removed" for name in names)
     render.message(", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(kinds.items())))
     return 0 if set(kinds) <= {Outcome.COMPLETED.value} else 1
+
+
+def _say_held(tasks: Iterable[Task]) -> None:
+    """Say of those that are held by whom, or until when."""
+    held: dict[str, list[str]] = {}
+    for task in tasks:
+        if task.hold is not None:
+            until = "" if task.hold.until is not None else ", and does not start before `release`"
+            held.setdefault(f"{task.hold.reason.said(time.time())}{until}", []).append(task.name)
+    for said, names in held.items():
+        render.message(f"{said}: {render.names(names)}")
 
 
 class _Changes:

@@ -14,7 +14,7 @@ from .options import ConfigOption, WorkspaceOption
 
 
 def watch(context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
-    """Live view: the GPUs over time, the tasks, the log of the selected one; keys to cancel, retry, attach. ? helps.
+    """Live view: GPUs, tasks, and the log of the selected one. Keys cancel, retry, attach; ? lists them.
 
     \b
     Example:

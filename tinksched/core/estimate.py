@@ -118,8 +118,10 @@ class _Play:
         self._later: list[tuple[float, tuple[int, int], int, Task]] = []  # not before a time
         self._relations = _Relations(plan, names, ends)
         for task in plan.queue:
-            if task.not_before is None and not task.spec.after:
+            if task.not_before is None and task.hold is None and not task.spec.after:
                 self._ready.append(task)
+            elif task.hold is not None and task.hold.until is None:
+                continue  # nobody knows when it is released
             elif not self._relations.waits(task):
                 self._release(task, now)
 
@@ -138,8 +140,8 @@ class _Play:
     def place(self, task: Task, seconds: float) -> float | None:
         """Start the task, and note what it takes. Returns when; None if it can't start."""
         earliest = self._now
-        if task.not_before is not None or task.spec.after:
-            earliest = max(earliest, task.not_before or 0.0, self._relations.end_before(task))
+        if task.not_before is not None or task.hold is not None or task.spec.after:
+            earliest = max(earliest, _not_before(task), self._relations.end_before(task))
         limits = [places for match, places in self._limits if match(task.name)] if self._limits else []
         for places in limits:
             earliest = max(earliest, places[0])
@@ -154,7 +156,7 @@ class _Play:
 
     def _release(self, task: Task, at: float) -> None:
         """It may start from then on."""
-        heapq.heappush(self._later, (max(at, task.not_before or 0.0), task.rank, task.id, task))
+        heapq.heappush(self._later, (max(at, _not_before(task)), task.rank, task.id, task))
 
     def _occupy(self, task: Task, earliest: float, seconds: float) -> float | None:
         spec = task.spec
@@ -238,6 +240,12 @@ class _Relations:
             if not self._left[globs]:
                 released += self._waiting.pop(globs, [])
         return released
+
+
+def _not_before(task: Task) -> float:
+    """The end of its pause before a retry, and of its hold."""
+    until = task.hold.until if task.hold is not None else None
+    return max(task.not_before or 0.0, until or 0.0)
 
 
 def _first(heap: list[float]) -> float:

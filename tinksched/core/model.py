@@ -263,6 +263,11 @@ class TaskSpec:
         )
 
 
+def in_words(state: str) -> str:
+    """The state or outcome of a task, as a person says it."""
+    return "running" if state == TaskState.ACTIVE.value else state.replace("_", " ")
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """Somebody wants what is queued to wait: until it is let go, or until a time."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.model import TaskState
+from ..core.model import TaskState, in_words
 from ..errors import NothingToActOn, TinkschedError
 from ..host import wake
 from ..host.rundir import RunDir
@@ -67,7 +67,11 @@ def find(opened: OpenWorkspace, wanted: Wanted, older_than: float | None, kinds:
     roster = [task for task in store.roster() if task.name in chosen]
     limit = time.time() - (older_than or 0.0)
     done = [task for task in roster if task.state == TaskState.DONE.value and task.changed_at <= limit]
-    left = [(task.name, f"is {task.state}") for task in roster if task.state != TaskState.DONE.value and wanted.words]
+    left = [
+        (task.name, f"is {in_words(task.state)}")
+        for task in roster
+        if task.state != TaskState.DONE.value and wanted.words
+    ]
     if not done:
         age = " and old enough" if older_than else ""
         said = selection.listed([f"{name} {why}" for name, why in left])

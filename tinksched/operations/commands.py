@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count, pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Literal
 from ..config import placeholders
 from ..config.values import LONGEST_NAME
 from ..core.lifecycle import Held
-from ..core.model import Hold, Task, TaskSpec
+from ..core.model import Hold, Outcome, Task, TaskSpec, in_words
 from ..errors import NothingToActOn, UsageError
 from ..host import environments
 from ..host.completion import marker_identity
@@ -171,11 +171,23 @@ def _taken(opened: OpenWorkspace, name: str, configs: Collection[str]) -> str | 
     return None
 
 
+def _refuse_hopeless(before: Iterable[Task]) -> None:
+    """Raises UsageError: what comes after these would never start."""
+    for task in before:
+        if task.outcome not in (None, Outcome.COMPLETED):
+            how = in_words(task.outcome.value)
+            raise UsageError(
+                f"--after: {task.name} did not complete ({how}), so nothing can come after it; nothing was queued",
+                hint=f"tinksched retry {task.name}",
+            )
+
+
 def _after(opened: OpenWorkspace, words: Sequence[str]) -> tuple[str, ...]:
     """The globs of what comes first. A glob stays one: what will match it later counts as well.
 
     Raises:
         NothingToActOn: a word means no task.
+        UsageError: one of them has ended without being completed.
     """
     found: dict[str, None] = {}
     for word in words:
@@ -183,6 +195,7 @@ def _after(opened: OpenWorkspace, words: Sequence[str]) -> tuple[str, ...]:
             names = selection.select(opened.store, Wanted([word]))
         except NothingToActOn as error:
             raise NothingToActOn(f"--after: {error.message}", hint=error.hint) from None
+        _refuse_hopeless(opened.store.named(names).values())
         is_glob = _GLOB.search(word) and word not in names
         found |= dict.fromkeys([word] if is_glob else [_GLOB.sub(r"[\1]", name) for name in names])
     return tuple(found)

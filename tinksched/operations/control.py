@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.lifecycle import Dropped
-from ..core.model import Outcome, Reason, ReasonCode, Request, Task, TaskState
+from ..core.model import Outcome, Reason, ReasonCode, Request, Task, TaskState, in_words
 from ..errors import NothingToActOn, TinkschedError, UsageError
 from ..host import processes, wake
 from ..host.processes import Process
@@ -137,7 +137,7 @@ def retry(opened: OpenWorkspace, wanted: Wanted) -> Retried:
     """
     chosen = _tasks(opened, wanted)
     tasks = [task for task in chosen if task.state is TaskState.DONE]
-    busy = [(task.name, task.state.value) for task in chosen if task.state is not TaskState.DONE]
+    busy = [(task.name, in_words(task.state.value)) for task in chosen if task.state is not TaskState.DONE]
     if not tasks:
         said = selection.listed([f"{name} is {state}" for name, state in busy]) or "there is none"
         raise NothingToActOn(f"only finished tasks can be retried: {said}; nothing was queued")

@@ -20,7 +20,7 @@ def of(
 ) -> Forecast:
     """What is to be expected, by runs that have completed (`Store.durations`). Without any nothing is known.
 
-    `queue` is None while no scheduler runs: then nothing starts.
+    `queue` is None while nothing starts: no scheduler runs, or all is paused.
     """
     if not durations:
         return Forecast()

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.model import Run, RunState
+from ..core.model import Run, RunState, TaskState
 from ..errors import NothingToActOn, TinkschedError
-from ..host import inotify, wake
+from ..host import inotify, processes, wake
 from ..host.logfile import tail
 from ..host.rundir import RunDir
 from ..host.tmux import Tmux
 from ..store import Store
-from . import selection
+from . import selection, waiting
 from .workspace import Workspace
 
 _TOKEN = re.compile(
@@ -30,6 +30,7 @@ _TOKEN = re.compile(
 _ERASES = "\x1b["
 _PLAIN = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f]*")
 LAST_LINES_BYTES = 65536
+_REST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Log:
     path: Path
     attempt: int
     live: bool
+    directory: str  # of the run
 
 
 def find(workspace: Workspace, task: str, attempt: int | None) -> Log:
@@ -55,7 +57,29 @@ def find(workspace: Workspace, task: str, attempt: int | None) -> Log:
     if run.log is None:
         raise NothingToActOn(f"{task} has no log: enable_logging is off", hint=f"tinksched attach {task}")
     live = run.state is not RunState.ENDED and RunDir(run.directory).exit_status() is None
-    return Log(Path(run.log), run.attempt, live)
+    return Log(Path(run.log), run.attempt, live, run.directory)
+
+
+def waits(workspace: Workspace, task: str) -> bool:
+    """Whether the task is queued and has never run, so that there is no log yet."""
+    store = workspace.store()
+    if store is None:
+        return False
+    with store:
+        found = store.task(task)
+    return found is not None and found.state is TaskState.QUEUED and not found.attempts
+
+
+def await_start(workspace: Workspace, task: str) -> None:
+    """Until the task's first run is on record, or the task is done without one.
+
+    Raises:
+        TinkschedError: the scheduler was stopped before, or does not stay.
+    """
+    with workspace.open_existing() as opened:
+        for tasks in waiting.follow(opened, [task]):
+            if any(found.attempts for found in tasks):
+                return
 
 
 def follow(workspace: Workspace, task: str, log: Log) -> Iterator[bytes]:
@@ -73,13 +97,17 @@ def follow(workspace: Workspace, task: str, log: Log) -> Iterator[bytes]:
     try:
         watch.add(log.path, inotify.MODIFY | inotify.CLOSE_WRITE | inotify.DELETE_SELF)
         with log.path.open("rb") as file:
-            ended = not log.live
+            ended, whole = not log.live, False
             while True:
                 if chunk := file.read(65536):
                     yield chunk
                     continue
-                if ended or not log.path.exists():
+                if whole or not log.path.exists():
                     return
+                if ended:
+                    await_rest(log.directory)
+                    whole = True
+                    continue
                 # The scheduler may be away, and then nobody announces the end: hence the time-out.
                 poller.poll(2000)
                 watch.clear()
@@ -88,6 +116,11 @@ def follow(workspace: Workspace, task: str, log: Log) -> Iterator[bytes]:
     finally:
         listener.close()
         watch.close()
+
+
+def await_rest(directory: str) -> None:
+    """Until the wrapper of a run that has ended is gone: it stays a moment, for the last of the output."""
+    processes.wait_for(processes.wrappers(directory), _REST_SECONDS)
 
 
 def clean(data: bytes) -> str:
@@ -123,6 +156,16 @@ def last_lines(path: Path | str, count: int) -> list[str]:
     """The last lines of a log that say anything, cleaned. Empty if there is no log."""
     text = clean(tail(path, LAST_LINES_BYTES))
     return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+
+
+def last_words(workspace: Workspace, task: str, count: int) -> list[str]:
+    """The last lines that a task's newest run printed, when that has ended; none if there is no log."""
+    try:
+        log = find(workspace, task, None)
+    except NothingToActOn:
+        return []
+    await_rest(log.directory)
+    return last_lines(log.path, count)
 
 
 def attach_command(workspace: Workspace, task: str, *, write: bool) -> list[str]:

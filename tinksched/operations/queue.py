@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 from ..core.lifecycle import Held, Ranked, Released, TaskEvent
-from ..core.model import Hold, Task, TaskState
+from ..core.model import Hold, Task, TaskState, in_words
 from ..errors import NothingToActOn, UsageError
 from ..host import wake
 from ..store import PAUSED, STOPPED
@@ -138,7 +138,7 @@ def _change(
         names = [] if wanted == Wanted(everything=True) else selection.select(opened.store, wanted)
         tasks = opened.store.queue() if wanted.everything else [*opened.store.named(names).values()]
         for task in _in_order(tasks, names):
-            state = None if task.state is TaskState.QUEUED else f"is {(task.outcome or task.state).value}"
+            state = None if task.state is TaskState.QUEUED else f"is {in_words((task.outcome or task.state).value)}"
             reason = state or why_not(task)
             if reason is None:
                 moves.append((task, event(task)))

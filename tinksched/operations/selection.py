@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
 import os
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -237,22 +238,42 @@ def one(store: Store, word: str) -> str:
     """
     names = select(store, Wanted([word]))
     if len(names) > 1:
-        raise UsageError(f"{word!r} means {len(names)} tasks, and one is wanted: {listed(names)}", hint="name one")
+        raise _one_wanted(word, names)
     return names[0]
 
 
+def _one_wanted(word: str, names: Sequence[str]) -> UsageError:
+    return UsageError(f"{word!r} means {len(names)} tasks, and one is wanted: {listed(names)}", hint="name one")
+
+
 def one_of(workspace: Workspace, word: str) -> str:
-    """The same for a command that only reads. What can only be a name need not be on record."""
-    if _is_surrogate(word):
-        raise NothingToActOn(f"there is no task {word!r}")
-    stem = _stem_of_config(word)
-    if not (_GLOB & set(word) or _NUMBERS.fullmatch(word) or _NEWEST.fullmatch(word)):
-        return stem
+    """The same for a command that only reads."""
+    names = some_of(workspace, Wanted([word]))
+    if len(names) > 1:
+        raise _one_wanted(word, names)
+    return names[0]
+
+
+def some_of(workspace: Workspace, wanted: Wanted) -> list[str]:
+    """As `select`, for a command that only reads: what can only be a name need not be on record.
+
+    Raises:
+        NothingToActOn: a word means nothing, or no task has failed.
+    """
     store = workspace.store()
-    if store is None:
-        return stem
-    with store:
-        return one(store, word)
+    if store is None and not wanted.words:
+        raise NothingToActOn("nothing was ever queued in this workspace", hint="tinksched start")
+    found: dict[str, None] = {}
+    with store or contextlib.nullcontext():
+        for word in wanted.words:
+            if _is_surrogate(word):
+                raise NothingToActOn(f"there is no task {word!r}")
+            is_name = not (_GLOB & set(word) or _NUMBERS.fullmatch(word) or _NEWEST.fullmatch(word))
+            names = [_stem_of_config(word)] if store is None or is_name else select(store, Wanted([word]))
+            found |= dict.fromkeys(names)
+        if store is not None and (wanted.failed or wanted.everything):
+            found |= dict.fromkeys(select(store, replace(wanted, words=())))
+    return [*found]
 
 
 def listed(names: Sequence[str]) -> str:

@@ -154,7 +154,7 @@ def _status(
     held = _held([*map(lease_name, resolved.gpus), CPU])
     slots, gpu_status = _gpus(settings, resolved.gpus, living, record.recent, held, sample)
     waiting = _reasons(workspace, record, slots, held, living, pid, resolved.note)
-    queue = record.queue if pid is not None else None
+    queue = record.queue if pid is not None and not (record.paused and record.queue) else None
     expected = estimates.of(settings, record.durations, queue, living, slots, time.time())
     tasks = {
         task.id: _done(task)

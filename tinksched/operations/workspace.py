@@ -136,6 +136,12 @@ def find(directory: Path | None, config: Path | None, *, last_good: bool = False
     return Workspace(settings, StateDir(settings.state_dir))
 
 
+def is_fallback(found: Workspace) -> bool:
+    """Whether it is the personal workspace, and the current folder is not in it."""
+    folder = personal.folder()
+    return found.settings.workspace == folder and not Path.cwd().is_relative_to(folder)
+
+
 def folder_of(directory: Path | None, config: Path | None) -> Path:
     """The folder of the workspace that is meant.
 

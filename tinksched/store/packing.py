@@ -203,18 +203,23 @@ class DoneTask(NamedTuple):
 
 def done_of(
     task_id: int, name: str, text: str, outcome: str, reason: str | None, config_hash: str | None, priority: int,
-    attempts: int, queued_at: float, changed_at: float, run: str | None, exit_code: int | None,
-    created_at: float | None, ended_at: float | None, session: str | None, pid: int | None, *usage: Any,
+    attempts: int, queued_at: float, changed_at: float, run: str | None, ran: str | None,
+    exit_code: int | None, created_at: float | None, ended_at: float | None, session: str | None, pid: int | None,
+    *usage: Any,
 ) -> DoneTask:  # fmt: skip
     """A task that is done from its columns, those of its last run, and what that used; `text` and `run` are what they
-    share."""
+    share. Of one that was queued again and given up there the last run is an earlier one: only its log is named."""
     config, _, spec = _parsed_task(text)
     common: dict[str, Any] = _parsed_run(run)[0] if run is not None else {"gpus": (), "log": None}
-    log = common["log"]
+    log = None if common["log"] is None else _joined(common["log"], name)
+    if run is None or ran != outcome or queued_at > (ended_at or queued_at):
+        return DoneTask(
+            task_id, name, _joined(config, name), spec["gpus"], Outcome(outcome), records.reason_of(reason),
+            config_hash, priority, attempts, queued_at, (), None, None, changed_at, None, log, None,
+        )  # fmt: skip
     return DoneTask(
         task_id, name, _joined(config, name), spec["gpus"], Outcome(outcome), records.reason_of(reason), config_hash,
-        priority, attempts, queued_at, common["gpus"], exit_code, created_at, ended_at if run else changed_at,
-        session or None, None if log is None else _joined(log, name), pid,
+        priority, attempts, queued_at, common["gpus"], exit_code, created_at, ended_at, session or None, log, pid,
         usage_of(*usage) if usage[0] is not None else None,
     )  # fmt: skip
 

@@ -24,7 +24,7 @@ PAUSED = "paused"  # the fact that nothing new starts, as a Hold; `resume` clear
 _AT_ONCE = 500  # names in one query
 _DONE = (
     "SELECT tasks.id, name, texts.text, tasks.outcome, tasks.reason, config_hash, priority, attempts, queued_at, "
-    "changed_at, ran.text, exit_code, created_at, ended_at, session, pid, "
+    "changed_at, ran.text, runs.outcome, exit_code, created_at, ended_at, session, pid, "
     f"{', '.join(f'usage.{name}' for name in packing.USAGE_COLUMNS)} "
     "FROM tasks JOIN texts ON texts.id = tasks.shared "
     "LEFT JOIN runs ON runs.task_id = tasks.id "
