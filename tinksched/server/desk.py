@@ -140,6 +140,7 @@ class Desk:
         except Exception:  # if it is cancelled here, the job may be on record by now: then its folders stay
             self.folders.remove(job_id)
             raise
+        self.folders.accepted(job_id)
         return self.known(job_id)
 
     async def remember_rejection(self, wanted: Wanted, findings: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 STATE_DIR/jobs/JOB/code.py, config.yaml       what was submitted; the job runs here, and writes what it likes
 STATE_DIR/output/JOB/stdout, stderr           what it printed
+STATE_DIR/output/JOB/new                      it may not be on record yet
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import uuid
 from collections.abc import Collection
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ..store.database import DISK_ERRORS
 
 CODE, CONFIG, RESULTS = "code.py", "config.yaml", "results.jsonl"
 JOBS = "jobs"
+NEW = "new"
 
 
 class Folders:
@@ -55,8 +58,9 @@ class Folders:
             TinkschedError: it can't be written for another reason.
         """
         try:
-            for folder in (self.work(job_id), self.output(job_id)):
-                folder.mkdir(mode=0o700)
+            self.output(job_id).mkdir(mode=0o700)
+            write_private(self.output(job_id) / NEW, b"")
+            self.work(job_id).mkdir(mode=0o700)
             write_private(self.work(job_id) / CODE, code.encode())
             write_private(self.work(job_id) / CONFIG, config.encode())
             for name in ("stdout", "stderr"):
@@ -69,6 +73,11 @@ class Folders:
             kind = Unwritable if error.errno in DISK_ERRORS else TinkschedError
             raise kind(f"{error.filename or self.jobs}: the job can't be written: {error.strerror}") from None
 
+    def accepted(self, job_id: str) -> None:
+        """A job is on record: nobody but `remove` deletes anything of it any more."""
+        with contextlib.suppress(OSError):
+            (self.output(job_id) / NEW).unlink()
+
     def remove(self, job_id: str) -> None:
         """Delete everything of a job."""
         for folder in (self.work(job_id), self.output(job_id)):
@@ -77,14 +86,15 @@ class Folders:
     def sweep(self, known: Collection[str]) -> None:
         """Delete what was written for jobs that were never put on record: the server died in between.
 
-        What a job has left is not deleted, even if the database knows nothing of it: that may be an older one.
-        Raises OSError: the folders are not there.
+        Nothing else is touched, even if the database knows nothing of it: that may be an older one, and the folder
+        somebody's own. Raises OSError: the folders are not there.
         """
-        for parent in (self.jobs, self.outputs):
-            for name in set(os.listdir(parent)) - set(known):
-                with contextlib.suppress(OSError):
-                    if not self.has_run(name):
-                        self.remove(name)
+        for name in filter(_is_id, os.listdir(self.outputs)):
+            if (self.output(name) / NEW).exists():
+                if name in known or self.has_run(name):
+                    self.accepted(name)
+                else:
+                    self.remove(name)
 
     def has_run(self, job_id: str) -> bool:
         """Whether a job has left anything."""
@@ -98,7 +108,7 @@ class Folders:
     def strange(self, known: Collection[str]) -> list[Path]:
         """The folders of jobs that nobody knows."""
         there = [path for parent in (self.jobs, self.outputs) if parent.is_dir() for path in parent.iterdir()]
-        return sorted(path for path in there if path.name not in known)
+        return sorted(path for path in there if _is_id(path.name) and path.name not in known)
 
     def result(self, job_id: str) -> Path:
         """What stands for the job's result: its own results file if it wrote one, else what it printed.
@@ -151,6 +161,14 @@ def read_text(path: Path, most: int) -> str:
             return stream.read(most).decode(errors="replace")
         stream.seek(size - most)
         return f"[{size - most} bytes before this are left out]\n" + stream.read(most).decode(errors="replace")
+
+
+def _is_id(name: str) -> bool:
+    """Whether a folder can be that of a job."""
+    try:
+        return str(uuid.UUID(name)) == name
+    except ValueError:
+        return False
 
 
 def _sizes(folder: Path) -> dict[str, int]:

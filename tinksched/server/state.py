@@ -16,6 +16,7 @@ from ..host.statedir import Home, StateDir
 from ..store import Store
 from . import tables
 from .folders import JOBS
+from .isolation import HEAD, SCRIPT
 
 _RESTORE = "tinksched db restore FILE puts a backup in its place and keeps what is there; or name another state_dir"
 _HEADER = "# Written by `tinksched serve`, which reads server.yml: what is changed here is overwritten.\n"
@@ -103,6 +104,9 @@ def _make(folder: Path) -> None:
         raise UsageError(f"state_dir is {folder}, and there is no folder {folder.parent}", hint="make it, or mount it")
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
+    for name, beginning in ((CONFIG_NAME, _HEADER), (SCRIPT, HEAD)):
+        if not _is_ours(folder / name, beginning):
+            raise UsageError(f"{folder / name}: was not written by a server", hint="name another state_dir")
     status = folder.stat()
     if status.st_uid == os.geteuid() and status.st_mode & 0o077:
         if any(folder.iterdir()) and not (folder / statedir.NAME).is_dir():
@@ -110,6 +114,13 @@ def _make(folder: Path) -> None:
                 f"{folder}: holds other things, and others may look into it", hint="name another state_dir"
             )
         folder.chmod(0o700)
+
+
+def _is_ours(file: Path, beginning: str) -> bool:
+    """Whether a file that the server writes is not there yet, or was written by one."""
+    with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
+        return stream.read(len(beginning)) == beginning.encode()
+    return not file.is_symlink()
 
 
 def make_results(settings: ServerSettings) -> None:
