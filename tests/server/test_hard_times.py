@@ -103,6 +103,8 @@ def test_a_state_that_is_deleted_is_put_back_and_nobody_notices(
     assert "SECRET" not in json.loads(server.job(token, pending, "results")["stdout"])
     with server.client() as client:
         assert client.get("/health").status_code == 200
+    assert "another server works here" in server.run("serve", code=2).err, "the lock is held again"
+    assert server.stop() == 0
 
 
 def test_an_engine_that_has_died_is_no_secret(serving: Callable[..., Serving], tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ class Desk:
         self._stuck: set[str] = set()  # those whose results can't be written at present
         self._copies = asyncio.Semaphore(_COPIES)
         self._news = asyncio.Event()
+        self._accepting: set[asyncio.Task[Job]] = set()
+        self._trouble: str | None = None  # of the last look at the jobs
         self._tasks: list[asyncio.Task[None]] = []
         self._listener = wake.listen(engine.state.path)
 
@@ -102,10 +104,12 @@ class Desk:
     def _renew(self) -> None:
         """The state was deleted and put back: what is open here is the old one."""
         loop = asyncio.get_running_loop()
+        tables = Tables(self.engine.database)
+        listener = wake.listen(self.engine.state.path)
         loop.remove_reader(self._listener.fileno())
         self._listener.close()
         self.tables.close()
-        self._listener, self.tables = wake.listen(self.engine.state.path), Tables(self.engine.database)
+        self._listener, self.tables = listener, tables
         self._projection = (-1, Projection())
         loop.add_reader(self._listener.fileno(), self._heard)
         self._news.set()
@@ -122,6 +126,12 @@ class Desk:
         if self.closing:
             raise Refused(503, "The server is stopping", retry_after=10.0)
         self.folders.check_room(self.settings.min_free_disk)
+        accepting = asyncio.create_task(self._accept(wanted, config, is_exempt, warnings))
+        self._accepting.add(accepting)
+        accepting.add_done_callback(self._accepting.discard)
+        return await asyncio.shield(accepting)  # who hangs up now has submitted: nothing is left half done
+
+    async def _accept(self, wanted: Wanted, config: str, is_exempt: bool, warnings: Sequence[str]) -> Job:
         job_id = str(uuid.uuid4())
         await asyncio.to_thread(self.folders.make, job_id, wanted.code, config)
         at = time.time()
@@ -137,7 +147,7 @@ class Desk:
 
         try:
             await self._write(accept)
-        except Exception:  # if it is cancelled here, the job may be on record by now: then its folders stay
+        except Exception:  # if the server ends here, the job may be on record: the next start sees to its folders
             self.folders.remove(job_id)
             raise
         self.folders.accepted(job_id)
@@ -260,8 +270,18 @@ class Desk:
             self._news.clear()
             try:
                 self._collect()
+                self._trouble = None
             except Exception as error:  # whatever it is, who waits shall not wait for ever: it is tried again
-                _log.error("The jobs can't be looked at: %s", error)
+                if self._trouble != str(error):
+                    _log.error("The jobs can't be looked at: %s", error)
+                self._trouble = str(error)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the ends of jobs are not dealt with at present; None if they are."""
+        if self._tasks and self._tasks[0].done():
+            return "the jobs are not followed any more"
+        return self._trouble and f"the jobs can't be looked at: {self._trouble}"
 
     async def _keep_house(self, keep: float) -> None:
         """Delete what is older than it may become."""
@@ -301,7 +321,7 @@ class Desk:
             self._stuck.discard(job.id)
             self._started.discard(job.id)
             _log.info("Job %s ended user_id=%s status=%s exit_code=%s", job.id, job.user, job.status, job.exit_code)
-        except (OSError, TinkschedError) as error:
+        except Exception as error:  # of this job alone: the others are followed as before
             if job.id not in self._stuck:
                 _log.error("Job %s ended; its results can't be written yet: %s", job.id, error)
             self._stuck.add(job.id)
