@@ -62,9 +62,10 @@ def test_results_that_can_not_be_written_are_answered_and_written_later(
     assert (answer["status"], len(answer["stdout"])) == ("completed", 100_001), "nobody waits for the disk"
     assert "its results can't be written yet" in server.log() and not list(results.iterdir())
     assert server.job(token, answer["job_id"], "results")["stdout"] == answer["stdout"]
+    assert answer["results_file"] is None, "it is not there"
     disk.empty()
     server.submit(token).raise_for_status()
-    file = Path(answer["results_file"])
+    file = Path(until(lambda: server.job(token, answer["job_id"], "results")["results_file"], bool))
     until(lambda: file.exists() and file.read_text() == answer["stdout"], bool)
     assert len(list(results.iterdir())) == 2
 

@@ -73,10 +73,11 @@ def _add_common(app: FastAPI, desk: Desk) -> None:
     async def health() -> JSONResponse:
         """Whether jobs can be run; 503 if not."""
         alive = desk.engine.is_alive()
-        trouble = desk.trouble if alive else str(desk.engine.trouble or "ended")
+        trouble = None if alive else str(desk.engine.trouble or "ended")
         database = "ok"
         try:
             desk.tables.version()
+            trouble = trouble or desk.trouble
         except Exception as error:  # whatever SQLite says
             database = str(error)
         try:

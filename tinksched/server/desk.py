@@ -27,6 +27,7 @@ from ..store.transaction import NewTask, Transaction
 from . import housekeeping, tables
 from .engine import Engine
 from .folders import Folders
+from .growth import Growth
 from .projection import Projection, Work, project
 from .submission import Refused, Wanted
 from .tables import Job, NewJob, Tables
@@ -50,7 +51,8 @@ class Desk:
         self.folders = Folders(engine.folder)
         self.closing = False
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}  # by job
-        self._projection: tuple[int, Projection] = (-1, Projection())
+        self._projection: tuple[tuple[int, int], Projection] = ((-1, 0), Projection())
+        self.growth = Growth()  # of outputs
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started: set[str] = set()  # those of which it was said, and that have not ended
         self._finishing: dict[str, asyncio.Task[None]] = {}  # by job
@@ -68,6 +70,7 @@ class Desk:
         loop.add_reader(self._listener.fileno(), self._heard)
         self.engine.on_renewed = lambda: loop.call_soon_threadsafe(self._renew)
         self.engine.on_ended = lambda: loop.call_soon_threadsafe(self._answer_all)
+        self.growth.open()
         self.folders.prepare()
         self.folders.sweep(self.tables.job_ids())
         self._started = {job.id for job in (*self.tables.running(), *self.tables.uncollected())}
@@ -97,6 +100,7 @@ class Desk:
         self.engine.on_renewed = self.engine.on_ended = _nothing
         asyncio.get_running_loop().remove_reader(self._listener.fileno())
         self._listener.close()
+        self.growth.close()
         for task in (*self._tasks, *self._finishing.values()):
             task.cancel()
         self.tables.close()
@@ -110,7 +114,7 @@ class Desk:
         self._listener.close()
         self.tables.close()
         self._listener, self.tables = listener, tables
-        self._projection = (-1, Projection())
+        self._projection = ((-1, 0), Projection())
         loop.add_reader(self._listener.fileno(), self._heard)
         self._news.set()
 
@@ -189,8 +193,8 @@ class Desk:
         return job
 
     def projection(self) -> Projection:
-        """Which node each waiting job will get. Made again when anything has changed, at most."""
-        version = self.tables.version()
+        """Which node each waiting job will get. Made again when anything has changed, or a second has passed."""
+        version = (self.tables.version(), int(time.monotonic()))
         if version != self._projection[0]:
             now = time.time()
             running = [
@@ -223,7 +227,8 @@ class Desk:
 
     def _is_settled(self, job_id: str) -> bool:
         """Whether there is nothing to wait for."""
-        over = self.tables.is_collected(job_id) or job_id in self._stuck
+        job = self.tables.job(job_id)
+        over = job is None or (job.is_over and (job_id in self._stuck or self.tables.is_collected(job_id)))
         return over or self.closing or not self.engine.is_alive()
 
     # -- taking back
@@ -281,7 +286,13 @@ class Desk:
         """Why the ends of jobs are not dealt with at present; None if they are."""
         if self._tasks and self._tasks[0].done():
             return "the jobs are not followed any more"
-        return self._trouble and f"the jobs can't be looked at: {self._trouble}"
+        return (self._trouble and f"the jobs can't be looked at: {self._trouble}") or self.pause
+
+    @property
+    def pause(self) -> str | None:
+        """Why no job is started though the engine works, and what to do about it; None if they are."""
+        by = self.tables.stopped()
+        return by and f"stopped {by}; tinksched --workspace {self.engine.folder} start goes on"
 
     async def _keep_house(self, keep: float) -> None:
         """Delete what is older than it may become."""
@@ -335,8 +346,13 @@ class Desk:
 
     async def _write_results(self, job: Job) -> None:
         """Leave the results where the administrator expects them. The name is on record before the file is."""
-        source = self.folders.result(job.id)
-        if job.started_at is None or not _size(source):
+        source, most = self.folders.result(job.id), self.settings.max_results_size
+        size = _size(source)
+        if job.started_at is None or not size:
+            return
+        if size > most:
+            _log.error("Job %s: its results stay in %s: %s bytes, and max_results_size is %s",
+                       job.id, source, size, most)  # fmt: skip
             return
         path = job.results_file
         if path is None:

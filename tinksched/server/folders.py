@@ -8,6 +8,7 @@ STATE_DIR/output/JOB/new                      it may not be on record yet
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import uuid
@@ -21,6 +22,7 @@ from ..store.database import DISK_ERRORS
 CODE, CONFIG, RESULTS = "code.py", "config.yaml", "results.jsonl"
 JOBS = "jobs"
 NEW = "new"
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # FAT, sshfs and some network file systems
 
 
 class Folders:
@@ -34,6 +36,7 @@ class Folders:
         """Make them. Raises OSError."""
         for folder in (self.jobs, self.outputs):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync(self.jobs.parent)
 
     def work(self, job_id: str) -> Path:
         """Where a job runs."""
@@ -67,7 +70,7 @@ class Folders:
                 write_private(self.output(job_id) / name, b"")
             files = [self.work(job_id) / name for name in (CODE, CONFIG)]
             for path in (*files, self.work(job_id), self.jobs, self.output(job_id), self.outputs):
-                _sync(path)
+                sync(path)
         except OSError as error:
             self.remove(job_id)
             kind = Unwritable if error.errno in DISK_ERRORS else TinkschedError
@@ -122,7 +125,8 @@ class Folders:
             return self.stdout(job_id)
 
     def keep(self, source: Path, path: Path) -> None:
-        """Copy a result to its file, as a whole or not at all. What is there already is this result, and stays.
+        """Copy a result to its file on the disk, as a whole or not at all. What is there already is this result, and
+        stays.
 
         Raises:
             OSError: there is no room, say.
@@ -135,8 +139,9 @@ class Folders:
                 write_private(aside, b"")
                 with aside.open("ab") as copy:
                     shutil.copyfileobj(stream, copy)
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, path)
+                sync(aside)
+            _put(aside, path)
+            sync(path.parent)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -163,6 +168,19 @@ def read_text(path: Path, most: int) -> str:
         return f"[{size - most} bytes before this are left out]\n" + stream.read(most).decode(errors="replace")
 
 
+def _put(aside: Path, path: Path) -> None:
+    """Put a file in its place, where nobody else puts one."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if not path.exists():
+            aside.rename(path)
+
+
 def _is_id(name: str) -> bool:
     """Whether a folder can be that of a job."""
     try:
@@ -179,7 +197,8 @@ def _sizes(folder: Path) -> dict[str, int]:
         return {}
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -9,17 +9,17 @@ import time
 from pathlib import Path
 
 from ..config import CONFIG_NAME, Settings, load
+from ..config.served import HEADER
 from ..config.server import FILE_NAME, ServerSettings, default_state, load_server
 from ..errors import Damaged, UsageError
 from ..host import statedir
 from ..host.statedir import Home, StateDir
 from ..store import Store
 from . import tables
-from .folders import JOBS
+from .folders import JOBS, sync
 from .isolation import HEAD, SCRIPT
 
 _RESTORE = "tinksched db restore FILE puts a backup in its place and keeps what is there; or name another state_dir"
-_HEADER = "# Written by `tinksched serve`, which reads server.yml: what is changed here is overwritten.\n"
 
 
 def find(config: Path | None) -> ServerSettings:
@@ -88,7 +88,7 @@ def configure(settings: ServerSettings) -> Settings:
     folder = settings.state_dir
     aside = folder / f"{CONFIG_NAME}.{os.getpid()}"
     try:
-        aside.write_text(_HEADER + "".join(f"{key}: {json.dumps(value)}\n" for key, value in _config(settings)))
+        aside.write_text(HEADER + "".join(f"{key}: {json.dumps(value)}\n" for key, value in _config(settings)))
         aside.replace(folder / CONFIG_NAME)
     except OSError as error:
         raise UsageError(f"{error.filename or folder}: can't be written: {error.strerror}") from None
@@ -104,7 +104,8 @@ def _make(folder: Path) -> None:
         raise UsageError(f"state_dir is {folder}, and there is no folder {folder.parent}", hint="make it, or mount it")
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    for name, beginning in ((CONFIG_NAME, _HEADER), (SCRIPT, HEAD)):
+        sync(folder.parent)
+    for name, beginning in ((CONFIG_NAME, HEADER), (SCRIPT, HEAD)):
         if not _is_ours(folder / name, beginning):
             raise UsageError(f"{folder / name}: was not written by a server", hint="name another state_dir")
     status = folder.stat()
