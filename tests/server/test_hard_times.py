@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_disk_full import Disk
+from tests.server.test_faults import change
 from tests.server.test_stopping import gated
 from tests.serving import Serving, until
 from tests.support import TIMEOUT, Lab
@@ -106,6 +107,18 @@ def test_a_state_that_is_deleted_is_put_back_and_nobody_notices(
         assert client.get("/health").status_code == 200
     assert "another server works here" in server.run("serve", code=2).err, "the lock is held again"
     assert server.stop() == 0
+
+
+def test_an_end_that_can_not_be_put_on_record_keeps_up_nobody(server: Serving) -> None:
+    token = server.token("alice")
+    change(
+        server.state / ".tinksched" / "state.db",
+        "CREATE TRIGGER defect BEFORE UPDATE OF collected ON server_jobs WHEN NEW.competition_id = 'bad' "
+        "BEGIN SELECT RAISE(ABORT, 'a defect'); END",
+    )
+    assert server.submit(token, competition_id="bad").json()["stdout"] == "hello\n"
+    assert server.submit(token).json()["stdout"] == "hello\n"
+    assert server.log().count("a defect") == 1
 
 
 def test_an_engine_that_has_died_is_no_secret(serving: Callable[..., Serving], tmp_path: Path) -> None:
