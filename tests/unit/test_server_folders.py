@@ -38,3 +38,18 @@ def test_a_file_system_without_hard_links_holds_results_too(
         source.write_text(text)
         Folders(tmp_path).keep(source, path)
         assert path.read_text() == "first" and len(os.listdir(tmp_path)) == 2
+
+
+def test_what_a_server_left_that_died_in_the_middle_is_gone_with_the_next_try(tmp_path: Path) -> None:
+    source, path = tmp_path / "job" / "stdout", tmp_path / "results" / "r.jsonl"
+    for file in (source, path):
+        file.parent.mkdir()
+    source.write_text("text")
+    child = os.fork()
+    if not child:
+        os.link = lambda *_: os._exit(0)  # type: ignore[assignment]
+        Folders(tmp_path).keep(source, path)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0 and len(os.listdir(path.parent)) == 1 and not path.exists()
+    Folders(tmp_path).keep(source, path)
+    assert os.listdir(path.parent) == ["r.jsonl"]

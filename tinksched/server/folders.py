@@ -131,7 +131,7 @@ class Folders:
         Raises:
             OSError: there is no room, say.
         """
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        aside = path.with_name(f".{source.parent.name}.part")  # the same for a server that comes after one that died
         aside.unlink(missing_ok=True)
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
