@@ -137,6 +137,7 @@ def make_results(settings: ServerSettings) -> None:
         )
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700)
+        sync(folder.parent)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{folder}: results can't be written there")
 
