@@ -54,6 +54,15 @@ class Serving:
         assert code is None or answer.code == code, f"{arguments}: exit code {answer.code}\n{answer.text}"
         return answer
 
+    def workspace(self, *arguments: str, code: int = 0) -> Answer:
+        """Run a command of the workspace in which the server's jobs run."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tinksched", "--workspace", str(self.state), *arguments],
+            env=self.lab.environment, capture_output=True, text=True, timeout=TIMEOUT, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, f"{arguments}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        return Answer(done.returncode, done.stdout, done.stderr)
+
     def token(self, user: str, *, admin: bool = False) -> str:
         """A fresh token of a user."""
         return self.run("token", "create", user, "--generate", *(["--admin"] if admin else [])).out.strip()

@@ -104,6 +104,16 @@ def test_a_folder_of_other_things(serving: Callable[..., Serving]) -> None:
     assert "holds other things" in refused(server)
 
 
+@pytest.mark.parametrize("name", ["scheduler_config.yml", "job.sh"])
+def test_a_folder_with_files_of_somebody_else_under_our_names(serving: Callable[..., Serving], name: str) -> None:
+    server = serving()
+    server.state.mkdir(mode=0o700)
+    (server.state / name).write_text("task_name: my own\n")
+    assert f"{name}: was not written by a server" in refused(server)
+    assert (server.state / name).read_text() == "task_name: my own\n" and os.listdir(server.state) == [name]
+    (server.state / name).unlink()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives a folder to somebody else")
 def test_a_folder_of_another_user(used: Serving) -> None:
     subprocess.run(["chown", "-R", "12345", str(used.state)], check=True)

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,13 +134,14 @@ def test_check_tells_what_does_not_belong_together(server: Serving) -> None:
     job = server.submit(token).json()["job_id"]
     assert server.run("db", "check").out.startswith("ok: 1 jobs, 1 good tokens, ")
     change(database(server), "PRAGMA foreign_keys = OFF")
-    (server.state / "jobs" / "stray").mkdir()
+    stray = str(uuid.uuid4())
+    (server.state / "jobs" / stray).mkdir()
     connection = sqlite3.connect(database(server))
     connection.execute("UPDATE server_jobs SET task_id = 999")
     connection.commit()
     connection.close()
     found = server.run("db", "check", code=1)
-    assert f"job {job}: its task is gone" in found.out and "stray: belongs to no job" in found.out
+    assert f"job {job}: its task is gone" in found.out and f"{stray}: belongs to no job" in found.out
 
 
 # ---------------------------------------------------------------- clean

@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ import pytest
 from tests.faults.check import rows
 from tests.serving import QUICK, Serving, until
 from tests.support import TIMEOUT
+from tinksched.server.folders import Folders
 
 FAULTS = int(os.environ.get("TINKSCHED_SERVER_FAULTS") or 8)
 SEED = os.environ.get("TINKSCHED_SEED") or str(random.randrange(10**6))
@@ -196,15 +198,18 @@ def test_what_was_written_for_a_job_that_never_got_on_record_is_deleted(serving:
     token = server.token("alice")
     job = server.submit(token).json()["job_id"]
     server.stop(signal.SIGKILL)
-    (server.state / "jobs" / "new").mkdir()
-    (server.state / "jobs" / "new" / "code.py").write_text(QUICK)
-    (server.state / "output" / "new").mkdir()
-    (server.state / "output" / "old").mkdir()
-    (server.state / "output" / "old" / "stdout").write_text("of a job that the database of today knows nothing of")
+    folders = Folders(server.state)
+    new, old, own = str(uuid.uuid4()), str(uuid.uuid4()), "somebody's own"
+    folders.make(new, QUICK, "")
+    folders.make(old, QUICK, "")  # its job waits in a database that is newer than that of today
+    folders.accepted(old)
+    for parent in (folders.jobs, folders.outputs):
+        (parent / own).mkdir()
+        (parent / own / "new").touch()
     server.start()
     assert server.job(token, job)["status"] == "completed"
-    assert set(os.listdir(server.state / "jobs")) == {job}
-    assert set(os.listdir(server.state / "output")) == {job, "old"}
+    assert set(os.listdir(folders.jobs)) == set(os.listdir(folders.outputs)) == {job, old, own}
+    assert "new" not in os.listdir(folders.output(job))
 
 
 @pytest.mark.parametrize("written", [True, False], ids=["written", "not written"])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_disk_full import Disk
+from tests.server.test_faults import change
 from tests.server.test_stopping import gated
 from tests.serving import Serving, until
 from tests.support import TIMEOUT, Lab
@@ -62,9 +63,10 @@ def test_results_that_can_not_be_written_are_answered_and_written_later(
     assert (answer["status"], len(answer["stdout"])) == ("completed", 100_001), "nobody waits for the disk"
     assert "its results can't be written yet" in server.log() and not list(results.iterdir())
     assert server.job(token, answer["job_id"], "results")["stdout"] == answer["stdout"]
+    assert answer["results_file"] is None, "it is not there"
     disk.empty()
     server.submit(token).raise_for_status()
-    file = Path(answer["results_file"])
+    file = Path(until(lambda: server.job(token, answer["job_id"], "results")["results_file"], bool))
     until(lambda: file.exists() and file.read_text() == answer["stdout"], bool)
     assert len(list(results.iterdir())) == 2
 
@@ -103,6 +105,20 @@ def test_a_state_that_is_deleted_is_put_back_and_nobody_notices(
     assert "SECRET" not in json.loads(server.job(token, pending, "results")["stdout"])
     with server.client() as client:
         assert client.get("/health").status_code == 200
+    assert "another server works here" in server.run("serve", code=2).err, "the lock is held again"
+    assert server.stop() == 0
+
+
+def test_an_end_that_can_not_be_put_on_record_keeps_up_nobody(server: Serving) -> None:
+    token = server.token("alice")
+    change(
+        server.state / ".tinksched" / "state.db",
+        "CREATE TRIGGER defect BEFORE UPDATE OF collected ON server_jobs WHEN NEW.competition_id = 'bad' "
+        "BEGIN SELECT RAISE(ABORT, 'a defect'); END",
+    )
+    assert server.submit(token, competition_id="bad").json()["stdout"] == "hello\n"
+    assert server.submit(token).json()["stdout"] == "hello\n"
+    assert server.log().count("a defect") == 1
 
 
 def test_an_engine_that_has_died_is_no_secret(serving: Callable[..., Serving], tmp_path: Path) -> None:

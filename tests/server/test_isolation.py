@@ -629,6 +629,8 @@ def test_without_bubblewrap_only_loopback_is_served_unless_none_is_written(servi
     said = refused(server, isolation="auto", host="0.0.0.0")
     assert "submitted code would run as this user, not isolated: there is no bwrap on PATH" in said
     assert "isolation: none" in said
+    said = refused(server, isolation="auto", trusted_proxies=["127.0.0.1"])
+    assert "host is 127.0.0.1, behind trusted_proxies, and submitted code would run as this user" in said
     server.configure(isolation="auto")
     assert run(server.start(), "print('here')")["stdout"] == "here\n"
     server.stop()
@@ -655,14 +657,14 @@ def test_a_jobs_interpreter_that_is_none_is_refused(serving: Serve, lab: Lab) ->
 @needs_bwrap
 def test_folders_that_jobs_may_not_see_are_refused(serving: Serve) -> None:
     server = serving()
+    server.token("alice")
+    server.state.joinpath("jobs").mkdir()
     for folder, said in {
         "/no/folder": "does not exist",
         "/": "have a / of their own",
         "/tmp": "have a /tmp of their own",
         f"{server.state}/jobs": "the server's own state",
     }.items():
-        server.state.mkdir(mode=0o700, exist_ok=True)
-        server.state.joinpath("jobs").mkdir(exist_ok=True)
         assert said in refused(server, isolation="bubblewrap", read_only=[folder])
 
 

@@ -166,3 +166,26 @@ def test_a_job_that_waits_is_cancelled_at_once_and_never_begins(server: Serving)
         assert (job["status"], job["started_at"], job["reason"]) == ("cancelled", None, "cancelled by alice")
         client.post(f"/api/cancel/{first}")
     server.wait_for(token, first, "cancelled")
+    server.submit(token)
+    with server.client(token) as client:
+        health = client.get("/api/dashboard").json()["health_metrics"]
+    assert health["success_rate_percent"] == 100, "what was cancelled is no failure"
+
+
+def test_results_that_are_too_large_stay_where_they_are(serving: Callable[..., Serving]) -> None:
+    server = serving(max_results_size="1MB").start()
+    code = "open('results.jsonl', 'w').truncate(10**10)\n"
+    job = server.submit(server.token("alice"), code).json()
+    assert job["status"] == "completed" and job["results_file"] is None
+    own = server.state / "jobs" / job["job_id"] / "results.jsonl"
+    assert own.stat().st_size == 10**10 and not list((server.state / "results").iterdir())
+    assert f"its results stay in {own}: 10000000000 bytes, and max_results_size is" in server.log()
+
+
+def test_what_lies_ahead_gets_less_while_a_job_runs(server: Serving) -> None:
+    token = server.token("alice")
+    job = server.submit(token, FOREVER, wait=False).json()["job_id"]
+    server.wait_for(token, job, "running")
+    with server.client() as client:
+        first = client.get("/api/nodes").json()[0]["total_wait_time"]
+        until(lambda: client.get("/api/nodes").json()[0]["total_wait_time"], lambda now: 0 < now < first - 2)

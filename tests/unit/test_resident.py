@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +13,8 @@ import pytest
 
 from tinksched.config import load
 from tinksched.core.model import TaskSpec
-from tinksched.errors import Conflict, TinkschedError
-from tinksched.host import statedir
+from tinksched.errors import Conflict, Damaged, TinkschedError, Unwritable
+from tinksched.host import statedir, wake
 from tinksched.host.statedir import SchedulerLock
 from tinksched.scheduler.devices import Watch
 from tinksched.scheduler.journal import Journal
@@ -115,6 +117,64 @@ def test_an_order_that_was_taken_back_is_not_done_and_keeps_up_nobody(house: Hou
     gate.set()
     assert third.result(SECONDS) == "c"
     assert house.names() == ["c"]
+
+
+def test_what_is_not_on_the_disk_is_not_announced(house: House) -> None:
+    def broken(tx: Transaction) -> None:
+        tx.connection.execute("INSERT INTO nowhere VALUES (1)")
+
+    listener = wake.listen(house.state.path)
+    try:
+        house.resident.do(add("a"), "test").result(SECONDS)
+        assert select.select([listener], [], [], SECONDS)[0] and listener.clear()
+        with pytest.raises(Damaged, match="no such table: nowhere"):
+            house.resident.do(broken, "test").result(SECONDS)
+        wake.send(house.state.path / wake.LISTENERS, listener.path.name, b"of the test")
+        messages = listener.clear()
+        while b"of the test" not in messages:
+            messages += listener.clear()
+        assert messages == [b"of the test"]
+    finally:
+        listener.close()
+    assert house.names() == ["a"]
+
+
+def test_a_transaction_that_sqlite_has_taken_back_is_no_success_of_anybody(house: House) -> None:
+    def gone(tx: Transaction) -> None:
+        tx.connection.execute("ROLLBACK")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    begun, gate = threading.Event(), threading.Event()
+
+    def slow(tx: Transaction) -> None:
+        begun.set()
+        assert gate.wait(SECONDS)
+
+    first = house.resident.do(slow, "test")
+    assert begun.wait(SECONDS)
+    both = [house.resident.do(work, "test") for work in (add("a"), gone)]
+    gate.set()
+    first.result(SECONDS)
+    for order in both:
+        with pytest.raises(Unwritable, match="disk is full"):
+            order.result(SECONDS)
+    assert house.names() == []
+
+
+def test_one_that_is_ended_before_it_has_begun_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINKSCHED_LEASE_DIR", str(tmp_path / "leases"))
+    monkeypatch.setattr(Resident, "run", _ended_early(Resident.run))
+    house = House(tmp_path / "ws")
+    house.thread.join(SECONDS)
+    assert not house.thread.is_alive()
+
+
+def _ended_early(run):  # type: ignore[no-untyped-def]
+    def begin(self: Resident):  # type: ignore[no-untyped-def]
+        self.end()
+        return run(self)
+
+    return begin
 
 
 def test_it_stays_when_there_is_nothing_to_do_and_takes_no_orders_after_its_end(tmp_path: Path, house: House) -> None:

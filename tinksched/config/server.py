@@ -74,6 +74,7 @@ _ALL = (
     Key("max_config_size", values.size_in_bytes(KB), 16 * KB, "largest config file"),
     Key("max_answer_size", values.size_in_bytes(KB), 8 * MB, "most of each output in an answer; all is in the file"),
     Key("request_timeout", values.positive_seconds, 60.0, "how long a client may take to send a request"),
+    Key("max_results_size", values.size_in_bytes(KB), GB, "largest results file; larger ones stay where the jobs ran"),
     Key("min_free_disk", values.size_in_bytes(), GB, "with less free disk space nothing is accepted or started"),
     Key("keep_results", values.limit_in_seconds(_FOREVER), None, "how long results files and outputs are kept"),
     Key("submissions_per_minute", _often(1), 5, "of a user"),
@@ -142,6 +143,7 @@ class ServerSettings:
     max_code_size: int
     max_config_size: int
     max_answer_size: int
+    max_results_size: int
     request_timeout: float
     min_free_disk: int
     keep_results: float | None

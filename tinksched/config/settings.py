@@ -20,7 +20,7 @@ WORDS_FOR_NONE: Mapping[str, str] = MappingProxyType({"gpu_count": "auto", "cpu_
 SECRETS = ("notify",)  # URLs of which only the scheme is shown
 SIZES = (  # bytes here, with a unit in the file
     "log_max_size", "min_free_disk", "min_free_memory", "max_code_size", "max_config_size", "max_answer_size",
-    "job_memory", "job_file_size",
+    "max_results_size", "job_memory", "job_file_size",
 )  # fmt: skip
 
 

@@ -417,7 +417,9 @@ class GpuSlots:
     def leaving(self) -> Mapping[str, int]:
         """The runs that have ended and that NVML still lists here, each with a pid: their slots are not free yet.
 
-        What NVML saw before a run ended counts as well, until a newer look has not found it.
+        What NVML saw before a run ended counts as well, until a newer look has not found it. A run is one of `fading`
+        for a few seconds only: what NVML still lists after that keeps no slot as a run of ours, and is somebody's
+        process like any other.
         """
         listed = (self.state.processes if self.state is not None else None) or ()
         return {process.run: process.pid for process in listed if process.run in self.fading}

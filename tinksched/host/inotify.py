@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 MODIFY = 0x2
@@ -31,15 +32,21 @@ class Watch:
         if self._descriptor < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
-    def add(self, path: Path, mask: int) -> None:
-        """Watch one more path; a path that is watched already stays so.
+    def add(self, path: Path, mask: int) -> int:
+        """Watch one more path; a path that is watched already stays so. Returns its number, by which events name it.
 
         Raises:
             OSError: it isn't there, or the limit of watches is reached.
         """
-        if self._libc.inotify_add_watch(self._descriptor, os.fsencode(path), ctypes.c_uint32(mask)) < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(path))
+        number = int(self._libc.inotify_add_watch(self._descriptor, os.fsencode(path), ctypes.c_uint32(mask)))
+        if number < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), str(path))
+        return number
+
+    def remove(self, number: int) -> None:
+        """Watch this one no more, if it is still watched."""
+        self._libc.inotify_rm_watch(self._descriptor, number)
 
     def fileno(self) -> int:
         """The descriptor to wait for."""
@@ -47,17 +54,20 @@ class Watch:
 
     def clear(self) -> set[str]:
         """Read all events that are there. Returns the names of the files in watched folders that they are about."""
-        names: set[str] = set()
+        return {name for _, name in self.events()}
+
+    def events(self) -> Iterator[tuple[int, str]]:
+        """Read all events that are there: of which number, and about which file in a watched folder."""
         while True:
             try:
                 events = os.read(self._descriptor, 65536)
             except BlockingIOError:
-                return names
+                return
             at = 0
             while at < len(events):
-                *_, length = _EVENT.unpack_from(events, at)
+                number, *_, length = _EVENT.unpack_from(events, at)
                 at += _EVENT.size
-                names.add(os.fsdecode(events[at : at + length].rstrip(b"\0")))
+                yield number, os.fsdecode(events[at : at + length].rstrip(b"\0"))
                 at += length
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..config.served import is_served
 from ..core.lifecycle import Dropped
 from ..core.model import Outcome, Reason, ReasonCode, Request, Task, TaskState, in_words
 from ..errors import NothingToActOn, TinkschedError, UsageError
@@ -68,10 +69,11 @@ def stop(opened: OpenWorkspace) -> Stopped:
     """Stop the scheduler and let the runs go on. The queue stays as it is.
 
     Raises:
-        TinkschedError: it did not end.
+        TinkschedError: it did not end; or it is a server's, which pauses and goes on serving.
     """
     with opened.store.transaction(actor("stop"), time.time()) as tx:
         tx.set_fact(STOPPED, f"by {user_name()}")
+    _refuse_server(opened)
     was_running = _end_scheduler(opened, kill=False)
     _hand_over(opened)
     running = tuple(task.name for task in opened.store.active_tasks())
@@ -160,6 +162,16 @@ def _tasks(opened: OpenWorkspace, wanted: Wanted) -> list[Task]:
 
 def _pending(opened: OpenWorkspace) -> list[Task]:
     return [*opened.store.queue(), *opened.store.active_tasks()]
+
+
+def _refuse_server(opened: OpenWorkspace) -> None:
+    """Raises TinkschedError: a server works here, whose scheduler is not one that ends."""
+    if is_served(opened.settings.file) and daemon.nudge(opened):
+        holder, folder = opened.lock.holder(), opened.settings.workspace
+        raise TinkschedError(
+            f"a server works here: it goes on serving, and starts no job until tinksched --workspace {folder} start",
+            hint=f"its own signal ends it: kill -TERM {holder.pid}" if holder else None,
+        )
 
 
 def _end_scheduler(opened: OpenWorkspace, *, kill: bool) -> bool:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..config.served import is_served
 from ..core.model import Outcome, Reason, ReasonCode
-from ..errors import Damaged, TinkschedError
+from ..errors import Damaged, TinkschedError, UsageError
 from ..host import processes, statedir
 from ..host.completion import conclude
 from ..host.leases import Leases
@@ -72,8 +73,13 @@ def repair(workspace: Workspace) -> Repaired | None:
     """Repair the database. None if nothing is wrong with it.
 
     Raises:
-        TinkschedError: a scheduler runs, or the state can't be written.
+        TinkschedError: a scheduler runs, the state can't be written, or a server's jobs and tokens are in it.
     """
+    if is_served(workspace.settings.file):
+        raise UsageError(
+            f"{workspace.state.database}: holds a server's jobs and tokens, which a repair would lose",
+            hint="tinksched db restore FILE puts a backup in its place and keeps what is there",
+        )
     state, home = statedir.prepare(workspace.settings.workspace, workspace.settings.state_dir)
     lock = workspace.lock
     if not lock.acquire():

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from ..errors import TinkschedError
 from ..host import wake
+from ..store import database
 from ..store.transaction import Transaction
 from .loop import Scheduler
 from .result import Result
@@ -75,6 +76,8 @@ class Resident(Scheduler):
         with self._door:
             if self._home_loop is not None:
                 self._home_loop.call_soon_threadsafe(self._finish)
+            else:  # before it has begun: then it ends with its first look
+                self._terminated = True
 
     def _finish(self) -> None:
         self._terminated = True
@@ -101,33 +104,35 @@ class Resident(Scheduler):
             with self._store.transaction(orders[0].who, time.time()) as tx:
                 self._backlog.refresh()
                 for order in orders:
-                    answers.append((order, *_attempt(tx, order)))
+                    answers.append((order, *self._attempt(tx, order)))
             for task in tx.moved:
                 self._backlog.put(task)
             self._backlog.has_news |= bool(tx.moved)
-        except TinkschedError as error:  # none of it is on the disk
+        except Exception as error:  # none of it is on the disk
             answers = [(order, None, error) for order in orders]
         for order, answer, trouble in answers:
             if trouble is None:
                 order.answer.set_result(answer)
             else:
                 order.answer.set_exception(trouble)
-        self._wake_up()
-        wake.announce(self._state.path)
+        if any(trouble is None for _, _, trouble in answers):  # else who hears it would only try the same again
+            self._wake_up()
+            wake.announce(self._state.path)
+
+    def _attempt(self, tx: Transaction, order: _Order) -> tuple[Any, Exception | None]:
+        before = len(tx.moved)
+        tx.connection.execute("SAVEPOINT an_order")
+        try:
+            answer, trouble = order.work(tx), None
+        except Exception as error:
+            if not tx.connection.in_transaction:  # SQLite has taken all of it back, on a full disk say
+                raise
+            tx.connection.execute("ROLLBACK TO an_order")
+            del tx.moved[before:]
+            answer, trouble = None, database.translated(self._state.database, "written", error)
+        tx.connection.execute("RELEASE an_order")
+        return answer, trouble
 
 
 def _not_running() -> TinkschedError:
     return TinkschedError("the scheduler does not run")
-
-
-def _attempt(tx: Transaction, order: _Order) -> tuple[Any, Exception | None]:
-    before = len(tx.moved)
-    tx.connection.execute("SAVEPOINT an_order")
-    try:
-        return order.work(tx), None
-    except Exception as error:
-        tx.connection.execute("ROLLBACK TO an_order")
-        del tx.moved[before:]
-        return None, error
-    finally:
-        tx.connection.execute("RELEASE an_order")

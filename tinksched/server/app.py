@@ -73,9 +73,11 @@ def _add_common(app: FastAPI, desk: Desk) -> None:
     async def health() -> JSONResponse:
         """Whether jobs can be run; 503 if not."""
         alive = desk.engine.is_alive()
+        trouble = None if alive else str(desk.engine.trouble or "ended")
         database = "ok"
         try:
             desk.tables.version()
+            trouble = trouble or desk.trouble
         except Exception as error:  # whatever SQLite says
             database = str(error)
         try:
@@ -83,11 +85,11 @@ def _add_common(app: FastAPI, desk: Desk) -> None:
         except OSError:
             free = None
         total = len(desk.engine.nodes)
-        good = alive and database == "ok"
+        good = trouble is None and database == "ok"
         answer = {
             "status": "healthy" if good else "unhealthy",
             "database": database,
-            "scheduler": "ok" if alive else str(desk.engine.trouble or "ended"),
+            "scheduler": trouble or "ok",
             "nodes": {"reachable": total if alive else 0, "total": total},
             "free_disk": free,
         }

@@ -27,6 +27,7 @@ from ..store.transaction import NewTask, Transaction
 from . import housekeeping, tables
 from .engine import Engine
 from .folders import Folders
+from .growth import Growth
 from .projection import Projection, Work, project
 from .submission import Refused, Wanted
 from .tables import Job, NewJob, Tables
@@ -50,13 +51,16 @@ class Desk:
         self.folders = Folders(engine.folder)
         self.closing = False
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}  # by job
-        self._projection: tuple[int, Projection] = (-1, Projection())
+        self._projection: tuple[tuple[int, int], Projection] = ((-1, 0), Projection())
+        self.growth = Growth()  # of outputs
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started: set[str] = set()  # those of which it was said, and that have not ended
         self._finishing: dict[str, asyncio.Task[None]] = {}  # by job
         self._stuck: set[str] = set()  # those whose results can't be written at present
         self._copies = asyncio.Semaphore(_COPIES)
         self._news = asyncio.Event()
+        self._accepting: set[asyncio.Task[Job]] = set()
+        self._trouble: str | None = None  # of the last look at the jobs
         self._tasks: list[asyncio.Task[None]] = []
         self._listener = wake.listen(engine.state.path)
 
@@ -66,6 +70,7 @@ class Desk:
         loop.add_reader(self._listener.fileno(), self._heard)
         self.engine.on_renewed = lambda: loop.call_soon_threadsafe(self._renew)
         self.engine.on_ended = lambda: loop.call_soon_threadsafe(self._answer_all)
+        self.growth.open()
         self.folders.prepare()
         self.folders.sweep(self.tables.job_ids())
         self._started = {job.id for job in (*self.tables.running(), *self.tables.uncollected())}
@@ -95,6 +100,7 @@ class Desk:
         self.engine.on_renewed = self.engine.on_ended = _nothing
         asyncio.get_running_loop().remove_reader(self._listener.fileno())
         self._listener.close()
+        self.growth.close()
         for task in (*self._tasks, *self._finishing.values()):
             task.cancel()
         self.tables.close()
@@ -102,11 +108,13 @@ class Desk:
     def _renew(self) -> None:
         """The state was deleted and put back: what is open here is the old one."""
         loop = asyncio.get_running_loop()
+        tables = Tables(self.engine.database)
+        listener = wake.listen(self.engine.state.path)
         loop.remove_reader(self._listener.fileno())
         self._listener.close()
         self.tables.close()
-        self._listener, self.tables = wake.listen(self.engine.state.path), Tables(self.engine.database)
-        self._projection = (-1, Projection())
+        self._listener, self.tables = listener, tables
+        self._projection = ((-1, 0), Projection())
         loop.add_reader(self._listener.fileno(), self._heard)
         self._news.set()
 
@@ -122,6 +130,12 @@ class Desk:
         if self.closing:
             raise Refused(503, "The server is stopping", retry_after=10.0)
         self.folders.check_room(self.settings.min_free_disk)
+        accepting = asyncio.create_task(self._accept(wanted, config, is_exempt, warnings))
+        self._accepting.add(accepting)
+        accepting.add_done_callback(self._accepting.discard)
+        return await asyncio.shield(accepting)  # who hangs up now has submitted: nothing is left half done
+
+    async def _accept(self, wanted: Wanted, config: str, is_exempt: bool, warnings: Sequence[str]) -> Job:
         job_id = str(uuid.uuid4())
         await asyncio.to_thread(self.folders.make, job_id, wanted.code, config)
         at = time.time()
@@ -137,9 +151,10 @@ class Desk:
 
         try:
             await self._write(accept)
-        except Exception:  # if it is cancelled here, the job may be on record by now: then its folders stay
+        except Exception:  # if the server ends here, the job may be on record: the next start sees to its folders
             self.folders.remove(job_id)
             raise
+        self.folders.accepted(job_id)
         return self.known(job_id)
 
     async def remember_rejection(self, wanted: Wanted, findings: Sequence[str]) -> None:
@@ -178,8 +193,8 @@ class Desk:
         return job
 
     def projection(self) -> Projection:
-        """Which node each waiting job will get. Made again when anything has changed, at most."""
-        version = self.tables.version()
+        """Which node each waiting job will get. Made again when anything has changed, or a second has passed."""
+        version = (self.tables.version(), int(time.monotonic()))
         if version != self._projection[0]:
             now = time.time()
             running = [
@@ -212,7 +227,8 @@ class Desk:
 
     def _is_settled(self, job_id: str) -> bool:
         """Whether there is nothing to wait for."""
-        over = self.tables.is_collected(job_id) or job_id in self._stuck
+        job = self.tables.job(job_id)
+        over = job is None or (job.is_over and (job_id in self._stuck or self.tables.is_collected(job_id)))
         return over or self.closing or not self.engine.is_alive()
 
     # -- taking back
@@ -259,8 +275,24 @@ class Desk:
             self._news.clear()
             try:
                 self._collect()
+                self._trouble = None
             except Exception as error:  # whatever it is, who waits shall not wait for ever: it is tried again
-                _log.error("The jobs can't be looked at: %s", error)
+                if self._trouble != str(error):
+                    _log.error("The jobs can't be looked at: %s", error)
+                self._trouble = str(error)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the ends of jobs are not dealt with at present; None if they are."""
+        if self._tasks and self._tasks[0].done():
+            return "the jobs are not followed any more"
+        return (self._trouble and f"the jobs can't be looked at: {self._trouble}") or self.pause
+
+    @property
+    def pause(self) -> str | None:
+        """Why no job is started though the engine works, and what to do about it; None if they are."""
+        by = self.tables.stopped()
+        return by and f"stopped {by}; tinksched --workspace {self.engine.folder} start goes on"
 
     async def _keep_house(self, keep: float) -> None:
         """Delete what is older than it may become."""
@@ -300,7 +332,7 @@ class Desk:
             self._stuck.discard(job.id)
             self._started.discard(job.id)
             _log.info("Job %s ended user_id=%s status=%s exit_code=%s", job.id, job.user, job.status, job.exit_code)
-        except (OSError, TinkschedError) as error:
+        except Exception as error:  # of this job alone: the others are followed as before
             if job.id not in self._stuck:
                 _log.error("Job %s ended; its results can't be written yet: %s", job.id, error)
             self._stuck.add(job.id)
@@ -314,8 +346,13 @@ class Desk:
 
     async def _write_results(self, job: Job) -> None:
         """Leave the results where the administrator expects them. The name is on record before the file is."""
-        source = self.folders.result(job.id)
-        if job.started_at is None or not _size(source):
+        source, most = self.folders.result(job.id), self.settings.max_results_size
+        size = _size(source)
+        if job.started_at is None or not size:
+            return
+        if size > most:
+            _log.error("Job %s: its results stay in %s: %s bytes, and max_results_size is %s",
+                       job.id, source, size, most)  # fmt: skip
             return
         path = job.results_file
         if path is None:

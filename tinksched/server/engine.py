@@ -49,6 +49,7 @@ class Engine:
         self.on_renewed: Callable[[], object] = _nothing  # the database is another file now
         self.on_ended: Callable[[], object] = _nothing  # no job will be run any more
         self._begun = threading.Event()
+        self._is_ending = False
         self._resident: Resident | None = None
         self._state, self._home = state.prepare(settings)
         state.make_results(settings)
@@ -117,6 +118,7 @@ class Engine:
 
     def stop(self) -> None:
         """End; jobs that run go on, and are found again by the next server."""
+        self._is_ending = True  # first: a resident that is being made looks at it
         if self._resident is not None:
             self._resident.end()
         if self._thread.is_alive():
@@ -167,6 +169,8 @@ class Engine:
                 self.workspace, self._state, self._home, self.gpus, journal, self._lock, watch,
                 begun=self._begun.set,
             )  # fmt: skip
+            if self._is_ending:
+                self._resident.end()
             result = asyncio.run(self._resident.run())
             if result.deleted is False:
                 raise TinkschedError(f"{self._state.path} was deleted while the server worked, and is not there again")

@@ -2,13 +2,16 @@
 
 STATE_DIR/jobs/JOB/code.py, config.yaml       what was submitted; the job runs here, and writes what it likes
 STATE_DIR/output/JOB/stdout, stderr           what it printed
+STATE_DIR/output/JOB/new                      it may not be on record yet
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import uuid
 from collections.abc import Collection
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from ..store.database import DISK_ERRORS
 
 CODE, CONFIG, RESULTS = "code.py", "config.yaml", "results.jsonl"
 JOBS = "jobs"
+NEW = "new"
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # FAT, sshfs and some network file systems
 
 
 class Folders:
@@ -31,6 +36,7 @@ class Folders:
         """Make them. Raises OSError."""
         for folder in (self.jobs, self.outputs):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync(self.jobs.parent)
 
     def work(self, job_id: str) -> Path:
         """Where a job runs."""
@@ -55,19 +61,25 @@ class Folders:
             TinkschedError: it can't be written for another reason.
         """
         try:
-            for folder in (self.work(job_id), self.output(job_id)):
-                folder.mkdir(mode=0o700)
+            self.output(job_id).mkdir(mode=0o700)
+            write_private(self.output(job_id) / NEW, b"")
+            self.work(job_id).mkdir(mode=0o700)
             write_private(self.work(job_id) / CODE, code.encode())
             write_private(self.work(job_id) / CONFIG, config.encode())
             for name in ("stdout", "stderr"):
                 write_private(self.output(job_id) / name, b"")
             files = [self.work(job_id) / name for name in (CODE, CONFIG)]
             for path in (*files, self.work(job_id), self.jobs, self.output(job_id), self.outputs):
-                _sync(path)
+                sync(path)
         except OSError as error:
             self.remove(job_id)
             kind = Unwritable if error.errno in DISK_ERRORS else TinkschedError
             raise kind(f"{error.filename or self.jobs}: the job can't be written: {error.strerror}") from None
+
+    def accepted(self, job_id: str) -> None:
+        """A job is on record: nobody but `remove` deletes anything of it any more."""
+        with contextlib.suppress(OSError):
+            (self.output(job_id) / NEW).unlink()
 
     def remove(self, job_id: str) -> None:
         """Delete everything of a job."""
@@ -77,14 +89,15 @@ class Folders:
     def sweep(self, known: Collection[str]) -> None:
         """Delete what was written for jobs that were never put on record: the server died in between.
 
-        What a job has left is not deleted, even if the database knows nothing of it: that may be an older one.
-        Raises OSError: the folders are not there.
+        Nothing else is touched, even if the database knows nothing of it: that may be an older one, and the folder
+        somebody's own. Raises OSError: the folders are not there.
         """
-        for parent in (self.jobs, self.outputs):
-            for name in set(os.listdir(parent)) - set(known):
-                with contextlib.suppress(OSError):
-                    if not self.has_run(name):
-                        self.remove(name)
+        for name in filter(_is_id, os.listdir(self.outputs)):
+            if (self.output(name) / NEW).exists():
+                if name in known or self.has_run(name):
+                    self.accepted(name)
+                else:
+                    self.remove(name)
 
     def has_run(self, job_id: str) -> bool:
         """Whether a job has left anything."""
@@ -98,7 +111,7 @@ class Folders:
     def strange(self, known: Collection[str]) -> list[Path]:
         """The folders of jobs that nobody knows."""
         there = [path for parent in (self.jobs, self.outputs) if parent.is_dir() for path in parent.iterdir()]
-        return sorted(path for path in there if path.name not in known)
+        return sorted(path for path in there if _is_id(path.name) and path.name not in known)
 
     def result(self, job_id: str) -> Path:
         """What stands for the job's result: its own results file if it wrote one, else what it printed.
@@ -112,12 +125,13 @@ class Folders:
             return self.stdout(job_id)
 
     def keep(self, source: Path, path: Path) -> None:
-        """Copy a result to its file, as a whole or not at all. What is there already is this result, and stays.
+        """Copy a result to its file on the disk, as a whole or not at all. What is there already is this result, and
+        stays.
 
         Raises:
             OSError: there is no room, say.
         """
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        aside = path.with_name(f".{source.parent.name}.part")  # the same for a server that comes after one that died
         aside.unlink(missing_ok=True)
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -125,8 +139,9 @@ class Folders:
                 write_private(aside, b"")
                 with aside.open("ab") as copy:
                     shutil.copyfileobj(stream, copy)
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, path)
+                sync(aside)
+            _put(aside, path)
+            sync(path.parent)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -153,6 +168,27 @@ def read_text(path: Path, most: int) -> str:
         return f"[{size - most} bytes before this are left out]\n" + stream.read(most).decode(errors="replace")
 
 
+def _put(aside: Path, path: Path) -> None:
+    """Put a file in its place, where nobody else puts one."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if not path.exists():
+            aside.rename(path)
+
+
+def _is_id(name: str) -> bool:
+    """Whether a folder can be that of a job."""
+    try:
+        return str(uuid.UUID(name)) == name
+    except ValueError:
+        return False
+
+
 def _sizes(folder: Path) -> dict[str, int]:
     """The files of a folder that may not be there."""
     try:
@@ -161,7 +197,8 @@ def _sizes(folder: Path) -> dict[str, int]:
         return {}
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -42,7 +42,7 @@ HELP = "make bubblewrap work (apt install bubblewrap)"
 _TRY_SECONDS = 20.0
 _CPU_GRACE = 5  # seconds between XCPU and KILL
 
-_HEAD = "# sh job.sh FOLDER: starts the job in this folder. Written by `tinksched serve`.\n"
+HEAD = "# sh job.sh FOLDER: starts the job in this folder. Written by `tinksched serve`.\n"
 _PLAIN = 'exec {program} "$1"/{code}\n'
 _WRAPPED = """trap '' TERM
 bwrap {around} --bind "$1" "$1" --chdir "$1" {sealed} -- env --default-signal=TERM {program} "$1"/{code} {lease}>&-
@@ -107,7 +107,7 @@ def prepare(settings: ServerSettings) -> Isolation:
             # The kernel exempts root from this limit, in whatever namespace it is.
             note = "run by root: job_processes is no limit" if os.geteuid() == 0 else None
     script = settings.state_dir / SCRIPT
-    _write(script, _HEAD + text)
+    _write(script, HEAD + text)
     return Isolation(kind, note, script)
 
 

@@ -39,9 +39,10 @@ def serve(settings: ServerSettings, say: Callable[[str], object]) -> None:
         raise
     try:
         isolation = engine.isolation
-        if isolation.kind == "none" and settings.isolation != "none" and not is_loopback(settings.host):
+        if isolation.kind == "none" and settings.isolation != "none" and _is_public(settings):
+            host = f"{settings.host}{', behind trusted_proxies' if settings.trusted_proxies else ''}"
             raise UsageError(
-                f"host is {settings.host}, and submitted code would run as this user, not isolated: {isolation.note}",
+                f"host is {host}, and submitted code would run as this user, not isolated: {isolation.note}",
                 hint=f"{HELP}; or write `isolation: none` to have it so",
             )
         engine.start()
@@ -90,6 +91,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_public(settings: ServerSettings) -> bool:
+    """Whether others than this machine can reach it, perhaps through a proxy on it."""
+    return bool(settings.trusted_proxies) or not is_loopback(settings.host)
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

@@ -110,7 +110,7 @@ class QueueApi:
             self._desk.settings.wait_timeout if timeout is None else timeout, self._desk.settings.wait_timeout
         )
         job = await self._desk.ended(job.id, seconds)
-        results = await asyncio.to_thread(views.results, self._desk, job)
+        results = await asyncio.to_thread(views.results, self._desk, job, views.reason_of(self._desk, job))
         return JSONResponse(results | views.place(self._desk, job) | note)
 
     async def _accept(self, request: Request, wanted: Wanted, config: str, caller: Caller, token: str) -> Job:
@@ -133,7 +133,7 @@ class QueueApi:
     async def results(self, request: Request, job_id: str = _JOB, user_id: str | None = _USER) -> JSONResponse:
         """What a job printed, once it has ended."""
         job = self._job(request, job_id, user_id)
-        return JSONResponse(await asyncio.to_thread(views.results, self._desk, job))
+        return JSONResponse(await asyncio.to_thread(views.results, self._desk, job, views.reason_of(self._desk, job)))
 
     async def logs(self, request: Request, job_id: str = _JOB, user_id: str | None = _USER) -> StreamingResponse:
         """What a job prints, as it prints it (server-sent events)."""

@@ -9,16 +9,17 @@ import time
 from pathlib import Path
 
 from ..config import CONFIG_NAME, Settings, load
+from ..config.served import HEADER
 from ..config.server import FILE_NAME, ServerSettings, default_state, load_server
 from ..errors import Damaged, UsageError
 from ..host import statedir
 from ..host.statedir import Home, StateDir
 from ..store import Store
 from . import tables
-from .folders import JOBS
+from .folders import JOBS, sync
+from .isolation import HEAD, SCRIPT
 
 _RESTORE = "tinksched db restore FILE puts a backup in its place and keeps what is there; or name another state_dir"
-_HEADER = "# Written by `tinksched serve`, which reads server.yml: what is changed here is overwritten.\n"
 
 
 def find(config: Path | None) -> ServerSettings:
@@ -87,7 +88,7 @@ def configure(settings: ServerSettings) -> Settings:
     folder = settings.state_dir
     aside = folder / f"{CONFIG_NAME}.{os.getpid()}"
     try:
-        aside.write_text(_HEADER + "".join(f"{key}: {json.dumps(value)}\n" for key, value in _config(settings)))
+        aside.write_text(HEADER + "".join(f"{key}: {json.dumps(value)}\n" for key, value in _config(settings)))
         aside.replace(folder / CONFIG_NAME)
     except OSError as error:
         raise UsageError(f"{error.filename or folder}: can't be written: {error.strerror}") from None
@@ -103,6 +104,10 @@ def _make(folder: Path) -> None:
         raise UsageError(f"state_dir is {folder}, and there is no folder {folder.parent}", hint="make it, or mount it")
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
+        sync(folder.parent)
+    for name, beginning in ((CONFIG_NAME, HEADER), (SCRIPT, HEAD)):
+        if not _is_ours(folder / name, beginning):
+            raise UsageError(f"{folder / name}: was not written by a server", hint="name another state_dir")
     status = folder.stat()
     if status.st_uid == os.geteuid() and status.st_mode & 0o077:
         if any(folder.iterdir()) and not (folder / statedir.NAME).is_dir():
@@ -110,6 +115,13 @@ def _make(folder: Path) -> None:
                 f"{folder}: holds other things, and others may look into it", hint="name another state_dir"
             )
         folder.chmod(0o700)
+
+
+def _is_ours(file: Path, beginning: str) -> bool:
+    """Whether a file that the server writes is not there yet, or was written by one."""
+    with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
+        return stream.read(len(beginning)) == beginning.encode()
+    return not file.is_symlink()
 
 
 def make_results(settings: ServerSettings) -> None:
@@ -125,6 +137,7 @@ def make_results(settings: ServerSettings) -> None:
         )
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700)
+        sync(folder.parent)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{folder}: results can't be written there")
 

@@ -9,14 +9,13 @@ Whoever comes back with the last id (`Last-Event-ID`) gets what came since.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import codecs
 import json
 import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from ..host import inotify
 from .desk import Desk
 from .tables import Job
 
@@ -31,38 +30,39 @@ async def follow(desk: Desk, job: Job, last_id: str | None) -> AsyncIterator[str
     begun = _AT.fullmatch(last_id or "")
     at = {"stdout": int(begun[1]), "stderr": int(begun[2])} if begun else {"stdout": 0, "stderr": 0}
     paths = {"stdout": desk.folders.stdout(job.id), "stderr": desk.folders.stderr(job.id)}
-    with _Growth(paths.values()) as growth:
+    with desk.growth.of(*paths.values()) as grown:
         while True:
-            growth.clear()
+            if grown is not None:
+                grown.clear()
             is_over = desk.known(job.id).is_over  # before the files are read: what was printed is there by then
-            for event in _events(paths, at):
+            for event in _events(paths, at, is_over=is_over):
                 yield event
             if is_over:
                 break
-            ended = asyncio.ensure_future(desk.ended(job.id, growth.patience))
-            grown = asyncio.ensure_future(growth.wait())
+            if desk.closing or not desk.engine.is_alive():  # nothing would ever be heard of it
+                return
+            ended = asyncio.ensure_future(desk.ended(job.id, _NET_SECONDS if grown else _BLIND_SECONDS))
+            both = {ended, asyncio.ensure_future(grown.wait())} if grown else {ended}
             try:
-                done, _ = await asyncio.wait({ended, grown}, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                ended.cancel()
-                grown.cancel()
+                for one in both:
+                    one.cancel()
             if ended in done and not ended.result().is_over:
                 yield ": still there\n\n"
-            if desk.closing:
-                return
     final = desk.known(job.id)
     yield f"event: end\ndata: {json.dumps({'status': final.status, 'exit_code': final.exit_code})}\n\n"
 
 
-def _events(paths: dict[str, Path], at: dict[str, int]) -> Iterator[str]:
+def _events(paths: dict[str, Path], at: dict[str, int], *, is_over: bool) -> Iterator[str]:
     for name, path in paths.items():
-        while text := _read(path, at, name):
+        while text := _read(path, at, name, is_over=is_over):
             lines = "".join(f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", text))
             yield f"event: {name}\nid: {at['stdout']}-{at['stderr']}\n{lines}\n"
 
 
-def _read(path: Path, at: dict[str, int], name: str) -> str:
-    """What has come since, without half a character at its end."""
+def _read(path: Path, at: dict[str, int], name: str, *, is_over: bool) -> str:
+    """What has come since, without half a character at its end unless the rest of it will never come."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -71,53 +71,9 @@ def _read(path: Path, at: dict[str, int], name: str) -> str:
         found = os.pread(descriptor, _CHUNK, at[name])
     finally:
         os.close(descriptor)
-    whole = found
-    for cut in range(1, 4):
-        if len(found) >= cut and found[-cut] & 0xC0 == 0xC0:
-            with contextlib.suppress(UnicodeDecodeError):
-                found[-cut:].decode()
-                break
-            whole = found[:-cut] if len(found) > cut else found
-            break
-    at[name] += len(whole)
-    return whole.decode(errors="replace")
-
-
-class _Growth:
-    """Hears of files that grow."""
-
-    def __init__(self, paths: object) -> None:
-        self._event = asyncio.Event()
-        self._watch: inotify.Watch | None = None
-        with contextlib.suppress(OSError):
-            self._watch = inotify.Watch()
-            for path in paths:  # type: ignore[attr-defined]
-                self._watch.add(path, inotify.MODIFY)
-
-    @property
-    def patience(self) -> float:
-        """How long to wait for the next news."""
-        return _NET_SECONDS if self._watch is not None else _BLIND_SECONDS
-
-    def clear(self) -> None:
-        """What grows from now on is news."""
-        self._event.clear()
-
-    async def wait(self) -> None:
-        """Until one of them has grown."""
-        await self._event.wait()
-
-    def _heard(self) -> None:
-        assert self._watch is not None
-        self._watch.clear()
-        self._event.set()
-
-    def __enter__(self) -> _Growth:
-        if self._watch is not None:
-            asyncio.get_running_loop().add_reader(self._watch.fileno(), self._heard)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._watch is not None:
-            asyncio.get_running_loop().remove_reader(self._watch.fileno())
-            self._watch.close()
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(found)
+    if not text and is_over:
+        text = decoder.decode(b"", final=True)
+    at[name] += len(found) - len(decoder.getstate()[0])
+    return text

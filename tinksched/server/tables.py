@@ -12,7 +12,7 @@ from typing import Any
 
 from ..core.model import Reason, Request
 from ..errors import StoreError
-from ..store import records
+from ..store import STOPPED, records
 from ..store.database import connect, statements
 from ..store.transaction import Transaction
 
@@ -296,6 +296,11 @@ class Tables:
             "WHERE tasks.state = 'queued' ORDER BY tasks.priority DESC, tasks.queue_number"
         )
         return [(row[0], row[1]) for row in self._connection.execute(sql)]
+
+    def stopped(self) -> str | None:
+        """Who has said that no job is to be started, as in `by alice`; None if nobody has."""
+        row = self._connection.execute("SELECT value FROM facts WHERE key = ?", (STOPPED,)).fetchone()
+        return None if row is None else str(row[0])
 
     def version(self) -> int:
         """A number that changes whenever anybody commits."""

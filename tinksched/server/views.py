@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
@@ -22,8 +23,10 @@ def iso(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, timezone.utc).isoformat()
 
 
-def reason_of(job: Job) -> str | None:
+def reason_of(desk: Desk, job: Job) -> str | None:
     """Why a job waits, or how it ended, where there is something to say."""
+    if job.status == "pending" and desk.tables.stopped() is not None:
+        return "the administrator has stopped the start of jobs"
     if job.reason is None:
         return None
     if job.reason.code is ReasonCode.TIME_LIMIT and job.ended_at is not None and job.started_at is not None:
@@ -51,13 +54,13 @@ def status(desk: Desk, job: Job) -> Answer:
         "started_at": iso(job.started_at),
         "completed_at": iso(job.ended_at),
         "exit_code": job.exit_code,
-        "reason": reason_of(job),
+        "reason": reason_of(desk, job),
         "warnings": list(job.warnings),
     }
 
 
-def results(desk: Desk, job: Job) -> Answer:
-    """`/api/results`. Reads files: not for the event loop."""
+def results(desk: Desk, job: Job, reason: str | None) -> Answer:
+    """`/api/results`. Reads files: not for the event loop, which alone reads the database."""
     over = job.is_over and desk.folders.output(job.id).exists()  # if not, `keep_results` has passed
     most = desk.settings.max_answer_size
     return {
@@ -68,8 +71,8 @@ def results(desk: Desk, job: Job) -> Answer:
         "exit_code": job.exit_code,
         "started_at": iso(job.started_at),
         "completed_at": iso(job.ended_at),
-        "results_file": job.results_file,
-        "reason": reason_of(job),
+        "results_file": job.results_file if job.results_file and os.path.exists(job.results_file) else None,
+        "reason": reason,
         "warnings": list(job.warnings),
     }
 
@@ -218,5 +221,7 @@ def _average_wait(ended: Iterable[Job]) -> float | None:
     return round(math.fsum(waits) / len(waits), 3) if waits else None
 
 
-def _success(ended: list[Job]) -> float | None:
-    return round(100 * sum(job.status == "completed" for job in ended) / len(ended), 1) if ended else None
+def _success(ended: Iterable[Job]) -> float | None:
+    """Of those that ended by themselves: what was cancelled is neither a success nor a failure."""
+    good = [job.status == "completed" for job in ended if job.status != "cancelled"]
+    return round(100 * sum(good) / len(good), 1) if good else None

@@ -229,6 +229,11 @@ def statements(script: str) -> Iterator[str]:
             statement = ""
 
 
+def translated(path: Path, verb: str, error: Exception) -> Exception:
+    """An error of SQLite's as `trouble` says it; any other as it is."""
+    return trouble(path, verb, error) if isinstance(error, sqlite3.Error) else error
+
+
 def trouble(path: Path, verb: str, error: Exception) -> StoreError:
     """What SQLite complains of, by what can be done about it. Its texts are the same in all versions."""
     said = str(error)
