@@ -110,12 +110,6 @@ class Engine:
             raise TinkschedError("the scheduler does not run")
         return self._resident.do(work, WHO)
 
-    def say(self, text: str) -> None:
-        """A line in the scheduler's log."""
-        journal = Journal(_log_of(self.workspace, self._home), screen=False)
-        journal.say(text)
-        journal.close()
-
     def stop(self) -> None:
         """End; jobs that run go on, and are found again by the next server."""
         self._is_ending = True  # first: a resident that is being made looks at it

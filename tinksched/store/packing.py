@@ -212,7 +212,9 @@ def done_of(
     config, _, spec = _parsed_task(text)
     common: dict[str, Any] = _parsed_run(run)[0] if run is not None else {"gpus": (), "log": None}
     log = None if common["log"] is None else _joined(common["log"], name)
-    if run is None or ran != outcome or queued_at > (ended_at or queued_at):
+    # By the clock, which may have been set, only where nothing else tells the two ends apart.
+    cancelled_later = outcome == Outcome.CANCELLED.value and queued_at > (ended_at or queued_at)
+    if run is None or ran != outcome or cancelled_later:
         return DoneTask(
             task_id, name, _joined(config, name), spec["gpus"], Outcome(outcome), records.reason_of(reason),
             config_hash, priority, attempts, queued_at, (), None, None, changed_at, None, log, None,
