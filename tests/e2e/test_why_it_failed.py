@@ -49,7 +49,8 @@ def test_status_explain_and_show_say_why_a_run_failed(lab: Lab, executor: str) -
     bench.add("module.yml", "text: other.txt")
     bench.add("plain.yml", "code: 3")
     bench.run("start", "--wait", code=1)
-    bench.wait_until(lambda: bench.tasks()["module"]["diagnosis"], "the diagnosis", 10)
+    names = ("memory", "module")
+    bench.wait_until(lambda: all(bench.tasks()[name]["diagnosis"] for name in names), "the diagnoses", 10)
     tasks = bench.tasks()
     assert tasks["memory"]["diagnosis"] == {"kind": "cuda_out_of_memory", "text": "CUDA out of memory"}
     assert tasks["memory"]["reason"]["code"] == "exit_code"

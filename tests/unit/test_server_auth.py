@@ -46,3 +46,9 @@ def test_a_token_is_good_until_it_expires_or_is_revoked() -> None:
 
 def test_made_tokens_differ() -> None:
     assert len({generate() for _ in range(1000)}) == 1000
+
+
+def test_a_token_that_is_made_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = iter(["-q", "--help", "good"])
+    monkeypatch.setattr("secrets.token_urlsafe", lambda size: next(made))
+    assert generate() == "good"

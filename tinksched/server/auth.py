@@ -97,5 +97,7 @@ def issue(tx: Transaction, user: str, token: str, *, days: float, is_admin: bool
 
 
 def generate() -> str:
-    """A token that nobody can guess: 43 characters."""
-    return secrets.token_urlsafe(32)
+    """A token that nobody can guess: 43 characters, of which the first is no `-`, as that of an option is."""
+    while (token := secrets.token_urlsafe(32)).startswith("-"):
+        pass
+    return token
