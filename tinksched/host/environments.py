@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from .rundir import write_private
+from .rundir import sync, write_private
 
 
 def save(folder: Path, environment: Mapping[str, str]) -> str:
@@ -26,8 +26,8 @@ def save(folder: Path, environment: Mapping[str, str]) -> str:
             aside.unlink()
         write_private(aside, content)
         aside.replace(folder / name)
-        _sync(folder / name)
-        _sync(folder)  # the name, too, must be on disk before a task refers to it
+        sync(folder / name)
+        sync(folder)  # the name, too, must be on disk before a task refers to it
     return name
 
 
@@ -63,11 +63,3 @@ def _holds(path: Path, content: bytes) -> bool:
         return path.read_bytes() == content
     except OSError:
         return False
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,7 +15,7 @@ from ..core.lifecycle import Dropped
 from ..core.model import Outcome, Reason, ReasonCode
 from ..errors import Damaged, StoreError, UsageError
 from ..host.leases import Leases
-from ..host.rundir import RunDir
+from ..host.rundir import RunDir, sync
 from ..host.statedir import SchedulerLock, StateDir
 from ..store import Store
 from ..store.database import connect, connect_new
@@ -80,7 +80,7 @@ def restore(settings: ServerSettings, file: Path) -> Restored:
             whole.execute("PRAGMA journal_mode = DELETE")  # so that this one file is all of it
         kept = _set_aside(place, strangers)
         aside.rename(place.database)
-        _sync(place.path)
+        sync(place.path)
         return Restored(kept, given_up)
     except OSError as error:
         raise UsageError(f"{place.database}: can't be restored: {error.strerror}") from None
@@ -150,7 +150,7 @@ def _put(aside: Path, file: Path, *, force: bool) -> None:
             os.link(aside, file)
         except FileExistsError:
             raise UsageError(f"{file}: is there already", hint="--force replaces it") from None
-    _sync(file.parent)
+    sync(file.parent)
 
 
 def _strangers(settings: ServerSettings, place: StateDir, store: Store) -> list[RunDir]:
@@ -196,11 +196,3 @@ def _set_aside(place: StateDir, strangers: list[RunDir]) -> Path | None:
 def _files(database: Path) -> Iterator[str]:
     """The log first: a database without it is not the same one."""
     return (side for side in ("-wal", "-shm", "") if Path(f"{database}{side}").exists())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

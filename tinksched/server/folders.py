@@ -16,7 +16,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import TinkschedError, Unwritable
-from ..host.rundir import write_private
+from ..host.rundir import sync, write_private
 from ..store.database import DISK_ERRORS
 
 CODE, CONFIG, RESULTS = "code.py", "config.yaml", "results.jsonl"
@@ -195,12 +195,3 @@ def _sizes(folder: Path) -> dict[str, int]:
         return {entry.name: entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder)}
     except FileNotFoundError:
         return {}
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,10 +13,11 @@ from ..config.served import HEADER
 from ..config.server import FILE_NAME, ServerSettings, default_state, load_server
 from ..errors import Damaged, UsageError
 from ..host import statedir
+from ..host.rundir import sync
 from ..host.statedir import Home, StateDir
 from ..store import Store
 from . import tables
-from .folders import JOBS, sync
+from .folders import JOBS
 from .isolation import HEAD, SCRIPT
 
 _RESTORE = "tinksched db restore FILE puts a backup in its place and keeps what is there; or name another state_dir"
