@@ -19,6 +19,7 @@ from .place import HERE, BenchError, Place
 from .queueing import queueing
 from .results import Results, say
 from .running import handover, launch
+from .sampling import sampling
 from .scale import scale
 from .steps import steps
 from .systems import QUEUING, RUNNING, Batch, System
@@ -43,6 +44,7 @@ class Sizes:
     step_tasks: int = 60
     idle_seconds: float = 60.0  # two check intervals
     idle_waiting: int = 100
+    sampling_windows: int = 5
     cold_rounds: int = 30
     command_tasks: int = 10_000
     command_rounds: int = 5
@@ -50,7 +52,7 @@ class Sizes:
 
 QUICK = Sizes(
     rounds=1, tasks=40, launched=20, queued=(100,), scale_queued=100, scale_finished=1_000, scale_tasks=20,
-    step_tasks=10, idle_seconds=5.0, cold_rounds=5, command_tasks=200, command_rounds=1,
+    step_tasks=10, idle_seconds=5.0, sampling_windows=1, cold_rounds=5, command_tasks=200, command_rounds=1,
 )  # fmt: skip
 
 
@@ -105,6 +107,11 @@ class Suite:
         idle(self._place, self.results, there, sizes.idle_waiting, sizes.slots, sizes.idle_seconds)
         self.results.setup["idle"] = f"{sizes.idle_seconds:g} s"
 
+    def sampling(self) -> None:
+        """What one look at everything costs."""
+        sampling(self._place, self.results, self._sizes.sampling_windows)
+        self.results.setup["sampling"] = f"{self._sizes.sampling_windows} windows of 10 rounds"
+
     def cold(self) -> None:
         """Cold start."""
         cold(self._place, self.results, self._sizes.cold_rounds)
@@ -135,6 +142,7 @@ BENCHMARKS = {
     "queueing": Suite.queueing,
     "scale": Suite.scale,
     "idle": Suite.idle,
+    "sampling": Suite.sampling,
     "cold": Suite.cold,
     "commands": Suite.commands,
 }

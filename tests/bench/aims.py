@@ -61,4 +61,5 @@ def verdicts(results: Results) -> Iterator[Verdict]:
     yield Verdict("the slowest command, with 10,000 tasks", LIMIT * 1e3, "ms", slowest)
     yield Verdict("idle, processor", 0.2, "% of a core", scaled("idle cpu", "tinksched", 100))
     yield Verdict("idle, memory", 60, "MB", scaled("idle rss", "tinksched", 1e-6))
+    yield Verdict("a round of looking at 64 runs on 8 GPUs", 20, "ms of CPU", scaled("sampling", "tinksched", 1e3))
     yield Verdict("`tinksched status`, beside `python3 -c pass`", 10, "×", ratio("cold", "tinksched status", PYTHON))

@@ -66,6 +66,10 @@ METRICS = (
            "Pages that it shares with others count by their share."),
     Metric("idle all", "Idle: proportional memory of all that it needs", "MB", 1e-6,
            "With tmux, wrappers, shells and waiting clients; without the tasks themselves."),
+    Metric("sampling", "A round of looking", "ms of CPU", 1e3,
+           "Eight runs on each of eight GPUs of the NVML double, and a process of somebody else; a round every second: "
+           "all that the scheduler does in a second, its children included, less what the double takes to answer. "
+           "NVIDIA's driver takes its own time.", peers=False),
     Metric("cold", "Cold start", "ms", 1e3, "Commands in alternation, on a workspace with ten tasks.", PYTHON,
            peers=False),
     Metric(r"commands (\d+)", "Every command with {0} tasks", "ms", 1e3,

@@ -229,17 +229,23 @@ static nvmlReturn_t look(const char *function, long number, unsigned *count, str
         nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL); /* until the test lets it go */
     }
     inside--;
-    if (result == SUCCESS && wanted) add_living(wanted);
     return result;
-}
-
-static nvmlReturn_t ask(const char *function, long number, unsigned *count, struct device *wanted) {
-    return initialised > 0 ? look(function, number, count, wanted) : UNINITIALIZED;
 }
 
 static nvmlDevice_t handle_of(long number) { return (nvmlDevice_t)(intptr_t)(number + 1); }
 
 static long number_of(nvmlDevice_t device) { return (long)(intptr_t)device - 1; }
+
+static nvmlReturn_t ask(const char *function, long number, unsigned *count, struct device *wanted) {
+    return initialised > 0 ? look(function, number, count, wanted) : UNINITIALIZED;
+}
+
+/* The device, with what lives on it. */
+static nvmlReturn_t ask_living(const char *function, nvmlDevice_t device, struct device *wanted) {
+    nvmlReturn_t result = ask(function, number_of(device), NULL, wanted);
+    if (result == SUCCESS) add_living(wanted);
+    return result;
+}
 
 static nvmlReturn_t put(char *to, unsigned size, const char *text) {
     return snprintf(to, size, "%s", text) < (int)size ? SUCCESS : INSUFFICIENT_SIZE;
@@ -289,7 +295,7 @@ nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *name, unsigned size) {
 
 nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory) {
     struct device found;
-    nvmlReturn_t result = ask("nvmlDeviceGetMemoryInfo", number_of(device), NULL, &found);
+    nvmlReturn_t result = ask_living("nvmlDeviceGetMemoryInfo", device, &found);
     if (result == SUCCESS)
         *memory = (nvmlMemory_t){found.total, found.used < found.total ? found.total - found.used : 0, found.used};
     return result;
@@ -297,7 +303,7 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory) 
 
 nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory) {
     struct device found;
-    nvmlReturn_t result = ask("nvmlDeviceGetMemoryInfo_v2", number_of(device), NULL, &found);
+    nvmlReturn_t result = ask_living("nvmlDeviceGetMemoryInfo_v2", device, &found);
     if (result != SUCCESS) return result;
     if (memory->version != (sizeof *memory | 2u << 24)) return VERSION_MISMATCH;
     memory->total = found.total;
@@ -379,7 +385,7 @@ nvmlReturn_t nvmlDeviceGetP2PStatus(nvmlDevice_t device, nvmlDevice_t other, uns
 static nvmlReturn_t list(const char *function, enum kind kind, nvmlDevice_t device, unsigned *count,
                          nvmlProcessInfo_t *infos) {
     struct device found;
-    nvmlReturn_t result = ask(function, number_of(device), NULL, &found);
+    nvmlReturn_t result = ask_living(function, device, &found);
     unsigned room = *count, seen = 0;
     if (result != SUCCESS) return result;
     for (int i = 0; i < found.processes; i++) {

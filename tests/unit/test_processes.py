@@ -397,6 +397,20 @@ def test_a_run_within_a_run_has_its_own_processes(started: Any, run_id: str) -> 
     assert pids(found[inner]) == {root, below}
 
 
+def test_what_descends_from_a_wrapper_is_its_runs_without_a_look_into_it(started: Any, run_id: str) -> None:
+    """Neither the wrapper itself, nor what stands beside it."""
+    below = "echo $$; env -i sh -c 'echo $$; exec cat' <&3 & wait"
+    script = 'exec 3<&0; echo $$; sh -c "$0" & wait'
+    wrapper, beside = started("sh", "-c", script, below), started("sh", "-c", "echo up; exec cat")
+    main, child, grandchild = (int(line) for line in wrapper.lines(3))
+    beside.lines(1)
+    assert of_runs([run_id])[run_id] == [], "nothing about them tells"
+    known = identify(main)
+    assert known is not None
+    assert pids(of_runs([run_id], wrappers={known: run_id})[run_id]) == {child, grandchild}
+    assert of_runs([run_id], wrappers={replace(known, started=1): run_id})[run_id] == [], "another had this pid"
+
+
 def test_zombies_of_a_run_are_not_counted(started: Any, run_id: str) -> None:
     """A main process that never waits for its children keeps them as zombies."""
     program = (

@@ -9,7 +9,7 @@ import pytest
 
 from tinksched.core.gpu import GpuProcess, GpuState
 from tinksched.core.model import Run, RunState
-from tinksched.core.watching import SETTLING, Sight, flags_of, is_idle, is_stalled, sight_of
+from tinksched.core.watching import SETTLING, Listing, Sight, flags_of, is_idle, is_stalled
 
 NOW = 1_700_000_000.0
 OLD = NOW - SETTLING - 1
@@ -39,26 +39,26 @@ def others() -> GpuProcess:
 
 
 def test_a_run_is_seen_with_all_its_processes_on_each_of_its_gpus() -> None:
-    sight = sight_of(RUN, states((ours(3), ours(4, pid=8), others()), (ours(2),), (), rates=(90, 50, 1)))
+    sight = Listing(states((ours(3), ours(4, pid=8), others()), (ours(2),), (), rates=(90, 50, 1))).sight_of(RUN)
     assert sight == Sight(memory=(7, 2), utilization=70.0, untouched=(), elsewhere=())
     assert flags_of(RUN, sight, NOW, None, 60.0) == []
 
 
 def test_what_nvml_does_not_tell_is_unknown_and_flags_nothing() -> None:
-    for sight in (sight_of(RUN, {}), sight_of(RUN, states(None, None, None))):
+    for sight in (Listing({}).sight_of(RUN), Listing(states(None, None, None)).sight_of(RUN)):
         assert sight == Sight(None, None, (), ()) and flags_of(RUN, sight, NOW, None, None) == []
-    partly = sight_of(RUN, states((ours(None),), (ours(3),), (), rates=(10, None, 0)))
+    partly = Listing(states((ours(None),), (ours(3),), (), rates=(10, None, 0))).sight_of(RUN)
     assert partly == Sight(None, None, (), ())
 
 
 def test_a_run_on_a_gpu_that_it_was_not_given_is_flagged_at_once() -> None:
-    sight = sight_of(replace(RUN, created_at=NOW), states((), (), (ours(1),)))
+    sight = Listing(states((), (), (ours(1),))).sight_of(replace(RUN, created_at=NOW))
     assert sight.elsewhere == (2,)
     assert flags_of(replace(RUN, created_at=NOW), sight, NOW, None, None) == ["it is on GPU 2, which it was not given"]
 
 
 def test_a_run_that_does_not_touch_its_gpu_is_flagged_once_it_had_time_to() -> None:
-    none, one = sight_of(RUN, states((others(),), (), ())), sight_of(RUN, states((ours(1),), (), ()))
+    none, one = Listing(states((others(),), (), ())).sight_of(RUN), Listing(states((ours(1),), (), ())).sight_of(RUN)
     assert (none.memory, one.memory) == (None, (1, 0)), "what was never there has no peak that could teach anything"
     assert flags_of(RUN, none, NOW, None, None) == ["it does not use GPUs 0, 1"]
     assert flags_of(RUN, one, NOW, None, None) == ["it does not use GPU 1, which it was given"]

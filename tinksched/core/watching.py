@@ -25,20 +25,32 @@ class Sight:
     lost: tuple[int, ...] = ()  # its own GPUs, by index, that have fallen off the bus
 
 
-def sight_of(run: Run, states: Mapping[str, GpuState]) -> Sight:
-    """Where the run is seen. Processes that can't be listed, and memory that can't be told, are unknown, never 0."""
-    own = [states[device] for device in run.devices if device in states]
-    held = [_held(run, state) for state in own] if any(_is_on(run, state) for state in own) else []
-    rates = [state.utilization for state in own if state.utilization is not None]
-    return Sight(
-        memory=tuple(size for size in held if size is not None) if held and None not in held else None,
-        utilization=sum(rates) / len(rates) if rates and len(rates) == len(run.devices) else None,
-        untouched=tuple(state.index for state in own if state.processes is not None and not _is_on(run, state)),
-        elsewhere=tuple(
-            state.index for state in states.values() if state.device not in run.devices and _is_on(run, state)
-        ),
-        lost=tuple(state.index for state in own if state.lost),
-    )
+class Listing:
+    """The GPUs at one moment, and what each run holds on them: sorted once, asked about every run."""
+
+    def __init__(self, states: Mapping[str, GpuState]) -> None:
+        self._states = states
+        self._held: dict[str, dict[str, int | None]] = {}  # by run and device; None if it can't be told
+        for device, state in states.items():
+            for process in state.processes or ():
+                held = self._held.setdefault(process.run, {})
+                before = held.get(device, 0)
+                held[device] = None if before is None or process.memory is None else before + process.memory
+
+    def sight_of(self, run: Run) -> Sight:
+        """Where the run is seen. Processes and memory that can't be told are unknown, never 0."""
+        on = self._held.get(run.id, {})
+        own = [self._states[device] for device in run.devices if device in self._states]
+        held = [None if one.processes is None else on.get(one.device, 0) for one in own]
+        is_here = any(one.device in on for one in own)
+        rates = [one.utilization for one in own if one.utilization is not None]
+        return Sight(
+            memory=tuple(size for size in held if size is not None) if is_here and None not in held else None,
+            utilization=sum(rates) / len(rates) if rates and len(rates) == len(run.devices) else None,
+            untouched=tuple(one.index for one in own if one.processes is not None and one.device not in on),
+            elsewhere=tuple(self._states[device].index for device in on if device not in run.devices),
+            lost=tuple(one.index for one in own if one.lost),
+        )
 
 
 def flags_of(run: Run, sight: Sight, now: float, quiet_since: float | None, stall_after: float | None) -> list[str]:
@@ -70,18 +82,6 @@ def is_idle(sight: Sight, cpu: float | None) -> bool:
 def is_stalled(flags: Iterable[str]) -> bool:
     """Whether one of these says that the run is stalled."""
     return any(flag.startswith("stalled ") for flag in flags)
-
-
-def _is_on(run: Run, state: GpuState) -> bool:
-    return any(process.run == run.id for process in state.processes or ())
-
-
-def _held(run: Run, state: GpuState) -> int | None:
-    if state.processes is None:
-        return None
-    sizes = [process.memory for process in state.processes if process.run == run.id]
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
 
 
 def _gpus(indices: Sequence[int]) -> str:

@@ -16,14 +16,16 @@ import re
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 RUN_ID_VARIABLE = "TINKSCHED_RUN_ID"
 LEASE_DESCRIPTOR = 9  # under which the wrapper opens the lease
 _NAMED = f"\0{RUN_ID_VARIABLE}=".encode()
 _PART = 16384
+_KERNEL_THREAD = 0x00200000  # among the flags of a process: PF_KTHREAD of linux/sched.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class _Stat:
     process: Process
     parent: int
     zombie: bool
+    kernel: bool  # a thread of the kernel, which is nobody's process
 
 
 def boot_id() -> str:
@@ -144,19 +147,25 @@ class Moment:
         return lambda pid: pid > first or pid <= last
 
 
-def of_runs(run_ids: Iterable[str], since: Moment | None = None) -> dict[str, list[Process]]:
+def of_runs(
+    run_ids: Iterable[str], since: Moment | None = None, wrappers: Mapping[Process, str] = MappingProxyType({})
+) -> dict[str, list[Process]]:
     """The living processes of each run, found in one pass over `/proc`.
 
     The wrapper itself does not carry the run id in its environment and is not among them. `since` is a moment before
-    the runs began: what was there then can't be of them, and isn't looked at.
+    the runs began: what was there then can't be of them, and isn't looked at. Whatever descends from one of `wrappers`
+    is taken for its run's without a look into it: that is faster, and what the wrapper itself started is among it.
     """
     found: dict[str, list[Process]] = {run_id: [] for run_id in run_ids}
     if not found:
         return found
     stats = _own_processes(since)
+    above = {pid: wrappers[stat.process] for pid, stat in stats.items() if stat.process in wrappers}
     owner: dict[int, str] = {}
-    for pid in stats:
-        run_id = _named_run(pid) or _leased_run(pid)
+    for pid, stat in stats.items():
+        if pid in above:
+            continue
+        run_id = _inherited(stat.parent, stats, above) or _named_run(pid) or _leased_run(pid)
         if run_id in found:
             owner[pid] = run_id
     for pid, stat in stats.items():
@@ -279,7 +288,7 @@ def _own_processes(since: Moment | None = None) -> dict[int, _Stat]:
             if me != 0 and os.stat(f"/proc/{pid}").st_uid != me:
                 continue
             stat = _stat(pid)
-            if stat is not None and not stat.zombie:
+            if stat is not None and not stat.zombie and not stat.kernel:
                 stats[pid] = stat
     return stats
 
@@ -295,7 +304,8 @@ def _stat(pid: int) -> _Stat | None:
     fields = _fields(pid)
     if fields is None:
         return None
-    return _Stat(Process(pid, int(fields[19])), parent=int(fields[1]), zombie=fields[0] in (b"Z", b"X"))
+    process, kernel = Process(pid, int(fields[19])), bool(int(fields[6]) & _KERNEL_THREAD)
+    return _Stat(process, parent=int(fields[1]), zombie=fields[0] in (b"Z", b"X"), kernel=kernel)
 
 
 def _named_run(pid: int) -> str | None:

@@ -41,7 +41,12 @@ class RunDir:
     """The folder of one run."""
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self._folder = os.fspath(path)  # a Path of it takes longer to make than a file of it takes to read
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return Path(self._folder)
 
     def prepare(
         self,
@@ -145,7 +150,7 @@ class RunDir:
 
     def _line(self, name: str) -> str | None:
         try:
-            descriptor = os.open(f"{self.path}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = os.open(f"{self._folder}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 text = os.read(descriptor, _MOST_BYTES).decode(errors="replace")
             finally:

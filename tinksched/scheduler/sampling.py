@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..config import Settings
-from ..core.gpu import GpuState
 from ..core.model import Run
 from ..core.usage import Sample, Usage
-from ..core.watching import Sight, flags_of, is_idle, is_stalled, sight_of
+from ..core.watching import Listing, Sight, flags_of, is_idle, is_stalled
 from ..errors import StoreError
 from ..host import nvml, processes
 from ..host.consumption import Consumption, consumption
+from ..host.processes import Process
 from ..store import Store
 from .journal import Journal
 
@@ -39,7 +39,7 @@ class Sampler:
         self._used: dict[str, tuple[float, Consumption]] = {}  # at the last round, with its time
         self._idle_since: dict[str, float] = {}
         self._news: list[tuple[Run, str]] = []  # flags that are to be noted as events
-        self._devices: Mapping[str, GpuState] = {}
+        self._listing = Listing({})
         self._seen = (0.0, False)  # when these were seen, and whether that was long ago
         self._stalled: set[str] = set()  # by the judgement of this scheduler, with these settings
         self.were_stalled: set[str] = set()  # by the judgement of an earlier scheduler
@@ -75,7 +75,7 @@ class Sampler:
     def see(self, runs: Sequence[Run], sample: nvml.Sample, settings: Settings) -> None:
         """What NVML says, if that is new."""
         if (sample.at, sample.late) != self._seen:
-            self._seen, self._devices = (sample.at, sample.late), sample.states
+            self._seen, self._listing = (sample.at, sample.late), Listing(sample.states)
             for run in runs:
                 self._take(run, settings, sample.at, fresh=True)
 
@@ -109,7 +109,7 @@ class Sampler:
 
     def _take(self, run: Run, settings: Settings, now: float, *, fresh: bool) -> None:
         """`fresh` is what NVML says, which counts once."""
-        sight = self._sights[run.id] = sight_of(run, self._devices)
+        sight = self._sights[run.id] = self._listing.sight_of(run)
         used = self._used[run.id][1] if run.id in self._used else None
         before = self._usage.get(run.id, Usage())
         flags = flags_of(run, sight, now, self._idle_since.get(run.id), settings.stall_after)
@@ -140,7 +140,7 @@ class Sampler:
         cpu = None
         if used is not None and before is not None and now > before_at:
             cpu = max(0.0, used.cpu_seconds - before.cpu_seconds) / (now - before_at)
-        sight = self._sights.get(run.id) or sight_of(run, self._devices)
+        sight = self._sights.get(run.id) or self._listing.sight_of(run)
         if written is None or not is_idle(sight, cpu):
             self._idle_since.pop(run.id, None)
             return
@@ -150,9 +150,10 @@ class Sampler:
 
 def _measure(runs: Sequence[Run]) -> tuple[dict[str, Consumption | None], dict[str, float | None]]:
     """What the processes of each run use, and when its log was last written to; one pass over `/proc`."""
-    living: Mapping[str, list[processes.Process]] = {}
+    living: Mapping[str, list[Process]] = {}
     with contextlib.suppress(OSError):  # out of descriptors: the next round may know
-        living = processes.of_runs([run.id for run in runs])
+        wrappers = {Process(run.pid, run.pid_started): run.id for run in runs if run.pid and run.pid_started}
+        living = processes.of_runs([run.id for run in runs], wrappers=wrappers)
     found = {run.id: consumption(living.get(run.id, ())) for run in runs}
     return found, {run.id: _written(run.log) for run in runs}
 
