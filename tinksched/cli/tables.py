@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from ..core import instants
+from ..core import instants, watching
 from ..core.gpu import GpuProcess, GpuState
 from ..operations.seen import memory_text, size_text
 from ..operations.snapshot import GpuStatus, Status, TaskStatus
@@ -249,7 +249,7 @@ def _memory(task: TaskStatus) -> str:
 
 def detail(task: TaskStatus, now: float) -> str:
     """Why it is as it is, or how to see it, and when it ended."""
-    parts = list(task.usage.flags) if task.usage is not None and task.active else []
+    parts = [watching.said(flag, now) for flag in task.usage.flags] if task.usage is not None and task.active else []
     if task.reason is not None:
         parts.append(task.reason.said(now))
     elif task.active and task.session:

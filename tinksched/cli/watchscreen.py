@@ -10,7 +10,7 @@ import fnmatch
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ..core import instants
+from ..core import instants, watching
 from ..core.gpu import GpuState
 from ..operations.live import Meter, Seen
 from ..operations.seen import memory_text, size_text
@@ -336,7 +336,7 @@ def _places(task: TaskStatus) -> str:
 
 
 def _detail(task: TaskStatus, at: float) -> str:
-    parts = list(task.usage.flags) if task.usage is not None and task.active else []
+    parts = [watching.said(flag, at) for flag in task.usage.flags] if task.usage is not None and task.active else []
     if task.reason is not None:
         parts.append(task.reason.said(at))
     if task.state == "new":
