@@ -187,7 +187,7 @@ class Workspace:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._found().open_existing() as opened:
-            names = list(tasks) or opened.store.names(done=False)
+            names = list(tasks) or waiting.choose(opened, Wanted())
             known = opened.store.named(names)
             missing = [name for name in names if name not in known]
             if missing:

@@ -45,7 +45,9 @@ def wait(
 ) -> None:
     """Wait until tasks are done. All that are queued or running if none are named; exit code 0 if all completed.
 
-    Prints each change with its time. Exit code 1 if one did not complete, 3 if there is nothing to wait for.
+    Prints each change with its time; of tasks that are done already, how they ended, which counts as well. Where none
+    is named and nothing is queued or running: how those ended that were queued last. Exit code 1 if one did not
+    complete, 3 if there is no such task, 124 after --timeout.
 
     \b
     Examples:

@@ -20,16 +20,17 @@ _RESTARTS = 5
 
 
 def choose(opened: OpenWorkspace, wanted: Wanted) -> list[str]:
-    """The tasks to wait for; where none are named, all that are not done.
+    """The tasks to wait for. Those that are named may be done already. Where none are named: all that are not done,
+    and if everything is done, those that one command queued last, so that it says the same however fast they were.
 
     Raises:
         NothingToActOn: there are none.
     """
     if wanted and not wanted.everything:
         return selection.select(opened.store, wanted)
-    names = opened.store.names(done=False)
+    names = opened.store.names(done=False) or opened.store.queued_together()
     if not names:
-        raise NothingToActOn("nothing to wait for: nothing is queued or running")
+        raise NothingToActOn("nothing to wait for: no task is on record", hint="tinksched start")
     return names
 
 
