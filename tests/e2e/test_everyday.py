@@ -103,7 +103,7 @@ def test_where_one_task_is_wanted_several_are_named(busy: Busy, command: str) ->
     assert "'exp*' means 3 tasks, and one is wanted: exp1, exp2, exp3" in answer.err
 
 
-@pytest.mark.parametrize("command", ["cancel", "retry", "hold", "release", "clean"])
+@pytest.mark.parametrize("command", ["cancel", "retry", "hold", "release"])
 def test_no_selector_at_all_is_wrong_use_that_names_the_choices(lab: Lab, command: str) -> None:
     bench = lab.workspace(tasks={"a.yml": ""})
     bench.run("start", "--wait")
