@@ -12,7 +12,14 @@ from ..operations.selection import Wanted
 from . import render
 from .options import ELSEWHERE, UNSAID
 
-_ON_THE_WHOLE = ("start", "stop", "kill-all", "pause", "resume")  # they name no task that would show where they work
+_ON_THE_WHOLE = (
+    "start",
+    "stop",
+    "kill-all",
+    "pause",
+    "resume",
+    "doctor",
+)  # they name no task that would show where they work
 _BEFORE = ("workspace", "config")  # the options that may also stand before the command's name
 
 
@@ -32,6 +39,12 @@ def find(
         else:
             context.meta[UNSAID] = True
     return found
+
+
+def is_named(context: typer.Context, workspace: Path | None, config: Path | None) -> bool:
+    """Whether the command line says which workspace is meant."""
+    given = context.find_root().params
+    return bool(workspace or config or any(given.get(name) for name in _BEFORE))
 
 
 def wanted(selectors: Sequence[str] | None, failed: bool, everything: bool) -> Wanted:
