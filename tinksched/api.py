@@ -148,11 +148,11 @@ class Workspace:
 
     def explain(self, task: str) -> list[str]:
         """Sentences on why a task waits, or how it ended. Raises NothingToActOn: there is no such task."""
-        return looking.explain(self._found(), task)[1]
+        return looking.explain(self._found(last_good=True), task)[1]
 
     def show(self, task: str, attempt: int | None = None) -> History:
         """Everything on record about a task and its runs. Raises NothingToActOn: there is no such task or attempt."""
-        return history.show(self._found(), task, attempt)
+        return history.show(self._found(last_good=True), task, attempt)
 
     def logs(self, task: str, attempt: int | None = None) -> str:
         """What a run printed, without what a progress bar overwrote; of the newest one unless `attempt` is given.
@@ -160,7 +160,7 @@ class Workspace:
         Raises:
             NothingToActOn: there is no such task, run or log.
         """
-        log = logging.find(self._found(), task, attempt)
+        log = logging.find(self._found(last_good=True), task, attempt)
         try:
             return logging.clean(log.path.read_bytes())
         except FileNotFoundError:
@@ -168,7 +168,7 @@ class Workspace:
 
     def follow(self, task: str) -> Iterator[bytes]:
         """What a run prints, from its beginning to its end, as it comes. Raises NothingToActOn as `logs` does."""
-        found = self._found()
+        found = self._found(last_good=True)
         return logging.follow(found, task, logging.find(found, task, None))
 
     def report(self, since: str | None = None) -> Report:
@@ -204,7 +204,7 @@ class Workspace:
         Raises:
             NothingToActOn: there is no such task, or none that is queued or running.
         """
-        found = self._found()
+        found = self._found(last_good=True)
         try:
             with found.open_existing() as opened:
                 return control.cancel(opened, Wanted(tasks))

@@ -28,11 +28,16 @@ def find(
 ) -> workspaces.Workspace:
     """The workspace that the command means: its own options, then those before the command's name.
 
-    With `last_good`, a configuration that has problems gives way to the one that tasks were last queued with.
+    With `last_good`, a configuration that has problems gives way to the one that tasks were last queued with, and that
+    is said.
     """
     given = {name: Path(value) for name, value in context.find_root().params.items() if name in _BEFORE and value}
     folder, file = workspace or given.get("workspace"), config or given.get("config")
     found = workspaces.find(folder, file, last_good=last_good)
+    if found.trouble is not None:
+        for problem in found.trouble.problems:
+            render.message(str(problem))
+        render.message("until that is mended, this goes by the configuration that tasks were last queued with")
     if not folder and not file and workspaces.is_fallback(found):
         if context.info_name in _ON_THE_WHOLE:
             render.message(ELSEWHERE)

@@ -206,11 +206,11 @@ def _some(
     context: typer.Context, workspace: Path | None, config: Path | None, chosen: Wanted
 ) -> tuple[Workspace, list[str]]:
     """The workspace, and the tasks of it that are meant: the newest if none is named."""
-    found = find(context, workspace, config)
+    found = find(context, workspace, config, last_good=True)
     return found, selection.some_of(found, chosen or Wanted(("@",)))
 
 
 def _one(context: typer.Context, workspace: Path | None, config: Path | None, task: str) -> tuple[Workspace, str]:
     """The workspace, and the one task of it that a selector means."""
-    found = find(context, workspace, config)
+    found = find(context, workspace, config, last_good=True)
     return found, selection.one_of(found, task)

@@ -70,7 +70,7 @@ def pause(
     Example:
       tinksched pause
     """
-    with find(context, workspace, config).open() as opened:
+    with find(context, workspace, config, last_good=True).open() as opened:
         found, is_new = queue.pause(opened)
         running = [task.name for task in opened.store.active_tasks()]
         queued = opened.store.queue_length()
