@@ -14,6 +14,7 @@ from .shells import SCRIPTS, SHORT
 _MOST = 1000  # names that a shell is given
 _TASKS = (  # commands that take tasks
     "logs", "attach", "explain", "show", "cancel", "retry", "wait", "hold", "release", "priority", "clean",
+    "status",
 )  # fmt: skip
 _WITH_VALUE = {"--workspace", "--config", "--color", "--attempt", "--timeout", "--at", "--older-than"}
 

@@ -222,11 +222,36 @@ def select(store: Store, wanted: Wanted) -> list[str]:
     if wanted.failed:
         failed = [task.name for task in roster if task.outcome in FAILED]
         if not failed and not found:
-            raise NothingToActOn("no task has failed", hint="tinksched status")
+            raise _none_failed()
         found.update(dict.fromkeys(failed))
     if wanted.everything:
         found.update(dict.fromkeys(task.name for task in roster))
     return [*found]
+
+
+def select_among(store: Store | None, wanted: Wanted, others: Iterable[str]) -> set[str]:
+    """The names that are meant where tasks count as well that are not on record: the `others`.
+
+    Raises:
+        NothingToActOn: a word means nothing, or no task has failed.
+    """
+    new, found, missing = set(others), set[str](), []
+    for word in wanted.words:
+        names = new & {word, _stem_of_config(word)} or set(fnmatch.filter(new, word))
+        if store is not None:
+            with contextlib.suppress(NothingToActOn):
+                names |= set(select(store, Wanted([word])))
+        found |= names
+        missing += [] if names else [word]
+    if missing:
+        raise _means_nothing(missing, [*(store.names() if store is not None else ()), *sorted(new)])
+    found |= new if wanted.everything else set()
+    if store is not None and (wanted.failed or wanted.everything):
+        with contextlib.suppress(NothingToActOn) if found else contextlib.nullcontext():
+            found |= set(select(store, replace(wanted, words=())))
+    if wanted and not found:
+        raise _none_failed()
+    return found
 
 
 def one(store: Store, word: str) -> str:
@@ -314,6 +339,10 @@ def _meant(store: Store, roster: Sequence[Listed], word: str) -> list[str]:
         matches = re.compile(fnmatch.translate(word)).match
         return [task.name for task in roster if matches(task.name)]
     return []
+
+
+def _none_failed() -> NothingToActOn:
+    return NothingToActOn("no task has failed", hint="tinksched status")
 
 
 def _means_nothing(words: Sequence[str], names: Sequence[str]) -> NothingToActOn:

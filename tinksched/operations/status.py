@@ -7,7 +7,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..config import Settings
@@ -29,6 +29,7 @@ from ..store import STOPPED, DoneTask, Store
 from . import estimates, selection
 from .learned import learned
 from .markers import is_marked
+from .selection import Wanted
 from .snapshot import GpuStatus, Status, TaskStatus
 from .unseen import ended_unseen
 from .workspace import Workspace
@@ -61,19 +62,28 @@ class _Record:
     new: Sequence[TaskStatus] = ()
 
 
-def status(workspace: Workspace, most: int | None = None, sample: nvml.Sample | None = None) -> Status:
-    """The workspace now. Works while nothing runs, and before anything was ever queued.
+def status(
+    workspace: Workspace, most: int | None = None, sample: nvml.Sample | None = None, wanted: Wanted | None = None
+) -> Status:
+    """The workspace now, with all tasks or those that are `wanted`. Works while nothing runs, and before anything was
+    ever queued.
 
     Where there are more than `most` tasks not all are listed, but those that are active, and a fifth of `most` each of
     those that come next, that are new, that completed last, and that ended otherwise. Who has a `sample` of the GPUs
     gives it, and the driver is not asked.
+
+    Raises:
+        NothingToActOn: what is wanted means no task.
     """
     pid = _scheduler(workspace)
     store = workspace.store()
     if store is None:
-        return _status(workspace, pid, _Record(new=_without_record(workspace.settings)), most, sample)
+        record = _Record(new=_without_record(workspace.settings))
+        record = _narrowed(record, None, wanted) if wanted else record
+        return _status(workspace, pid, record, most, sample)
     with store, store.snapshot():
-        record = _read(workspace.settings, store, most)
+        record = _read(workspace.settings, store, None if wanted else most)
+        record = _narrowed(record, store, wanted) if wanted else record
     return _status(workspace, pid, record, most, sample)
 
 
@@ -114,6 +124,16 @@ def _read(settings: Settings, store: Store, most: int | None) -> _Record:
     listed.sort(key=lambda task: task.id)
     runs = store.last_runs([*active, *(task for task in queue[:share] if task.attempts)])
     return _Record(queue, active, listed, runs, counts=counts, new=new, **_circumstances(store, queue, runs))
+
+
+def _narrowed(record: _Record, store: Store | None, wanted: Wanted) -> _Record:
+    """The same of only some tasks. Raises NothingToActOn: they are none."""
+    names = selection.select_among(store, wanted, [task.name for task in record.new])
+    shown = [task for task in record.shown if task.name in names]
+    counts = Counter(
+        (task.outcome or task.state).value if isinstance(task, Task) else task.outcome.value for task in shown
+    )
+    return replace(record, shown=shown, counts=counts, new=[task for task in record.new if task.name in names])
 
 
 def _read_one(store: Store, task: Task) -> _Record:
