@@ -164,17 +164,19 @@ def attach(
 ) -> None:
     """Show the live session of a task. Leave it with Ctrl-b d; the task goes on.
 
+    Inside of tmux the terminal is switched there: Ctrl-b L brings it back.
+
     \b
     Examples:
       tinksched attach exp1
       tinksched attach exp1 --write
     """
     found, name = _one(context, workspace, config, task)
-    command = logging.attach_command(found, name, write=write)
+    command, nested = logging.attach_command(found, name, write=write)
     if not sys.stdin.isatty() or not sys.stdout.isatty():
         raise UsageError("attach needs a terminal, and this is none", hint=f"tinksched logs {name} -f")
-    if os.environ.get("TMUX"):
-        render.message("you are inside of tmux already: leave the task's session with Ctrl-b Ctrl-b d")
+    if nested:
+        render.message("you are inside of another tmux: leave the task's session with Ctrl-b Ctrl-b d")
     sys.stdout.flush()
     os.execvp(command[0], command)
 
