@@ -46,6 +46,8 @@ LATE = {
     ("cli", "cli.quick"),
     ("cli", "cli.complete"),
     ("cli.complete", "cli.app"),  # Typer, where no names of tasks are asked for
+    ("cli.complete", "config"),
+    ("cli.complete", "operations.selection"),
     ("cli.complete", "operations.workspace"),
     ("cli.complete", "store"),
     ("cli.queue", "scheduler.main"),  # asyncio, for those commands that are a scheduler
