@@ -274,9 +274,14 @@ def tally(now: Status) -> str:
 
 def _estimate(now: Status) -> str:
     """When all will be done, where that is known."""
-    if now.batch_ends is None:
-        return ""
-    return f"; about {clock(now.batch_ends - now.at)} left, ends ~{instants.clock(now.batch_ends, now.at)}"
+    ends = expected_end(now)
+    return "" if ends is None else f"; about {clock(ends - now.at)} left, ends ~{instants.clock(ends, now.at)}"
+
+
+def expected_end(now: Status) -> float | None:
+    """When all will be done; None if nobody knows, as when what runs has taken longer than everything before it."""
+    overdue = now.batch_ends is not None and now.batch_ends - now.at < 1
+    return None if overdue else now.batch_ends
 
 
 def _left_out(now: Status) -> str:
