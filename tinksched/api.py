@@ -356,7 +356,8 @@ class Workspace:
                 if first and any(task.outcome for task in found):
                     break
             done = opened.store.named(names)
-            return {name: task.outcome.value for name in names if (task := done.get(name)) and task.outcome}
+            before = dict.fromkeys(waiting.finished_before(opened, tasks).values(), "completed")
+            return before | {name: task.outcome.value for name in names if (task := done.get(name)) and task.outcome}
 
     def cancel(self, *tasks: str, failed: bool = False, everything: bool = False) -> Cancelled:
         """Cancel tasks: a queued one leaves the queue, a running one is ended, verified dead.

@@ -154,6 +154,9 @@ def test_what_waits(bench: Bench) -> None:
     with pytest.raises(NothingToActOn):
         workspace.clean(older_than="1d")
     assert [task.name for task in workspace.clean("said", dry_run=True).tasks] == ["said"]
+    (bench.folder / "out" / "a_completed.txt").touch()
+    assert workspace.wait("a", "said") == {"a": "completed", "said": "completed"}
+    (bench.folder / "out" / "a_completed.txt").unlink()
     assert len(workspace.clean(older_than=0).tasks) == 2 and set(workspace.tasks()) == {"a", "b"}
     for wrong in (lambda: workspace.run("true"), lambda: workspace.hold(), lambda: workspace.priority("a", to=1, by=1)):
         with pytest.raises(UsageError):

@@ -160,7 +160,10 @@ def test_wait_for_what_is_done_already_tells_how_it_ended(lab: Lab) -> None:
     assert bench.run("wait", "good").err == "1 completed\n" and bench.run("wait", "--any", "bad", code=1)
     bench.run("clean", "--all", "--yes")
     assert "no task is on record" in bench.run("wait", code=3).err
-    assert "there is no task 'good'" in bench.run("wait", "good", code=3).err
+    assert "good completed: its completion marker was there" in bench.run("wait", "good.yml").err
+    bench.run("start", "bad", "--wait", code=1)
+    assert bench.run("wait", "good", "bad", code=1).out.endswith("bad failed: exit code 3\n")
+    assert "there is no task 'god'" in bench.run("wait", "good", "god", code=3).err
 
 
 def test_wait_for_the_first_and_with_a_limit(busy: Busy) -> None:

@@ -57,6 +57,8 @@ def wait(
     """
     seconds = None if timeout is None else times.span(timeout, "--timeout")
     with find(context, workspace, config).open_existing() as opened:
+        for name in waiting.finished_before(opened, selectors or ()).values():
+            render.message(f"{name} completed: its completion marker was there before any run of it")
         names = waiting.choose(opened, wanted(selectors, failed, everything))
         raise typer.Exit(until_done(opened, names, only_first=any_of_them, seconds=seconds, as_json=as_json))
 
