@@ -29,7 +29,7 @@ FLOORS = {
     "server": {"errors", "core", "config", "store", "host", "scheduler", ""},
     "cli": {"errors", "core", "config", "store", "host", "scheduler", "operations", "server", ""},
     "__main__": {"cli"},
-    "api": {"errors", "config", "operations"},
+    "api": {"errors", "core", "config", "operations"},
     "": {"api"},  # tinksched/__init__.py, when somebody asks for it
 }
 
