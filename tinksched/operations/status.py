@@ -7,7 +7,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import Settings
@@ -78,12 +78,12 @@ def status(
     pid = _scheduler(workspace)
     store = workspace.store()
     if store is None:
-        record = _Record(new=_without_record(workspace.settings))
-        record = _narrowed(record, None, wanted) if wanted else record
+        new = _without_record(workspace.settings)
+        names = selection.select_among(None, wanted, [task.name for task in new]) if wanted else None
+        record = _Record(new=[task for task in new if names is None or task.name in names])
         return _status(workspace, pid, record, most, sample)
     with store, store.snapshot():
-        record = _read(workspace.settings, store, None if wanted else most)
-        record = _narrowed(record, store, wanted) if wanted else record
+        record = _read_some(workspace.settings, store, wanted) if wanted else _read(workspace.settings, store, most)
     return _status(workspace, pid, record, most, sample)
 
 
@@ -126,14 +126,26 @@ def _read(settings: Settings, store: Store, most: int | None) -> _Record:
     return _Record(queue, active, listed, runs, counts=counts, new=new, **_circumstances(store, queue, runs))
 
 
-def _narrowed(record: _Record, store: Store | None, wanted: Wanted) -> _Record:
+def _read_some(settings: Settings, store: Store, wanted: Wanted) -> _Record:
     """The same of only some tasks. Raises NothingToActOn: they are none."""
-    names = selection.select_among(store, wanted, [task.name for task in record.new])
-    shown = [task for task in record.shown if task.name in names]
-    counts = Counter(
-        (task.outcome or task.state).value if isinstance(task, Task) else task.outcome.value for task in shown
-    )
-    return replace(record, shown=shown, counts=counts, new=[task for task in record.new if task.name in names])
+    new = _without_record(settings, store.known)
+    names = selection.select_among(store, wanted, [task.name for task in new])
+    queue, active = store.queue(), store.active_tasks()
+    mine = {task.name: task for task in (*queue, *active) if task.name in names}
+    done = _done_of(store, names - mine.keys())
+    runs = store.last_runs([*active, *(task for task in mine.values() if task.attempts)])
+    counts = Counter([*(task.state.value for task in mine.values()), *(task.outcome.value for task in done)])
+    return _Record(
+        queue, active, sorted([*mine.values(), *done], key=lambda task: task.id), runs, counts=counts,
+        new=[task for task in new if task.name in names], **_circumstances(store, queue, runs),
+    )  # fmt: skip
+
+
+def _done_of(store: Store, names: Collection[str]) -> list[DoneTask]:
+    """Those of these tasks that are done."""
+    if len(names) > MOST:
+        return [task for task in store.done() if task.name in names]
+    return [task for name in names for task in store.done(name=name)]
 
 
 def _read_one(store: Store, task: Task) -> _Record:
