@@ -1,4 +1,4 @@
-"""The README's table of keys, from the code: python -m tests.keys rewrites it."""
+"""The README's tables of keys and of events, from the code: python -m tests.keys rewrites them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 from tinksched.config import KEYS, TASK_OPTIONS
+from tinksched.core.news import OF_ALL, OF_BATCHES, OF_TASKS
 
 README = Path(__file__).parents[1] / "README.md"
+EVENTS = re.compile(r"(?s)(<!-- events: [^>]*-->\n).*?(<!-- end of events -->)")
 BLOCK = re.compile(r"(?s)(<!-- keys: [^>]*-->\n).*?(<!-- end of keys -->)")
 
 
@@ -20,10 +22,19 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def events() -> str:
+    """What an event holds, as Markdown."""
+    lines = ["| events | field | |", "| --- | --- | --- |"]
+    for which, fields in (("all", OF_ALL), ("of a task", OF_TASKS), ("`batch_done`", OF_BATCHES)):
+        lines += [f"| {which} | `{name}` | {meaning} |" for name, meaning in fields.items()]
+    return "\n".join(lines) + "\n"
+
+
 def _line(name: str, default: str, doc: str) -> str:
     shown = f"`{default}`" if default else ("required" if name == "task_name" else "none")
     return f"| `{name}` | {shown} | {doc} |"
 
 
 if __name__ == "__main__":
-    README.write_text(BLOCK.sub(lambda match: match[1] + table() + match[2], README.read_text()))
+    text = BLOCK.sub(lambda match: match[1] + table() + match[2], README.read_text())
+    README.write_text(EVENTS.sub(lambda match: match[1] + events() + match[2], text))

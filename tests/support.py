@@ -257,14 +257,14 @@ class Bench:
             text=True,
         )
 
-    def status(self) -> dict[str, Any]:
+    def status(self, *chosen: str) -> dict[str, Any]:
         """`status --json`."""
-        answer: dict[str, Any] = json.loads(self.run("status", "--json").out)
+        answer: dict[str, Any] = json.loads(self.run("status", "--json", *chosen).out)
         return answer
 
-    def tasks(self) -> dict[str, dict[str, Any]]:
-        """The tasks of `status --json` by name."""
-        return {task["name"]: task for task in self.status()["tasks"]}
+    def tasks(self, *chosen: str) -> dict[str, dict[str, Any]]:
+        """The tasks of `status --json` by name: all, or those that are chosen."""
+        return {task["name"]: task for task in self.status(*chosen)["tasks"]}
 
     def states(self) -> dict[str, str]:
         """The state of each task."""

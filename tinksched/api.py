@@ -9,6 +9,10 @@
 Every error is a `TinkschedError`; its `message` says what happened and its `hint` what to do next. Nothing is printed.
 Each call reads the configuration anew and opens the state only while it works, so that one object may be kept and used
 from any thread. The scheduler is a process of its own, and outlives the program that started it.
+
+Tasks are named as on the command line: by name, glob, number (`"1-3,5"`), `"@"` for the one queued last, with `failed`
+for those that failed, were lost or took too long, and with `everything` for all to which it applies.
+`COMMAND_LINE_ONLY` says which commands have no method here, and why.
 """
 
 from __future__ import annotations
@@ -17,19 +21,44 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
-from .config import Settings
-from .errors import NothingToActOn, TinkschedError
-from .operations import control, daemon, emergency, history, setup, waiting
+from .config import Settings, asked
+from .core.model import Hold
+from .errors import TinkschedError, UsageError
+from .operations import (
+    cleaning,
+    commands,
+    control,
+    daemon,
+    doctor,
+    emergency,
+    history,
+    occupancy,
+    personal,
+    queue,
+    repair,
+    selection,
+    setup,
+    times,
+    waiting,
+)  # fmt: skip
 from .operations import logs as logging
 from .operations import report as reporting
 from .operations import start as starting
 from .operations import status as looking
 from .operations import sweep as sweeping
 from .operations import workspace as workspaces
+from .operations.cleaning import Kinds, Rubbish
+from .operations.commands import Order
 from .operations.control import Cancelled, Killed, Stopped
+from .operations.doctor import Check
 from .operations.history import History
+from .operations.occupancy import Occupancy
+from .operations.queue import Changed
+from .operations.repair import Repaired
 from .operations.report import Report
 from .operations.selection import Wanted
 from .operations.snapshot import Status, TaskStatus
@@ -37,10 +66,21 @@ from .operations.start import Plan, Wish
 from .operations.sweep import Sweep
 
 __all__ = [
-    "Cancelled", "History", "Killed", "Plan", "Report", "Settings", "Status", "Stopped", "Sweep", "TaskStatus",
-    "TinkschedError", "Workspace",
+    "COMMAND_LINE_ONLY", "Cancelled", "Changed", "Check", "History", "Hold", "Killed", "Occupancy", "Plan", "Repaired",
+    "Report", "Rubbish", "Settings", "Status", "Stopped", "Sweep", "TaskStatus", "TinkschedError", "Workspace",
 ]  # fmt: skip
 
+COMMAND_LINE_ONLY: Mapping[str, str] = {  # commands that have no method, and why
+    "watch": "it needs a terminal; `status`, `gpus`, `logs` and `follow` have what it shows",
+    "attach": "it needs a terminal; `status` has the session and the command that shows it",
+    "serve": "a server is a process of its own, started by a person or by systemd",
+    "token": "of a server, whose HTTP API is what programs use",
+    "scan": "of a server, as above",
+    "remote": "speaks to a server, whose HTTP API is what programs use",
+    "db": "of a server: upkeep that a person or cron does",
+    "completion": "for shells",
+    "help": "the docstrings are here",
+}
 Value = str | int | float | bool | None | Sequence[object] | Mapping[str, object]
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
 _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
@@ -69,6 +109,15 @@ class Workspace:
         """
         setup.setup_workspace(Path(folder).expanduser(), force=force)
         return cls(folder)
+
+    @classmethod
+    def personal(cls) -> Workspace:
+        """The workspace of commands that belong to no other one; it is made where it isn't there.
+
+        Raises:
+            TinkschedError: it can't be made.
+        """
+        return cls(personal.make())
 
     def __repr__(self) -> str:
         return f"Workspace({str(self.folder)!r})"
@@ -108,14 +157,50 @@ class Workspace:
         found = self._found()
         return starting.plan(found, starting.prepare(found.settings, _wish(configs, gpus, rerun, failed, changed)))
 
-    def retry(self, *tasks: str, failed: bool = False) -> tuple[str, ...]:
-        """Queue finished tasks again: these, or all that failed. Returns their names.
+    def run(
+        self, command: Sequence[str], *, gpus: int | None = None, memory: int | str | None = None,
+        after: str | Sequence[str] = (), name: str | None = None, at: float | datetime | str | None = None,
+        cwd: str | Path | None = None,
+    ) -> str:  # fmt: skip
+        """Queue any command as a task, with this program's environment, and have a scheduler run.
+
+        Args:
+            command: the program and its arguments, as for `subprocess`.
+            gpus: how many, one slot on each.
+            memory: what must be free on each of them: bytes, `"20GiB"`, or `"auto"`.
+            after: tasks that must have completed first.
+            name: the task's; by default one is made of the command.
+            at: not before: seconds since the epoch, a datetime, or as on the command line (`"22:30"`, `"+2h"`).
+            cwd: the folder in which it runs; by default the current one.
+
+        Returns:
+            The name of the task.
+
+        Raises:
+            TinkschedError: something is wrong, and nothing was queued.
+        """
+        if isinstance(command, str) or not command:
+            raise UsageError("run takes a program and its arguments, as a list", hint='["sh", "-c", "a && b"]')
+        order = Order(
+            command=tuple(command),
+            cwd=Path.cwd() / Path(cwd or ".").expanduser(),
+            name=name,
+            gpus=None if gpus is None else asked.gpus(str(gpus), "gpus"),
+            memory=_memory(memory),
+            after=(after,) if isinstance(after, str) else tuple(after),
+            at=_moment(at),
+        )
+        with self._found().open() as opened:
+            return commands.queue(opened, order)[0].name
+
+    def retry(self, *tasks: str, failed: bool = False, everything: bool = False) -> tuple[str, ...]:
+        """Queue finished tasks again: these, or all that failed, or all. Returns their names.
 
         Raises:
             NothingToActOn: there is no such task, or none that is done.
         """
         with self._found().open_existing() as opened:
-            return control.retry(opened, Wanted(tasks, failed=failed)).queued
+            return control.retry(opened, Wanted(tasks, failed, everything)).queued
 
     def sweep(
         self, template: str | Path, grid: Mapping[str, str | Sequence[Value]], *, out_dir: str | Path | None = None,
@@ -136,23 +221,82 @@ class Workspace:
                 sweeping.queue(found, made)
         return made
 
+    # -- what waits
+
+    def hold(self, *tasks: str, failed: bool = False, everything: bool = False) -> Changed:
+        """Keep queued tasks from starting until `release`. Raises NothingToActOn: none of them is queued."""
+        with self._found().open_existing() as opened:
+            return queue.hold(opened, _some(Wanted(tasks, failed, everything), "hold"))
+
+    def release(
+        self, *tasks: str, at: float | datetime | str | None = None, failed: bool = False, everything: bool = False
+    ) -> Changed:
+        """Let held tasks start; with `at`, have queued ones wait until then, which is given as to `run`.
+
+        Raises:
+            NothingToActOn: there is none.
+        """
+        with self._found().open_existing() as opened:
+            done = queue.release(opened, _some(Wanted(tasks, failed, everything), "release"), _moment(at))
+            queue.keep_going(opened)
+            return done
+
+    def priority(
+        self, *tasks: str, to: int | None = None, by: int | None = None, failed: bool = False, everything: bool = False
+    ) -> Changed:
+        """Give queued tasks a priority, higher ones start first: `to` this one, or `by` so much more than they have.
+        With neither they go before all that wait now.
+
+        Raises:
+            NothingToActOn: none of them is queued.
+        """
+        if to is not None and by is not None:
+            raise UsageError("priority takes to or by, not both")
+        wanted = _some(Wanted(tasks, failed, everything), "priority")
+        with self._found().open_existing() as opened:
+            if to is None and by is None:
+                return queue.put_first(opened, wanted)[0]
+            return queue.prioritise(opened, wanted, to if to is not None else by or 0, relative=to is None)
+
+    def pause(self) -> Hold:
+        """Start nothing new until `resume`; what runs goes on. Returns the pause: this one, or one that was before."""
+        with self._found(last_good=True).open() as opened:
+            return queue.pause(opened)[0]
+
+    def resume(self) -> Hold:
+        """Let tasks start again. Returns the pause that was. Raises NothingToActOn: there was none."""
+        with self._found().open_existing() as opened:
+            before = queue.resume(opened)
+            queue.keep_going(opened)
+            return before
+
     # -- looking
 
-    def status(self) -> Status:
-        """The workspace now: scheduler, GPUs, and every task."""
-        return looking.status(self._found())
+    def status(self, *tasks: str, failed: bool = False) -> Status:
+        """The workspace now: scheduler, GPUs, and every task, or these.
+
+        Raises:
+            NothingToActOn: these are none.
+        """
+        return looking.status(self._found(), wanted=Wanted(tasks, failed))
 
     def tasks(self) -> dict[str, TaskStatus]:
         """Every task by name, those included that were never queued."""
         return {task.name: task for task in self.status().tasks}
 
+    def gpus(self) -> Occupancy:
+        """This machine's GPUs, and who is on them: all users, and other programs."""
+        return occupancy.occupancy()
+
     def explain(self, task: str) -> list[str]:
         """Sentences on why a task waits, or how it ended. Raises NothingToActOn: there is no such task."""
-        return looking.explain(self._found(), task)[1]
+        found = self._found(last_good=True)
+        return looking.explain(found, selection.one_of(found, task))[1]
 
     def show(self, task: str, attempt: int | None = None) -> History:
         """Everything on record about a task and its runs. Raises NothingToActOn: there is no such task or attempt."""
-        return history.show(self._found(), task, attempt)
+        found = self._found(last_good=True)
+        return history.show(found, selection.one_of(found, task), attempt)
 
     def logs(self, task: str, attempt: int | None = None) -> str:
         """What a run printed, without what a progress bar overwrote; of the newest one unless `attempt` is given.
@@ -160,7 +304,8 @@ class Workspace:
         Raises:
             NothingToActOn: there is no such task, run or log.
         """
-        log = logging.find(self._found(), task, attempt)
+        found = self._found(last_good=True)
+        log = logging.find(found, selection.one_of(found, task), attempt)
         try:
             return logging.clean(log.path.read_bytes())
         except FileNotFoundError:
@@ -168,17 +313,36 @@ class Workspace:
 
     def follow(self, task: str) -> Iterator[bytes]:
         """What a run prints, from its beginning to its end, as it comes. Raises NothingToActOn as `logs` does."""
-        found = self._found()
-        return logging.follow(found, task, logging.find(found, task, None))
+        found = self._found(last_good=True)
+        name = selection.one_of(found, task)
+        return logging.follow(found, name, logging.find(found, name, None))
 
     def report(self, since: str | None = None) -> Report:
         """What ran where and when, what failed, what tasks measured; `since` as on the command line: `7d`, a date."""
         return reporting.report(self._found(), since)
 
+    def doctor(self) -> list[Check]:
+        """Whether this machine and the workspace are in order: what was looked at, how bad it is, and what to do."""
+        return doctor.examine(self._found(last_good=True))
+
+    def repair(self) -> Repaired | None:
+        """Keep a damaged database aside, and make a new one of what is left (`doctor --repair`); None: it is whole.
+
+        Raises:
+            TinkschedError: it can't be done, or a scheduler works on it.
+        """
+        return repair.repair(self._found(last_good=True))
+
     # -- waiting and ending
 
-    def wait(self, *tasks: str, timeout: float | None = None) -> dict[str, str]:
-        """Wait until these tasks are done, or all that are queued or running now. Returns their outcomes by name.
+    def wait(
+        self, *tasks: str, timeout: float | None = None, first: bool = False, failed: bool = False
+    ) -> dict[str, str]:
+        """Wait until these tasks are done, or all that are queued or running now; with `first` until one of them is.
+        Where all are done already and none is named: those that were queued last.
+
+        Returns:
+            The outcomes of those that are done, by name.
 
         Raises:
             NothingToActOn: there is no such task.
@@ -187,29 +351,44 @@ class Workspace:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._found().open_existing() as opened:
-            names = list(tasks) or opened.store.names(done=False)
-            known = opened.store.named(names)
-            missing = [name for name in names if name not in known]
-            if missing:
-                raise NothingToActOn(f"there is no task {missing[0]!r}", hint="tasks() has all of them")
-            if names:
-                for _ in waiting.follow(opened, names, deadline):
-                    pass
+            names = waiting.choose(opened, Wanted(tasks, failed))
+            for found in waiting.follow(opened, names, deadline):
+                if first and any(task.outcome for task in found):
+                    break
             done = opened.store.named(names)
-            return {name: done[name].outcome.value for name in names if done[name].outcome}  # type: ignore[union-attr]
+            before = dict.fromkeys(waiting.finished_before(opened, tasks).values(), "completed")
+            return before | {name: task.outcome.value for name in names if (task := done.get(name)) and task.outcome}
 
-    def cancel(self, *tasks: str) -> Cancelled:
+    def cancel(self, *tasks: str, failed: bool = False, everything: bool = False) -> Cancelled:
         """Cancel tasks: a queued one leaves the queue, a running one is ended, verified dead.
 
         Raises:
             NothingToActOn: there is no such task, or none that is queued or running.
         """
-        found = self._found()
+        found, wanted = self._found(last_good=True), _some(Wanted(tasks, failed, everything), "cancel")
         try:
             with found.open_existing() as opened:
-                return control.cancel(opened, Wanted(tasks))
+                return control.cancel(opened, wanted)
         except emergency.UNRECORDED as trouble:
-            emergency.cancel(found, tasks, trouble)
+            emergency.cancel(found, None if everything else tasks, trouble)
+
+    def clean(
+        self, *tasks: str, older_than: float | str | None = None, records: bool = True, sessions: bool = True,
+        logs: bool = True, dry_run: bool = False, failed: bool = False, everything: bool = False,
+    ) -> Rubbish:  # fmt: skip
+        """Forget finished tasks: these, or all that have been done for `older_than` (seconds, or `"30d"`), or all. It
+        asks nobody. `dry_run` only tells.
+
+        Raises:
+            NothingToActOn: there is nothing to forget.
+        """
+        age = times.span(older_than, "older_than") if isinstance(older_than, str) else older_than
+        with self._found().open_existing() as opened:
+            kinds = Kinds(records=records, sessions=sessions, logs=logs)
+            found = cleaning.find(opened, Wanted(tasks, failed, everything), age, kinds)
+            if not dry_run:
+                cleaning.remove(opened, found)
+            return found
 
     def stop(self) -> Stopped:
         """Stop the scheduler; runs go on. Raises TinkschedError: it did not end."""
@@ -240,6 +419,26 @@ def _wish(
     names = configs if configs is None or isinstance(configs, str) else ",".join(configs)
     pins = gpus if gpus is None or isinstance(gpus, str) else ",".join(map(str, gpus))
     return Wish(names, pins, rerun, failed, changed)
+
+
+def _some(wanted: Wanted, what: str) -> Wanted:
+    """Raises UsageError: no task is named."""
+    if not wanted:
+        raise UsageError(f"{what} needs tasks: names, globs, numbers, failed or everything")
+    return wanted
+
+
+def _memory(said: int | str | None) -> int | Literal["auto"] | None:
+    if said is None:
+        return None
+    return "auto" if said == "auto" else asked.size(str(said), "memory")
+
+
+def _moment(said: float | datetime | str | None) -> float | None:
+    """Seconds since the epoch. Raises UsageError: it is no time, or is over."""
+    if isinstance(said, str):
+        return times.moment(said, "at", time.time())
+    return said.timestamp() if isinstance(said, datetime) else said
 
 
 def _said(values: Sequence[Value]) -> str:

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.support import Bench, Lab
 from tinksched import TinkschedError, Workspace
+from tinksched.api import COMMAND_LINE_ONLY
+from tinksched.cli.app import COMMANDS, command_of
 from tinksched.errors import ConfigError, NothingToActOn, TimedOut, UsageError, WorkspaceError
 
 ROOT = Path(__file__).parents[2]
+METHODS = {"setup-workspace": "setup", "config": "settings"}  # which have other names than their commands
+OTHER_NAMES = {"all": "everything", "any": "first"}
+EVERYWHERE = {"workspace", "config", "json"}  # what a Workspace is made of, and what it returns in place of text
+ELSEWHERE = {  # options of commands for which there are methods, or nothing to ask or to print
+    "start": {"dry-run", "wait", "foreground", "unless-stopped"},  # plan, wait; the others are for terminals and cron
+    "status": {"all", "watch"},  # it has all
+    "explain": {"failed", "all"},  # one task each
+    "show": {"failed", "all"},
+    "logs": {"follow"},  # follow
+    "run": {"wait"},
+    "wait": {"all"},  # unless some are named
+    "hold": {"at"},  # which the command line refuses
+    "sweep": {"yes"},  # many
+    "clean": {"yes"},
+    "report": {"html"},
+    "doctor": {"repair"},  # repair
+}
 
 
 @pytest.fixture
@@ -92,6 +113,66 @@ def test_errors_are_ours(bench: Bench, tmp_path: Path) -> None:
     bench.reconfigure(gpu_count="many")
     with pytest.raises(ConfigError, match="gpu_count"):
         workspace.status()
+
+
+def test_every_command_has_a_method_or_a_reason_why_not() -> None:
+    methods = {command: METHODS.get(command, command.replace("-", "_")) for command in COMMANDS}
+    missing = {command for command, method in methods.items() if not hasattr(Workspace, method)}
+    assert missing == set(COMMAND_LINE_ONLY) and all(COMMAND_LINE_ONLY.values())
+    for name, method in inspect.getmembers(Workspace):
+        if not name.startswith("_"):
+            assert inspect.getdoc(method), name
+
+
+def test_every_option_has_a_parameter_or_a_reason_why_not() -> None:
+    for command in COMMANDS.keys() - COMMAND_LINE_ONLY.keys() - {"config"}:  # a property
+        method = getattr(Workspace, METHODS.get(command, command.replace("-", "_")))
+        options = {name[2:] for one in command_of(command).params for name in one.opts if name.startswith("--")}
+        wanted = {
+            OTHER_NAMES.get(name, name.replace("-", "_"))
+            for name in options - EVERYWHERE - ELSEWHERE.get(command, set())
+        }
+        assert wanted <= set(inspect.signature(method).parameters), command
+        assert ELSEWHERE.get(command, set()) <= options, command
+
+
+def test_what_waits(bench: Bench) -> None:
+    workspace = Workspace(bench.folder)
+    assert workspace.pause().user and workspace.status().paused
+    name = workspace.run(["sh", "-c", "echo $HELLO"], name="said", gpus=0, cwd=bench.folder)
+    other = workspace.run([sys.executable, "-c", "pass"], after=[name], at="+1h")
+    assert (name, workspace.tasks()[other].state) == ("said", "queued")
+    assert workspace.hold("s*").done == ("said",) and workspace.release("said").done == ("said",)
+    assert workspace.priority(other, to=5).done == (other,) and workspace.priority("@", by=2).done == (other,)
+    assert workspace.tasks()[other].priority == 7
+    assert workspace.priority("said").done == ("said",) and workspace.tasks()["said"].priority == 8
+    assert [task.name for task in workspace.status("said").tasks] == ["said"]
+    assert workspace.resume().user
+    assert workspace.wait("said", other, first=True, timeout=30) == {"said": "completed"}
+    assert workspace.release(other, at=datetime.now() + timedelta(seconds=0.1)).done == (other,)
+    assert workspace.wait(timeout=30) == {other: "completed"} == workspace.wait()
+    with pytest.raises(NothingToActOn):
+        workspace.clean(older_than="1d")
+    assert [task.name for task in workspace.clean("said", dry_run=True).tasks] == ["said"]
+    (bench.folder / "out" / "a_completed.txt").touch()
+    assert workspace.wait("a", "said") == {"a": "completed", "said": "completed"}
+    (bench.folder / "out" / "a_completed.txt").unlink()
+    assert len(workspace.clean(older_than=0).tasks) == 2 and set(workspace.tasks()) == {"a", "b"}
+    for wrong in (lambda: workspace.run("true"), lambda: workspace.hold(), lambda: workspace.priority("a", to=1, by=1)):
+        with pytest.raises(UsageError):
+            wrong()
+    with pytest.raises(UsageError, match="memory"):
+        workspace.run(["true"], memory="much")
+
+
+def test_the_machine_and_the_personal_workspace(bench: Bench) -> None:
+    workspace = Workspace.personal()
+    assert workspace.folder == Workspace.personal().folder
+    assert workspace.folder.is_relative_to(bench.lab.environment["HOME"])
+    assert workspace.repair() is None
+    assert workspace.run(["true"]) == "true" and workspace.wait("true", timeout=30) == {"true": "completed"}
+    assert all(check.level != "bad" for check in workspace.doctor())
+    assert workspace.gpus().waiting == ()
 
 
 def test_the_example_runs_twice(lab: Lab) -> None:

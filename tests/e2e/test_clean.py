@@ -104,6 +104,14 @@ def test_nothing_is_thrown_away_unasked(bench: Bench) -> None:
     assert "[y/N]" not in read_terminal([sys.executable, "-m", "tinksched", "clean", "good", "--yes"], bench, "removed")
 
 
+def test_where_nothing_is_named_all_that_is_done_is_meant(bench: Bench) -> None:
+    assert "this would remove 2 records" in bench.run("clean", code=2).err and len(bench.tasks()) == 4
+    assert bench.run("clean", "--dry-run").out.startswith("would remove 2 records, ")
+    assert "remove 2 records, 2 kept sessions, 2 logs" in _answer(bench, "y\n", "clean")
+    assert {name for name, task in bench.tasks().items() if task["number"]} == {"live", "waits"}
+    assert "nothing to clean" in bench.run("clean", "-y", code=3).err
+
+
 def _answer(bench: Bench, text: str, *arguments: str) -> str:
     """What a command shows on a terminal where its question gets this answer."""
     pid, terminal = pty.fork()

@@ -16,7 +16,7 @@ import pytest
 
 from tests.nvml_double import GIB, LOST, Failure, Gpu, NvmlDouble, Process
 from tests.support import Bench, Gate, Lab
-from tinksched.operations.doctor import CHECKS
+from tinksched.operations.doctor import CHECKS, MACHINE
 
 
 def test_a_workspace_in_order(lab: Lab) -> None:
@@ -33,6 +33,32 @@ def test_a_workspace_in_order(lab: Lab) -> None:
     assert f"runs as process {bench.scheduler_pid()}" in table
     assert "whole (1 active)" in table and "1 active, 0 of them ended" in table and "MB free" in table
     gate.open()
+
+
+def test_outside_of_a_workspace_the_machine_is_checked(lab: Lab) -> None:
+    bench, nowhere = lab.workspace(), lab.folder / "nowhere"
+    nowhere.mkdir()
+    answer = bench.run("doctor", "--json", cwd=nowhere)
+    record = json.loads(answer.out)
+    assert record["fine"] and [check["name"] for check in record["checks"]] == [name for name, _ in MACHINE]
+    assert answer.err == "this folder is in no workspace: only the machine is checked\n"
+    assert "the first `tinksched run` outside of a workspace makes it" in bench.run("doctor", cwd=nowhere).out
+    assert not (Path(lab.environment["HOME"]) / ".local").exists(), "a look makes nothing"
+    assert "flock is not on PATH" in bench.run("doctor", cwd=nowhere, code=1, PATH=str(nowhere)).out
+    assert "nothing to repair" in bench.run("doctor", "--repair", cwd=nowhere, code=3).err
+    assert "no scheduler_config.yml" in bench.run("doctor", "--workspace", str(nowhere), code=2).err
+    (nowhere / "file").touch()
+    answer = bench.run("doctor", cwd=nowhere, code=1, XDG_STATE_HOME=str(nowhere / "file"))
+    assert "personal can't be made" in answer.out and "file can't be written" in answer.out
+
+
+def test_outside_of_a_workspace_the_personal_one_is_checked_if_there_is_one(lab: Lab) -> None:
+    bench, nowhere = lab.workspace(), lab.folder / "nowhere"
+    nowhere.mkdir()
+    bench.run("run", "--wait", "--", "true", cwd=nowhere)
+    answer = bench.run("doctor", "--json", cwd=nowhere)
+    assert [check["name"] for check in json.loads(answer.out)["checks"]] == [name for name, _ in CHECKS]
+    assert "the personal workspace" in answer.err
 
 
 def test_what_is_broken_is_named_and_the_rest_is_looked_at_all_the_same(lab: Lab) -> None:

@@ -103,7 +103,7 @@ def test_where_one_task_is_wanted_several_are_named(busy: Busy, command: str) ->
     assert "'exp*' means 3 tasks, and one is wanted: exp1, exp2, exp3" in answer.err
 
 
-@pytest.mark.parametrize("command", ["cancel", "retry", "hold", "release", "clean"])
+@pytest.mark.parametrize("command", ["cancel", "retry", "hold", "release"])
 def test_no_selector_at_all_is_wrong_use_that_names_the_choices(lab: Lab, command: str) -> None:
     bench = lab.workspace(tasks={"a.yml": ""})
     bench.run("start", "--wait")
@@ -146,7 +146,24 @@ def test_wait_prints_each_change_with_its_time_and_says_how_it_went(busy: Busy) 
     assert lines[-1] == "3 completed, 1 failed"
     assert bench.run("wait", "exp*").code == 0
     assert bench.run("wait", "exp1", "other", code=1).out.splitlines()[-1].endswith("other failed: exit code 3")
-    assert "nothing to wait for" in bench.run("wait", code=3).err
+    answer = bench.run("wait", code=1)
+    assert {line.split()[1] for line in answer.out.splitlines()} == {"exp1", "exp2", "exp3", "other"}
+
+
+def test_wait_for_what_is_done_already_tells_how_it_ended(lab: Lab) -> None:
+    bench = lab.workspace(executor="local", tasks={"good.yml": "", "bad.yml": "code: 3"})
+    assert "nothing was ever queued" in bench.run("wait", code=3).err
+    bench.run("start", "bad", "--wait", code=1)
+    assert bench.run("wait", code=1).out.endswith("bad failed: exit code 3\n")
+    bench.run("start", "good", "--wait", code=0)
+    assert bench.run("wait").out.endswith("good completed\n"), "what was queued last, and nothing before"
+    assert bench.run("wait", "good").err == "1 completed\n" and bench.run("wait", "--any", "bad", code=1)
+    bench.run("clean", "--all", "--yes")
+    assert "no task is on record" in bench.run("wait", code=3).err
+    assert "good completed: its completion marker was there" in bench.run("wait", "good.yml").err
+    bench.run("start", "bad", "--wait", code=1)
+    assert bench.run("wait", "good", "bad", code=1).out.endswith("bad failed: exit code 3\n")
+    assert "there is no task 'god'" in bench.run("wait", "good", "god", code=3).err
 
 
 def test_wait_for_the_first_and_with_a_limit(busy: Busy) -> None:

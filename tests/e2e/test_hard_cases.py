@@ -6,6 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.support import SCRIPT, Lab
 
 
@@ -32,6 +34,28 @@ def test_the_emergency_stop_works_with_a_broken_configuration(lab: Lab) -> None:
     (bench.folder / "scheduler_config.yml").write_text("task_name: T\nnonsense: [\n")
     assert bench.run("status", code=2).err
     assert "killed: a" in bench.run("kill-all").out
+
+
+@pytest.mark.parametrize("state_dir", [None, "elsewhere/state"])
+def test_with_a_broken_configuration_what_is_on_record_is_shown_and_ended(lab: Lab, state_dir: str | None) -> None:
+    bench = lab.workspace(stop_grace=0.5, executor="local", tasks={"done.yml": "text: words"})
+    bench.reconfigure(**({} if state_dir is None else {"state_dir": state_dir}))
+    gate = bench.gate()
+    bench.add("a.yml", gate.config)
+    bench.run("start")
+    bench.run("wait", "done")
+    config = bench.folder / "scheduler_config.yml"
+    config.write_text(config.read_text() + "nonsense: [\n")
+    answer = bench.run("logs", "done")
+    assert answer.out.strip() == "words" and "scheduler_config.yml:" in answer.err
+    assert "this goes by the configuration that tasks were last queued with" in answer.err
+    assert "attempt 1" in bench.run("explain", "a").out and "done: completed" in bench.run("show", "done").out
+    assert "1 running on: a" in bench.run("pause").out
+    answer = bench.run("cancel", "a")
+    assert answer.out == "cancelled: a\n" and "last queued with" in answer.err
+    assert "last queued with" in bench.run("kill-all").err
+    for command in ("status", "start", "resume"):
+        assert "scheduler_config.yml:" in bench.run(command, code=2).err
 
 
 def test_the_environment_of_a_run_is_in_no_command_line(lab: Lab) -> None:

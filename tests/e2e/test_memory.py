@@ -217,7 +217,7 @@ def test_a_stalled_run_is_flagged_and_ended_only_if_that_is_wanted(make: Callabl
         bench.wait_for_states(a="timed_out")
         assert reason(bench, "a").startswith("stalled, and ended for that: no output and no use of its GPU for 0.5 s")
         return
-    bench.wait_until(lambda: "stalled since" in bench.run("status", COLUMNS="160").out, "the flag")
+    bench.wait_until(lambda: "stalled for" in bench.run("status", COLUMNS="160").out, "the flag")
     assert bench.states() == {"a": "running"}
     end(bench)
     bench.wait_for_states(a="completed")

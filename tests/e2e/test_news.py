@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support import Bench, Lab
+from tinksched.core.news import OF_ALL, OF_BATCHES, OF_TASKS
 
 
 class Service(http.server.ThreadingHTTPServer):
@@ -94,6 +95,7 @@ def test_a_command_gets_every_event_as_json(lab: Lab, executor: str) -> None:
     assert failed["outcome"] == "failed" and failed["reason_code"] == "exit_code" and failed["seconds"] >= 0
     assert failed["workspace"] == str(bench.folder) and failed["log"].endswith("b.2.log")
     (done,) = [event for event in events if event["event"] == "batch_done"]
+    assert {*done} == {*OF_ALL, *OF_BATCHES} and {*told(bench)[0]} == {*OF_ALL, *OF_TASKS}
     assert done["counts"] == {"completed": 1, "failed": 2}
     assert {item["task"] for item in done["not_completed"]} == {"b", "after"}
 

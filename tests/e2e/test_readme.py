@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_output import read_terminal
-from tests.keys import table
+from tests.keys import events, table
 from tests.support import SCRIPT, Bench, Lab
 from tinksched import Workspace
+from tinksched.cli import app
 from tinksched.config import load
+from tinksched.core.news import KINDS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -46,7 +48,8 @@ def test_the_beginning_fits_a_screen() -> None:
 def test_it_names_all_that_a_workspace_can_do_in_python() -> None:
     said = README.partition("From Python a `Workspace` has ")[2].partition(" ([")[0]
     there = {name for name, value in vars(Workspace).items() if name[0] != "_" and not isinstance(value, property)}
-    assert set(re.findall(r"`(\w+)`", said)) == there
+    there -= {command.replace("-", "_") for command in app.COMMANDS}
+    assert set(re.findall(r"`([\w-]+)`", said)) == there | {"setup-workspace", "config", "settings"}
 
 
 def test_the_benchmarks_are_one_command() -> None:
@@ -113,6 +116,11 @@ def _follow(command: str, bench: Bench) -> None:
 
 def test_the_table_of_keys_is_that_of_the_code() -> None:
     assert table() in README
+
+
+def test_the_table_of_events_is_that_of_the_code() -> None:
+    assert events() in README
+    assert all(f"`{kind}`" in README for kind in KINDS)
 
 
 def test_the_test_command_hands_its_arguments_to_pytest() -> None:

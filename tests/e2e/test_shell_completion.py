@@ -60,13 +60,30 @@ def test_commands_options_shells_and_tasks(bench: Bench) -> None:
     assert words(bench, "run", "--", "exp") == [] and words(bench, "logs", "--config", "s") == []
 
 
+def test_config_files_and_what_comes_after(bench: Bench) -> None:
+    bench.add("_base.yml")
+    bench.add("notes.txt")
+    assert words(bench, "start", "exp") == ["exp1.yml", "exp2.yml"] and words(bench, "start", "_") == []
+    assert words(bench, "start", "exp2.yml,exp") == ["exp2.yml,exp1.yml", "exp2.yml,exp2.yml"]
+    assert words(bench, "start", "exp1.yml", "") == [], "the GPUs"
+    assert words(bench, "sweep", "_b") == ["_base.yml"] and words(bench, "sweep", "n") == []
+    assert words(bench, "sweep", "_base.yml", "e") == []
+    assert words(bench, "status", "exp1") == ["exp1"]
+    for before in (["--after"], ["-a"], ["--gpus", "2", "--after"], ["-a", "exp2", "-a"]):
+        assert words(bench, "run", *before, "exp1") == ["exp1"], before
+    assert words(bench, "run", "--after=exp1") == ["--after=exp1"] and words(bench, "r", "-a", "exp1") == ["exp1"]
+    assert words(bench, "run", "--af") == ["--after"] and words(bench, "run", "train", "--after", "exp1") == []
+    assert in_bash(bench, "tinksched start exp1.yml,exp") == ["exp1.yml,exp1.yml", "exp1.yml,exp2.yml"]
+    assert in_bash(bench, "tinksched run --after=exp") == ["exp2", "exp1"]
+
+
 def test_from_elsewhere_and_where_there_is_nothing(bench: Bench, lab: Lab) -> None:
     other = lab.folder / "else where"
     other.mkdir()
     assert words(bench, "logs", "exp1", cwd=other) == []
     assert words(bench, "logs", "--workspace", str(bench.folder), "exp1", cwd=other) == ["exp1"]
     assert words(bench, "--workspace", str(bench.folder), "logs", "exp1", cwd=other) == ["exp1"]
-    assert words(bench, "nonsense", "exp1") == [] and words(bench, "start", "exp") == []
+    assert words(bench, "nonsense", "exp1") == [] and words(bench, "start", "exp", cwd=other) == []
 
 
 @pytest.mark.parametrize("damage", ["garbage", "unreadable", "no config", "gone"])

@@ -68,7 +68,7 @@ def test_short_options(waiting: Bench) -> None:
     assert bench.run("status", "-j").out.startswith("{") and bench.run("status", "-a").out.startswith("T  ")
     assert bench.run("c", "-a").out.startswith("cancelled: ")
     assert "no task has failed" in bench.run("retry", "-f", code=3).err
-    assert bench.run("clean", "-ay").out.startswith("removed 5 records")
+    assert bench.run("clean", "-y").out.startswith("removed 5 records")
 
 
 def test_a_word_alone_goes_first(waiting: Bench) -> None:

@@ -21,6 +21,25 @@ def test_a_fresh_workspace_teaches_the_next_command(lab: Lab) -> None:
     assert not bench.state.path.exists(), "looking leaves nothing behind"
 
 
+def test_only_the_tasks_that_are_named_are_shown(lab: Lab) -> None:
+    bench = lab.workspace(executor="local", tasks={"exp1.yml": "code: 1", "exp2.yml": "", "other.yml": ""})
+    assert list(bench.tasks("exp*")) == ["exp1", "exp2"], "those count that were never queued"
+    assert "there is no task 'exq1'" in bench.run("status", "exq1", code=3).err
+    assert "no task has failed" in bench.run("status", "--failed", code=3).err
+    bench.run("start", "--wait", code=1)
+    bench.add("exp3.yml")
+    assert list(bench.tasks("exp*")) == ["exp1", "exp2", "exp3"]
+    assert list(bench.tasks("--failed")) == ["exp1"] and list(bench.tasks("2-3")) == ["exp2", "other"]
+    assert list(bench.tasks("@", "exp3.yml")) == ["other", "exp3"]
+    record = json.loads(bench.run("status", "exp1", "exp3", "--json").out)
+    assert record["counts"] == {"failed": 1, "new": 1} and len(record["gpus"]) == 2
+    table = bench.run("status", "exp*").out
+    assert "exp1" in table and "other" not in table and "3 tasks: 1 completed, 1 failed, 1 new" in table
+    answer = bench.run("status", "exp1", "exq3", code=3)
+    assert "no task 'exq3'" in answer.err and "exp3" in answer.err and answer.out == ""
+    assert len(bench.tasks("--all")) == 4
+
+
 def test_a_pipe_gets_every_word_and_a_terminal_lines_of_its_width(lab: Lab) -> None:
     name = "a_rather_long_name_of_an_experiment_with_learning_rate_0_001_and_batch_size_256_and_more"
     bench = lab.workspace(tasks={f"{name}.yml": "code: 1\n", "short.yml": ""})

@@ -15,6 +15,7 @@ from tinksched.cli.app import COMMANDS, function
 from tinksched.core.lifecycle import Began, Finished
 from tinksched.core.model import Outcome, TaskSpec
 from tinksched.operations import workspace
+from tinksched.operations.selection import Wanted
 from tinksched.store import STOPPED, NewTask
 
 # Nobody who only looks needs these: they are slow to load, or start something.
@@ -114,7 +115,7 @@ def test_a_plain_call_means_what_typer_makes_of_it(arguments: list[str], monkeyp
     app(arguments, prog_name="tinksched", standalone_mode=False)
     call = quick.understand(arguments)
     assert call is not None
-    options = {"as_json": call.as_json, "everything": call.everything}
+    options = {"as_json": call.as_json, "everything": call.everything, "wanted": Wanted()}
     assert seen == [((call.workspace, call.config), options)]
 
 

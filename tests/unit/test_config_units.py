@@ -127,6 +127,17 @@ def test_natural_order() -> None:
     assert sorted(shuffled, key=natural_key) == ordered
 
 
+def test_natural_order_of_decimals() -> None:
+    ordered = [
+        "lr0.001_seed1", "lr0.01_seed1", "lr0.01_seed2", "lr0.015_seed1", "lr0.02_seed1", "lr0.1_seed1",
+        "lr0.1_seed2", "lr0.1_seed10", "lr0.25_seed1", "lr0.3_seed1", "lr1.05_seed1", "lr1.5_seed1",
+        "v1.9", "v1.10", "v1.10.0", "v1.10.1", "v10.1",
+    ]  # fmt: skip
+    shuffled = random.Random(1).sample(ordered, len(ordered))
+    assert sorted(shuffled, key=natural_key) == ordered
+    assert natural_key("lr0.01_x")[0] < natural_key("lr0.1_x")[0], "not by the whole name alone"
+
+
 @given(st.integers(0, 10**30), st.integers(0, 10**30))
 def test_numbers_compare_as_numbers(one: int, other: int) -> None:
     assert (natural_key(f"exp{one}_x") < natural_key(f"exp{other}_x")) == (one < other)

@@ -29,7 +29,7 @@ FLOORS = {
     "server": {"errors", "core", "config", "store", "host", "scheduler", ""},
     "cli": {"errors", "core", "config", "store", "host", "scheduler", "operations", "server", ""},
     "__main__": {"cli"},
-    "api": {"errors", "config", "operations"},
+    "api": {"errors", "core", "config", "operations"},
     "": {"api"},  # tinksched/__init__.py, when somebody asks for it
 }
 
@@ -46,6 +46,8 @@ LATE = {
     ("cli", "cli.quick"),
     ("cli", "cli.complete"),
     ("cli.complete", "cli.app"),  # Typer, where no names of tasks are asked for
+    ("cli.complete", "config"),
+    ("cli.complete", "operations.selection"),
     ("cli.complete", "operations.workspace"),
     ("cli.complete", "store"),
     ("cli.queue", "scheduler.main"),  # asyncio, for those commands that are a scheduler

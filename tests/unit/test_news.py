@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.unit.test_store import SPEC
 from tinksched.core.model import Outcome, Reason, ReasonCode, Task, TaskState
-from tinksched.core.news import Tally, message
+from tinksched.core.news import OF_ALL, OF_BATCHES, OF_TASKS, Tally, message, of_task
 
 COMMON = {"version": 1, "workspace": "/w", "task_name": "T", "host": "box"}
 
@@ -24,6 +24,16 @@ def test_one_event_is_a_title_and_its_log() -> None:
     assert message([event("failed", "a", "timed_out", "too long")]) == ("T on box: a timed out: too long", "/w/a.log")
     assert message([event("stalled", "a", None, "no output")])[0] == "T on box: a stalled: no output"
     assert message([event("retried", "a", "lost")])[0] == "T on box: a lost, will be tried again"
+
+
+def test_an_event_holds_what_is_said_of_it() -> None:
+    """A test of the real thing has what the scheduler adds: see `tests/e2e/test_news.py`."""
+    assert {*COMMON, *of_task("started", 1.0, "a")} == {*OF_ALL, *OF_TASKS}
+    tally = Tally()
+    tally.done(done("a", Outcome.FAILED, 5.0))
+    summary = tally.close(6.0)
+    assert summary is not None and {*COMMON, *summary} == {*OF_ALL, *OF_BATCHES}
+    assert {*summary["not_completed"][0]} == {"task", "outcome", "reason"}
 
 
 def test_many_events_are_one_message_that_is_not_too_long() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinksched.cli.tables import width_of
+from tinksched.cli.tables import tally, width_of
 from tinksched.cli.watchscreen import LEAST_HEIGHT, LEAST_WIDTH, Line, View, cut, draw, wrapped
 from tinksched.core.gpu import GpuProcess, GpuState
 from tinksched.core.model import Hold, Reason, ReasonCode, Tenant
@@ -216,6 +216,14 @@ def test_the_log_of_the_selected_one() -> None:
     assert "line 99" not in screen(Seen(status(one), tail=Tail("/w/logs/other.log", words, True)))
     assert "nothing printed so far" in screen(Seen(status(one), tail=Tail(one.log, (), True)))
     assert "it has not run, so there is no log" in screen(Seen(status(task("b"))))
+
+
+def test_what_takes_longer_than_all_before_ends_nobody_knows_when() -> None:
+    running = task("slow", "running", started_at=NOW - 60)
+    assert "; about 10s left, ends ~" in tally(status(running, batch_ends=NOW + 10))
+    for ends in (None, NOW - 5, NOW, NOW + 0.5):
+        assert tally(status(running, batch_ends=ends)) == "1 task: 1 running"
+        assert "ends ~" not in str(screen(Seen(status(running, batch_ends=ends)), size=(60, 24)))
 
 
 def test_trouble_is_said_and_the_last_status_stays() -> None:

@@ -124,7 +124,7 @@ def root(
         raise typer.Exit
     if context.invoked_subcommand is None:
         try:
-            function("status")(context, workspace, config)
+            function("status")(context, workspace=workspace, config=config)
         except WorkspaceError:
             if workspace is not None or config is not None:
                 raise

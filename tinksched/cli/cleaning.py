@@ -36,17 +36,17 @@ def clean(
 ) -> None:
     """Forget finished tasks: records, logs and kept sessions. Asks first, and needs --yes where it can't ask.
 
-    What is queued or running is never touched, nor are completion markers: what completed stays so for `start`.
+    All that are done if none are named. What is queued or running is never touched, nor are completion markers: what
+    completed stays so for `start`.
 
     \b
     Examples:
+      tinksched clean
       tinksched clean --older-than 30d
-      tinksched clean --all --logs --dry-run   # says what it would remove
+      tinksched clean --logs --dry-run   # says what it would remove
       tinksched clean 'exp*' --yes
     """
     chosen = wanted(selectors, failed, everything)
-    if not chosen and older_than is None:
-        raise UsageError("clean needs to know which tasks: selectors, --failed, --all, or an age (--older-than 30d)")
     seconds = None if older_than is None else times.span(older_than, "--older-than")
     kinds = Kinds(records=not (logs or sessions), sessions=sessions or not logs, logs=logs or not sessions)
     with find(context, workspace, config).open_existing() as opened:

@@ -18,7 +18,7 @@ from ..operations.commands import Order
 from ..operations.workspace import OpenWorkspace, Workspace
 from . import render
 from .answers import answer
-from .finding import find
+from .finding import find, is_named
 from .options import ConfigOption, JsonOption, WorkspaceOption
 from .tables import printable
 from .waiting import AtOption, found_text, until_done
@@ -119,8 +119,7 @@ def _workspace(context: typer.Context, workspace: Path | None, config: Path | No
     try:
         return find(context, workspace, config)
     except WorkspaceError:
-        given = context.find_root().params
-        if workspace or config or given.get("workspace") or given.get("config"):
+        if is_named(context, workspace, config):
             raise
         return workspaces.find(personal.make(), None)
 

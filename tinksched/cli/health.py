@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..errors import NothingToActOn, WorkspaceError
 from ..operations import doctor as examining
 from ..operations import repair as repairing
 from ..operations.doctor import Level
 from ..operations.repair import Repaired
+from ..operations.workspace import Workspace
 from . import render
-from .finding import find
+from .finding import find, is_named
 from .options import ConfigOption, JsonOption, WorkspaceOption
 
 
@@ -28,13 +31,17 @@ def doctor(
     """Check this machine and the workspace. Tmux, logging out, the driver, the config, permissions, locks, the disk.
     Exit code 1 if something is broken.
 
+    Outside of a workspace it looks at the machine alone, and at the personal workspace if there is one.
+
     \b
     Examples:
       tinksched doctor
       tinksched doctor --repair    # of a damaged database
     """
-    found = find(context, workspace, config, last_good=True)
+    found = _workspace(context, workspace, config)
     if repair:
+        if found is None:
+            raise NothingToActOn("this folder is in no workspace: there is nothing to repair", hint="--workspace DIR")
         _say(repairing.repair(found))
     checks = examining.examine(found)
     if as_json:
@@ -43,6 +50,17 @@ def doctor(
         render.checks(checks)
     if any(check.level is Level.BAD for check in checks):
         raise typer.Exit(1)
+
+
+def _workspace(context: typer.Context, workspace: Path | None, config: Path | None) -> Workspace | None:
+    """The workspace that is meant; None where none is meant, and this folder is in none."""
+    try:
+        return find(context, workspace, config, last_good=True)
+    except WorkspaceError:
+        if is_named(context, workspace, config):
+            raise
+        render.message("this folder is in no workspace: only the machine is checked")
+        return None
 
 
 def _say(done: Repaired | None) -> None:

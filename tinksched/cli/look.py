@@ -164,17 +164,19 @@ def attach(
 ) -> None:
     """Show the live session of a task. Leave it with Ctrl-b d; the task goes on.
 
+    Inside of tmux the terminal is switched there: Ctrl-b L brings it back.
+
     \b
     Examples:
       tinksched attach exp1
       tinksched attach exp1 --write
     """
     found, name = _one(context, workspace, config, task)
-    command = logging.attach_command(found, name, write=write)
+    command, nested = logging.attach_command(found, name, write=write)
     if not sys.stdin.isatty() or not sys.stdout.isatty():
         raise UsageError("attach needs a terminal, and this is none", hint=f"tinksched logs {name} -f")
-    if os.environ.get("TMUX"):
-        render.message("you are inside of tmux already: leave the task's session with Ctrl-b Ctrl-b d")
+    if nested:
+        render.message("you are inside of another tmux: leave the task's session with Ctrl-b Ctrl-b d")
     sys.stdout.flush()
     os.execvp(command[0], command)
 
@@ -206,11 +208,11 @@ def _some(
     context: typer.Context, workspace: Path | None, config: Path | None, chosen: Wanted
 ) -> tuple[Workspace, list[str]]:
     """The workspace, and the tasks of it that are meant: the newest if none is named."""
-    found = find(context, workspace, config)
+    found = find(context, workspace, config, last_good=True)
     return found, selection.some_of(found, chosen or Wanted(("@",)))
 
 
 def _one(context: typer.Context, workspace: Path | None, config: Path | None, task: str) -> tuple[Workspace, str]:
     """The workspace, and the one task of it that a selector means."""
-    found = find(context, workspace, config)
+    found = find(context, workspace, config, last_good=True)
     return found, selection.one_of(found, task)

@@ -142,7 +142,7 @@ def cancel(
     chosen = wanted(tasks, failed, everything)
     if not chosen:
         raise UsageError("cancel needs tasks: names, globs, numbers (1-3,5), @ for the newest, or --all")
-    found = find(context, workspace, config)
+    found = find(context, workspace, config, last_good=True)
     try:
         with found.open_existing() as opened:
             done = control.cancel(opened, chosen)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..operations import status as looking
 from ..operations import workspace as workspaces
+from ..operations.selection import Wanted
 from ..operations.workspace import Workspace
 from . import tables
 
@@ -51,12 +52,16 @@ def understand(arguments: Sequence[str]) -> Call | None:
     return Call(values.get("--workspace"), values.get("--config"), "--json" in flags, "--all" in flags)
 
 
-def show(found: Workspace, *, as_json: bool, everything: bool) -> None:
-    """Print the status of a workspace."""
+def show(found: Workspace, *, as_json: bool, everything: bool, wanted: Wanted | None = None) -> None:
+    """Print the status of a workspace, of all tasks or those that are `wanted`.
+
+    Raises:
+        NothingToActOn: these are none.
+    """
     if as_json:
-        print(tables.as_json(looking.status(found).json()))
+        print(tables.as_json(looking.status(found, wanted=wanted).json()))
         return
-    now = looking.status(found, None if everything else looking.MOST)
+    now = looking.status(found, None if everything else looking.MOST, wanted=wanted)
     if not tables.wants_rich():
         tables.show(now)
         return

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # every command prints with this file, and each needs a few o
     from ..operations.doctor import Check
     from ..operations.history import History, RunHistory
     from ..operations.occupancy import Occupancy
+    from ..operations.selection import Wanted
     from ..operations.snapshot import Status, TaskStatus
     from ..operations.start import Plan, Sorted
     from ..operations.workspace import Workspace
@@ -83,8 +84,8 @@ def parts(found: Sequence[Part]) -> None:
         console.print(rich_part(part))
 
 
-def watch(workspace: Workspace) -> None:
-    """`status`, shown anew at every change and every second, until Ctrl-C."""
+def watch(workspace: Workspace, wanted: Wanted | None = None) -> None:
+    """`status` of all tasks or those that are `wanted`, shown anew at every change and every second, until Ctrl-C."""
     from rich.console import Group
     from rich.live import Live
 
@@ -93,16 +94,16 @@ def watch(workspace: Workspace) -> None:
 
     console, signs = _console(), tables.takes_signs(sys.stdout)  # which Live puts another stream in the place of
     if not console.is_terminal:
-        status(status_of(workspace, MOST))
+        status(status_of(workspace, MOST, wanted=wanted))
         return
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                parts = tables.status(status_of(workspace, MOST), signs=signs)
+                parts = tables.status(status_of(workspace, MOST, wanted=wanted), signs=signs)
                 live.update(Group(*map(rich_part, parts)), refresh=True)
                 time.sleep(1)  # the durations on the screen count seconds
     except KeyboardInterrupt:
-        status(status_of(workspace, MOST))
+        status(status_of(workspace, MOST, wanted=wanted))
 
 
 def occupancy(now: Occupancy) -> None:

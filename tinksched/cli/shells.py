@@ -6,6 +6,7 @@ SHORT = {  # letters for what is typed all day; nothing that throws work away un
 }  # fmt: skip
 
 # A word of bash ends at `=` and `:`, and a name may hold both: the whole word is asked for, its beginning cut off.
+# A comma is nothing to the shell where braces are quoted, and separates names where it isn't quoted.
 BASH = r"""
 _tinksched() {
     local line=${COMP_LINE:0:COMP_POINT} found quoted
@@ -16,6 +17,7 @@ _tinksched() {
     COMPREPLY=()
     while IFS= read -r found; do
         printf -v quoted %q "$found"
+        quoted=${quoted//\\,/,}
         COMPREPLY+=("${quoted#"$before"}")
     done < <("$1" complete-words "${words[@]:1}" "$word" 2>/dev/null)
 }

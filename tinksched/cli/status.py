@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from . import quick
-from .finding import find
-from .options import ConfigOption, JsonOption, WorkspaceOption
+from .finding import find, wanted
+from .options import ConfigOption, FailedOption, JsonOption, SelectorsArgument, WorkspaceOption
 
 
 def status(
     context: typer.Context,
+    selectors: SelectorsArgument = None,
+    failed: FailedOption = False,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -23,16 +25,21 @@ def status(
 ) -> None:
     """Show the tasks, the slots and the scheduler.
 
+    If tasks are named, only those.
+
     \b
     Examples:
       tinksched status
+      tinksched status 'exp*' 3-5
+      tinksched status --failed
       tinksched status --watch
       tinksched status --json
     """
     found = find(context, workspace, config)
+    chosen = wanted(selectors, failed, everything=False)
     if watch:
         from . import render
 
-        render.watch(found)
+        render.watch(found, chosen)
     else:
-        quick.show(found, as_json=as_json, everything=everything)
+        quick.show(found, as_json=as_json, everything=everything, wanted=chosen)

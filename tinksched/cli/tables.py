@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from ..core import instants
+from ..core import instants, watching
 from ..core.gpu import GpuProcess, GpuState
 from ..operations.seen import memory_text, size_text
 from ..operations.snapshot import GpuStatus, Status, TaskStatus
@@ -249,7 +249,7 @@ def _memory(task: TaskStatus) -> str:
 
 def detail(task: TaskStatus, now: float) -> str:
     """Why it is as it is, or how to see it, and when it ended."""
-    parts = list(task.usage.flags) if task.usage is not None and task.active else []
+    parts = [watching.said(flag, now) for flag in task.usage.flags] if task.usage is not None and task.active else []
     if task.reason is not None:
         parts.append(task.reason.said(now))
     elif task.active and task.session:
@@ -274,9 +274,14 @@ def tally(now: Status) -> str:
 
 def _estimate(now: Status) -> str:
     """When all will be done, where that is known."""
-    if now.batch_ends is None:
-        return ""
-    return f"; about {clock(now.batch_ends - now.at)} left, ends ~{instants.clock(now.batch_ends, now.at)}"
+    ends = expected_end(now)
+    return "" if ends is None else f"; about {clock(ends - now.at)} left, ends ~{instants.clock(ends, now.at)}"
+
+
+def expected_end(now: Status) -> float | None:
+    """When all will be done; None if nobody knows, as when what runs has taken longer than everything before it."""
+    overdue = now.batch_ends is not None and now.batch_ends - now.at < 1
+    return None if overdue else now.batch_ends
 
 
 def _left_out(now: Status) -> str:

@@ -45,7 +45,9 @@ def wait(
 ) -> None:
     """Wait until tasks are done. All that are queued or running if none are named; exit code 0 if all completed.
 
-    Prints each change with its time. Exit code 1 if one did not complete, 3 if there is nothing to wait for.
+    Prints each change with its time; of tasks that are done already, how they ended, which counts as well. Where none
+    is named and nothing is queued or running: how those ended that were queued last. Exit code 1 if one did not
+    complete, 3 if there is no such task, 124 after --timeout.
 
     \b
     Examples:
@@ -55,6 +57,8 @@ def wait(
     """
     seconds = None if timeout is None else times.span(timeout, "--timeout")
     with find(context, workspace, config).open_existing() as opened:
+        for name in waiting.finished_before(opened, selectors or ()).values():
+            render.message(f"{name} completed: its completion marker was there before any run of it")
         names = waiting.choose(opened, wanted(selectors, failed, everything))
         raise typer.Exit(until_done(opened, names, only_first=any_of_them, seconds=seconds, as_json=as_json))
 
@@ -68,7 +72,7 @@ def pause(
     Example:
       tinksched pause
     """
-    with find(context, workspace, config).open() as opened:
+    with find(context, workspace, config, last_good=True).open() as opened:
         found, is_new = queue.pause(opened)
         running = [task.name for task in opened.store.active_tasks()]
         queued = opened.store.queue_length()

@@ -292,7 +292,7 @@ class Watch(App[None]):
             return
 
         def ask() -> str:
-            command = logs.attach_command(self._workspace, task.name, write=False)
+            command, _ = logs.attach_command(self._workspace, task.name, write=False)
             self._from_thread(lambda: self._show_session(task.name, command))
             return ""
 

@@ -10,12 +10,12 @@ import fnmatch
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ..core import instants
+from ..core import instants, watching
 from ..core.gpu import GpuState
 from ..operations.live import Meter, Seen
 from ..operations.seen import memory_text, size_text
 from ..operations.snapshot import GpuStatus, Status, TaskStatus
-from .tables import Cell, duration, in_order, look, printable, standing, strangers, tally, whose, width_of
+from .tables import Cell, duration, expected_end, in_order, look, printable, standing, strangers, tally, whose, width_of
 
 Line = list[Cell]
 
@@ -336,7 +336,7 @@ def _places(task: TaskStatus) -> str:
 
 
 def _detail(task: TaskStatus, at: float) -> str:
-    parts = list(task.usage.flags) if task.usage is not None and task.active else []
+    parts = [watching.said(flag, at) for flag in task.usage.flags] if task.usage is not None and task.active else []
     if task.reason is not None:
         parts.append(task.reason.said(at))
     if task.state == "new":
@@ -362,7 +362,7 @@ def _tally(view: View, tasks: Sequence[TaskStatus], now: Status, width: int, sig
     rest = f"; {left} not listed here: / finds them" if left else ""
     room = width - width_of(line[0][0])
     counts = tally(now).partition("; ")[0]
-    ends = f"; ends ~{instants.clock(now.batch_ends, now.at)}" if now.batch_ends is not None else ""
+    ends = f"; ends ~{instants.clock(end, now.at)}" if (end := expected_end(now)) is not None else ""
     few = "  ".join(f"{look(state, signs=signs)[0]} {count}" for state, count in now.counts.items())
     texts = (tally(now) + rest, counts + ends + rest, few + ends + rest)
     return [*line, (next((text for text in texts if width_of(text) <= room), texts[-1]), "")]

@@ -14,7 +14,7 @@ def ago(at: float, now: float) -> str:
     """How far it is from now: `just now`, `40 s ago`, `3 min ago`, `in 2 h`, `in 2 h 5 min`, `6 days ago`."""
     if abs(now - at) < _JUST_NOW:
         return "just now" if at <= now else "now"
-    return f"in {_distance(at - now)}" if at > now else f"{_distance(now - at)} ago"
+    return f"in {span(at - now)}" if at > now else f"{span(now - at)} ago"
 
 
 def clock(at: float, now: float) -> str:
@@ -34,7 +34,8 @@ def exact(at: float) -> str:
     return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _distance(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """How long: `40 s`, `3 min`, `2 h 5 min`, `6 days`."""
     minutes = round(seconds / 60)
     if seconds < 59.5:
         return f"{round(seconds)} s"

@@ -1,9 +1,7 @@
 """What happened, for people and programs elsewhere: events as records that JSON can hold, and messages. Pure.
 
-Every event has `version`, `event`, `at` (seconds since the epoch), `workspace`, `task_name` and `host`. Those of a task
-have `task`, `attempt`, `run`, `gpus`, `outcome`, `reason`, `reason_code`, `exit_code`, `seconds`, `log` and `retry_at`,
-null where there is nothing to say; `batch_done` has `counts` (tasks by outcome), `seconds` and `not_completed`. Fields
-may be added; nothing is renamed or removed within a version.
+`OF_ALL`, `OF_TASKS` and `OF_BATCHES` say what an event holds. Fields may be added; nothing is renamed or removed within
+a version.
 """
 
 from __future__ import annotations
@@ -16,6 +14,32 @@ from .model import Outcome, Reason, Run, Task
 VERSION = 1
 KINDS = ("started", "completed", "failed", "cancelled", "retried", "stalled", "batch_done")
 TOLD = ("failed", "stalled", "batch_done")  # of which people are told unless they say otherwise
+OF_ALL = {  # the fields of every event, and what they say
+    "version": "of this form: 1",
+    "event": "the kind, one of those above",
+    "at": "when, in seconds since the epoch",
+    "workspace": "its folder",
+    "task_name": "of `scheduler_config.yml`",
+    "host": "the machine",
+}
+OF_TASKS = {  # of all but `batch_done`; null where there is nothing to say
+    "task": "its name",
+    "attempt": "1 for the first run of it",
+    "run": "the run's id",
+    "gpus": "indices; empty where it ran on none, or never ran",
+    "outcome": "`completed`, `failed`, `timed_out`, `lost` or `cancelled`",
+    "reason": "why, as a sentence",
+    "reason_code": "the same for programs",
+    "exit_code": "of the run",
+    "seconds": "that the run took",
+    "log": "the file",
+    "retry_at": "of `retried`: not before, in seconds since the epoch",
+}
+OF_BATCHES = {  # of `batch_done`
+    "counts": "tasks by outcome",
+    "seconds": "from the first start to the last end",
+    "not_completed": "up to 20 tasks that did not complete, each with `task`, `outcome`, `reason`",
+}
 _MOST_NAMED = 20  # tasks in one record or message
 _KINDS = {Outcome.COMPLETED: "completed", Outcome.CANCELLED: "cancelled"}
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from . import instants
 from .gpu import GpuState
 from .model import Run
 
 IDLE_UTILIZATION = 5  # percent; a GPU that shows no more is idle
 IDLE_CPU = 0.02  # of a core; what a program uses that only waits
+_SINCE = "%Y-%m-%d %H:%M:%S"
+_STALLED = re.compile(r"stalled since ([0-9-]+ [0-9:]+[0-9])")
 SETTLING = 60.0  # seconds from a run's start until it is expected to use its GPU
 
 
@@ -67,9 +71,20 @@ def flags_of(run: Run, sight: Sight, now: float, quiet_since: float | None, stal
         some = len(sight.untouched) < len(run.gpus)
         flags.append(f"it does not use {_gpus(sight.untouched)}" + (", which it was given" if some else ""))
     if stall_after is not None and quiet_since is not None and now - quiet_since >= stall_after:
-        since = datetime.fromtimestamp(quiet_since).strftime("%m-%d %H:%M")
+        since = datetime.fromtimestamp(quiet_since).strftime(_SINCE)
         flags.append(f"stalled since {since}: no output, and {'its GPU' if run.gpus else 'it'} is idle")
     return flags
+
+
+def said(flag: str, now: float) -> str:
+    """A flag as a person says it now: a time is how long ago it is."""
+    if (found := _STALLED.match(flag)) is None:
+        return flag
+    try:
+        since = datetime.strptime(found[1], _SINCE).timestamp()
+    except ValueError:  # an older version's, without the year
+        return flag
+    return f"stalled for {instants.span(now - since)}{flag[found.end() :]}"
 
 
 def is_idle(sight: Sight, cpu: float | None) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..config import CONFIG_NAME, load
@@ -22,7 +22,7 @@ from . import hostchecks, preflight, repair, strays
 from .hostchecks import Found, Level
 from .workspace import LAST_GOOD, Workspace
 
-__all__ = ["CHECKS", "JSON_VERSION", "Check", "Level", "examine", "json_of"]
+__all__ = ["CHECKS", "JSON_VERSION", "MACHINE", "Check", "Level", "examine", "json_of"]
 
 JSON_VERSION = 1
 LITTLE_ROOM = 50_000_000  # bytes; the state of a thousand tasks takes about five million
@@ -39,12 +39,18 @@ class Check:
     todo: str = ""
 
 
-def examine(workspace: Workspace) -> list[Check]:
-    """Look at everything. Reads only; no check keeps another one from being made."""
+def examine(workspace: Workspace | None) -> list[Check]:
+    """Look at everything, or without a workspace at the machine alone.
+
+    Reads only; no check keeps another one from being made.
+    """
+    looks = [(name, partial(look, None)) for name, look in MACHINE]
+    if workspace is not None:
+        looks = [(name, partial(look, workspace)) for name, look in CHECKS]
     found = []
-    for name, look in CHECKS:
+    for name, look in looks:
         try:
-            level, what, todo = look(workspace)
+            level, what, todo = look()
         except (TinkschedError, OSError) as error:
             level, what, todo = Level.BAD, str(error), getattr(error, "hint", None) or ""
         found.append(Check(name, level, what, todo))
@@ -196,13 +202,6 @@ def _lives(run: Run) -> bool:
     return run.pid is not None and RunDir(run.directory).exit_status() is None
 
 
-def _flock(workspace: Workspace) -> Found:
-    found = shutil.which("flock")
-    if found is None:
-        return Level.BAD, "flock is not on PATH", "install util-linux"
-    return Level.OK, found, ""
-
-
 CHECKS: tuple[tuple[str, Callable[[Workspace], Found]], ...] = (
     ("machine", hostchecks.machine),
     ("config", _config),
@@ -221,5 +220,16 @@ CHECKS: tuple[tuple[str, Callable[[Workspace], Found]], ...] = (
     ("processes", hostchecks.others),
     ("tmux", hostchecks.multiplexer),
     ("logging out", hostchecks.lingering),
-    ("flock", _flock),
+    ("flock", hostchecks.flock),
+)
+MACHINE: tuple[tuple[str, Callable[[None], Found]], ...] = (  # where there is no workspace
+    ("machine", hostchecks.machine),
+    ("personal workspace", hostchecks.personal_folder),
+    ("leases", hostchecks.lease_folder),
+    ("admission", hostchecks.admission),
+    ("gpus", hostchecks.driver),
+    ("processes", hostchecks.others),
+    ("tmux", hostchecks.multiplexer),
+    ("logging out", hostchecks.lingering),
+    ("flock", hostchecks.flock),
 )

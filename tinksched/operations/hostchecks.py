@@ -1,4 +1,6 @@
-"""What `doctor` looks at outside of the workspace: the machine, tmux, logging out, the driver, everybody's leases."""
+"""What `doctor` looks at outside of the workspace, or where there is none: the machine, tmux, logging out, the driver,
+everybody's leases, the place of the personal workspace.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from ..host.gpus import NO_DRIVER
 from ..host.leases import FOLDER_VARIABLE, Leases
 from ..host.owners import hides_others
 from ..host.tmux import RUN_OPTION, WORKSPACE_OPTION, Tmux, TmuxSilent
+from . import personal
 from .workspace import Workspace, user_name
 
 FEW_DESCRIPTORS = 256  # a scheduler needs about thirty, and three for each run
@@ -42,7 +45,7 @@ class Level(str, Enum):
 Found = tuple[Level, str, str]  # how bad it is, what was seen, and what to do about it
 
 
-def machine(workspace: Workspace) -> Found:
+def machine(workspace: Workspace | None) -> Found:
     """The host itself."""
     host = os.uname()
     said = f"{host.nodename}, {host.sysname} {host.release}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
@@ -52,18 +55,39 @@ def machine(workspace: Workspace) -> Found:
     return Level.OK, said, ""
 
 
+def flock(workspace: Workspace | None) -> Found:
+    """The program by which the wrapper holds a lease."""
+    found = shutil.which("flock")
+    if found is None:
+        return Level.BAD, "flock is not on PATH", "install util-linux"
+    return Level.OK, found, ""
+
+
+def personal_folder(workspace: Workspace | None) -> Found:
+    """The place of the workspace of commands that are run outside of every other one."""
+    place = personal.folder()
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        return (
+            Level.BAD,
+            f"{place} can't be made: {there} can't be written",
+            "tinksched run outside of a workspace needs it",
+        )
+    return Level.OK, f"none yet; the first `tinksched run` outside of a workspace makes it: {place}", ""
+
+
 # ---------------------------------------------------------------- tmux
 
 
-def multiplexer(workspace: Workspace) -> Found:
+def multiplexer(workspace: Workspace | None) -> Found:
     """tmux: its version, whether its server answers, and options that end sessions or servers by themselves."""
-    settings = workspace.settings
-    if settings.executor != "tmux":
-        return Level.OK, f"not needed (executor: {settings.executor})", ""
+    executor, socket = (workspace.settings.executor, workspace.settings.tmux_socket) if workspace else ("tmux", "")
+    if executor != "tmux":
+        return Level.OK, f"not needed (executor: {executor})", ""
     tmux.require()
     version = subprocess.run(["tmux", "-V"], capture_output=True, text=True, check=False).stdout.strip()
     said = f"{version or 'tmux'} ({shutil.which('tmux')})"
-    server = Tmux(settings.tmux_socket)
+    server = Tmux(socket)
     try:
         running = server.is_running()
     except TmuxSilent as error:
@@ -107,7 +131,7 @@ def _configured() -> tuple[dict[str, str], str]:
 # ---------------------------------------------------------------- logging out
 
 
-def lingering(workspace: Workspace) -> Found:
+def lingering(workspace: Workspace | None) -> Found:
     """Whether systemd ends what runs when the user logs out. Only where logind is at work."""
     if shutil.which("loginctl") is None:
         return Level.OK, "no logind here: logging out ends nothing", ""
@@ -140,7 +164,7 @@ def _loginctl(*arguments: str) -> dict[str, str]:
 # ---------------------------------------------------------------- the driver
 
 
-def driver(workspace: Workspace) -> Found:
+def driver(workspace: Workspace | None) -> Found:
     """NVIDIA's driver: whether it answers, GPUs that are lost, and what can't be seen from here."""
     sample = nvml.look()
     inventory = sample.inventory
@@ -179,7 +203,7 @@ def _listed(states: list[GpuState]) -> str:
     return "GPU " + ", ".join(str(state.index) for state in states)
 
 
-def others(workspace: Workspace) -> Found:
+def others(workspace: Workspace | None) -> Found:
     """Whether the processes of other users can be seen: who is on a GPU is told by that."""
     if not hides_others():
         return Level.OK, "those of other users can be seen", ""
@@ -191,7 +215,7 @@ def others(workspace: Workspace) -> Found:
 # ---------------------------------------------------------------- leases
 
 
-def lease_folder(workspace: Workspace) -> Found:
+def lease_folder(workspace: Workspace | None) -> Found:
     """The folder in which all users of the host agree on who is on which GPU."""
     folder = Leases().folder
     kind = filesystems.kind(folder)
@@ -206,7 +230,7 @@ def lease_folder(workspace: Workspace) -> Found:
     return Level.OK, f"{folder} ({kind})", ""
 
 
-def admission(workspace: Workspace) -> Found:
+def admission(workspace: Workspace | None) -> Found:
     """The locks that are held for milliseconds whenever a slot is given out."""
     leases = Leases()
     names = sorted(path.name for path in leases.folder.glob("*.admission"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import select
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from ..core.model import Run, RunState, TaskState
 from ..errors import NothingToActOn, TinkschedError
-from ..host import inotify, processes, wake
+from ..host import clients, inotify, processes, wake
 from ..host.logfile import tail
 from ..host.rundir import RunDir
 from ..host.tmux import Tmux
@@ -168,8 +169,11 @@ def last_words(workspace: Workspace, task: str, count: int) -> list[str]:
     return last_lines(log.path, count)
 
 
-def attach_command(workspace: Workspace, task: str, *, write: bool) -> list[str]:
-    """The command line that shows the task's session.
+def attach_command(workspace: Workspace, task: str, *, write: bool) -> tuple[list[str], bool]:
+    """The command line that shows the task's session, and whether that is a session within a session.
+
+    In front of the same tmux server the terminal is switched there. In that of another one nothing but a session within
+    a session is possible.
 
     Raises:
         NothingToActOn: there is no such task or run, or its session is closed.
@@ -185,8 +189,11 @@ def attach_command(workspace: Workspace, task: str, *, write: bool) -> list[str]
     pane = next((pane for pane in tmux.panes() if pane.run == run.id), None)
     if pane is None:
         raise NothingToActOn(f"the session of {task} is closed", hint=f"tinksched logs {task}")
-    # Inside of tmux this is a session within a session: switching the client would leave it read-only for good.
-    return ["env", "-u", "TMUX", *tmux.arguments(), "attach-session", *([] if write else ["-r"]), "-t", pane.session_id]
+    client = clients.in_front(tmux)
+    if client is not None:
+        return [*tmux.arguments(), *clients.switch(client, pane.session_id, read_only=not write)], False
+    attach = ["attach-session", *([] if write else ["-r"]), "-t", pane.session_id]
+    return ["env", "-u", "TMUX", *tmux.arguments(), *attach], bool(os.environ.get("TMUX"))
 
 
 def _run(store: Store, name: str, attempt: int | None) -> Run:

@@ -14,7 +14,7 @@ from ..errors import MissingProgram, TinkschedError, UsageError
 from ..host import gpus, nvml, tmux
 from ..host.leases import Leases
 from ..scheduler.devices import BRIEF_SECONDS, gpus_if_any, resolve_gpus
-from . import programs
+from . import programs, selection
 from .programs import Programs
 
 T = TypeVar("T")
@@ -32,13 +32,15 @@ def check(settings: Settings, *, on_gpus: bool) -> tuple[Programs, gpus.Resolved
 
 
 def check_settings(settings: Settings) -> None:
-    """Whether there is what the settings name, whatever this machine lacks.
+    """Whether there is what the settings name, whatever this machine lacks. Where only commands are queued, nobody
+    misses the script that is the default.
 
     Raises:
         UsageError: something is missing; every problem is named.
     """
     checks = _Checks()
-    checks.of_the_files(settings)
+    is_default = settings.origins["script_path"].kind == "default"
+    checks.of_the_files(settings, script=not is_default or selection.is_any(settings))
     checks.attempt(lambda: _require_services(settings))
     checks.attempt(lambda: _require_writable(settings))
     checks.conclude()
@@ -69,10 +71,11 @@ class _Checks:
             self._problems.append(error)
             return None
 
-    def of_the_files(self, settings: Settings) -> Programs | None:
-        """The folder, the script and the programs; None if there is no interpreter."""
+    def of_the_files(self, settings: Settings, *, script: bool = True) -> Programs | None:
+        """The folder, the script if one is needed, and the programs; None if there is no interpreter."""
         self.attempt(lambda: _require_folder(settings.work_dir, "work_dir"))
-        self.attempt(lambda: _require_script(settings))
+        if script:
+            self.attempt(lambda: _require_script(settings))
         found = self.attempt(lambda: programs.find(settings))
         if found is not None:
             self.attempt(lambda: _require_commands(settings, found))

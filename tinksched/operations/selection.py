@@ -208,13 +208,13 @@ def select(store: Store, wanted: Wanted) -> list[str]:
     Raises:
         NothingToActOn: a word means nothing, or no task has failed.
     """
-    named = _named(store, wanted.words)
-    simple = not wanted.failed and not wanted.everything and len(named) == len(set(wanted.words))
+    by_name = named(store, wanted.words)
+    simple = not wanted.failed and not wanted.everything and len(by_name) == len(set(wanted.words))
     roster = [] if simple else store.roster()
     found: dict[str, None] = {}
     missing = []
     for word in wanted.words:
-        names = [named[word]] if word in named else _meant(store, roster, word)
+        names = [by_name[word]] if word in by_name else _meant(store, roster, word)
         found.update(dict.fromkeys(names))
         missing += [] if names else [word]
     if missing:
@@ -222,11 +222,36 @@ def select(store: Store, wanted: Wanted) -> list[str]:
     if wanted.failed:
         failed = [task.name for task in roster if task.outcome in FAILED]
         if not failed and not found:
-            raise NothingToActOn("no task has failed", hint="tinksched status")
+            raise _none_failed()
         found.update(dict.fromkeys(failed))
     if wanted.everything:
         found.update(dict.fromkeys(task.name for task in roster))
     return [*found]
+
+
+def select_among(store: Store | None, wanted: Wanted, others: Iterable[str]) -> set[str]:
+    """The names that are meant where tasks count as well that are not on record: the `others`.
+
+    Raises:
+        NothingToActOn: a word means nothing, or no task has failed.
+    """
+    new, found, missing = set(others), set[str](), []
+    for word in wanted.words:
+        names = new & {word, stem_of_config(word)} or set(fnmatch.filter(new, word))
+        if store is not None:
+            with contextlib.suppress(NothingToActOn):
+                names |= set(select(store, Wanted([word])))
+        found |= names
+        missing += [] if names else [word]
+    if missing:
+        raise _means_nothing(missing, [*(store.names() if store is not None else ()), *sorted(new)])
+    found |= new if wanted.everything else set()
+    if store is not None and (wanted.failed or wanted.everything):
+        with contextlib.suppress(NothingToActOn) if found else contextlib.nullcontext():
+            found |= set(select(store, replace(wanted, words=())))
+    if wanted and not found:
+        raise _none_failed()
+    return found
 
 
 def one(store: Store, word: str) -> str:
@@ -269,7 +294,7 @@ def some_of(workspace: Workspace, wanted: Wanted) -> list[str]:
             if _is_surrogate(word):
                 raise NothingToActOn(f"there is no task {word!r}")
             is_name = not (_GLOB & set(word) or _NUMBERS.fullmatch(word) or _NEWEST.fullmatch(word))
-            names = [_stem_of_config(word)] if store is None or is_name else select(store, Wanted([word]))
+            names = [stem_of_config(word)] if store is None or is_name else select(store, Wanted([word]))
             found |= dict.fromkeys(names)
         if store is not None and (wanted.failed or wanted.everything):
             found |= dict.fromkeys(select(store, replace(wanted, words=())))
@@ -282,9 +307,9 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_CANDIDATES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _named(store: Store, words: Sequence[str]) -> dict[str, str]:
+def named(store: Store, words: Sequence[str]) -> dict[str, str]:
     """The words that are names of tasks, or of their config files; and the names."""
-    stems = {word: _stem_of_config(word) for word in words}
+    stems = {word: stem_of_config(word) for word in words}
     asked = {**stems, **dict.fromkeys(stems.values())}
     known = store.known([name for name in asked if not _is_surrogate(name)])
     exact = {word: word for word in words if word in known}
@@ -296,7 +321,7 @@ def _is_surrogate(text: str) -> bool:
     return not text.isascii() and any("\udc80" <= char <= "\udcff" for char in text)
 
 
-def _stem_of_config(word: str) -> str:
+def stem_of_config(word: str) -> str:
     """A config's file name stands for its task."""
     return word.rpartition(".")[0] if word.endswith((".yml", ".yaml")) else word
 
@@ -314,6 +339,10 @@ def _meant(store: Store, roster: Sequence[Listed], word: str) -> list[str]:
         matches = re.compile(fnmatch.translate(word)).match
         return [task.name for task in roster if matches(task.name)]
     return []
+
+
+def _none_failed() -> NothingToActOn:
+    return NothingToActOn("no task has failed", hint="tinksched status")
 
 
 def _means_nothing(words: Sequence[str], names: Sequence[str]) -> NothingToActOn:

@@ -29,6 +29,7 @@ from ..store import STOPPED, DoneTask, Store
 from . import estimates, selection
 from .learned import learned
 from .markers import is_marked
+from .selection import Wanted
 from .snapshot import GpuStatus, Status, TaskStatus
 from .unseen import ended_unseen
 from .workspace import Workspace
@@ -61,19 +62,28 @@ class _Record:
     new: Sequence[TaskStatus] = ()
 
 
-def status(workspace: Workspace, most: int | None = None, sample: nvml.Sample | None = None) -> Status:
-    """The workspace now. Works while nothing runs, and before anything was ever queued.
+def status(
+    workspace: Workspace, most: int | None = None, sample: nvml.Sample | None = None, wanted: Wanted | None = None
+) -> Status:
+    """The workspace now, with all tasks or those that are `wanted`. Works while nothing runs, and before anything was
+    ever queued.
 
     Where there are more than `most` tasks not all are listed, but those that are active, and a fifth of `most` each of
     those that come next, that are new, that completed last, and that ended otherwise. Who has a `sample` of the GPUs
     gives it, and the driver is not asked.
+
+    Raises:
+        NothingToActOn: what is wanted means no task.
     """
     pid = _scheduler(workspace)
     store = workspace.store()
     if store is None:
-        return _status(workspace, pid, _Record(new=_without_record(workspace.settings)), most, sample)
+        new = _without_record(workspace.settings)
+        names = selection.select_among(None, wanted, [task.name for task in new]) if wanted else None
+        record = _Record(new=[task for task in new if names is None or task.name in names])
+        return _status(workspace, pid, record, most, sample)
     with store, store.snapshot():
-        record = _read(workspace.settings, store, most)
+        record = _read_some(workspace.settings, store, wanted) if wanted else _read(workspace.settings, store, most)
     return _status(workspace, pid, record, most, sample)
 
 
@@ -114,6 +124,28 @@ def _read(settings: Settings, store: Store, most: int | None) -> _Record:
     listed.sort(key=lambda task: task.id)
     runs = store.last_runs([*active, *(task for task in queue[:share] if task.attempts)])
     return _Record(queue, active, listed, runs, counts=counts, new=new, **_circumstances(store, queue, runs))
+
+
+def _read_some(settings: Settings, store: Store, wanted: Wanted) -> _Record:
+    """The same of only some tasks. Raises NothingToActOn: they are none."""
+    new = _without_record(settings, store.known)
+    names = selection.select_among(store, wanted, [task.name for task in new])
+    queue, active = store.queue(), store.active_tasks()
+    mine = {task.name: task for task in (*queue, *active) if task.name in names}
+    done = _done_of(store, names - mine.keys())
+    runs = store.last_runs([*active, *(task for task in mine.values() if task.attempts)])
+    counts = Counter([*(task.state.value for task in mine.values()), *(task.outcome.value for task in done)])
+    return _Record(
+        queue, active, sorted([*mine.values(), *done], key=lambda task: task.id), runs, counts=counts,
+        new=[task for task in new if task.name in names], **_circumstances(store, queue, runs),
+    )  # fmt: skip
+
+
+def _done_of(store: Store, names: Collection[str]) -> list[DoneTask]:
+    """Those of these tasks that are done."""
+    if len(names) > MOST:
+        return [task for task in store.done() if task.name in names]
+    return [task for name in names for task in store.done(name=name)]
 
 
 def _read_one(store: Store, task: Task) -> _Record:

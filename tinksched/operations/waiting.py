@@ -7,12 +7,14 @@ import os
 import select
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from ..core.model import Outcome, Task
 from ..errors import NothingToActOn, TimedOut, TinkschedError
 from ..host import processes, wake
 from ..store import STOPPED
 from . import daemon, selection
+from .markers import is_marked
 from .selection import Wanted
 from .workspace import OpenWorkspace
 
@@ -20,17 +22,31 @@ _RESTARTS = 5
 
 
 def choose(opened: OpenWorkspace, wanted: Wanted) -> list[str]:
-    """The tasks to wait for; where none are named, all that are not done.
+    """The tasks to wait for. Those that are named may be done already. Where none are named: all that are not done,
+    and if everything is done, those that one command queued last, so that it says the same however fast they were.
 
     Raises:
         NothingToActOn: there are none.
     """
     if wanted and not wanted.everything:
-        return selection.select(opened.store, wanted)
-    names = opened.store.names(done=False)
+        marked = finished_before(opened, wanted.words)
+        rest = replace(wanted, words=[word for word in wanted.words if word not in marked])
+        return selection.select(opened.store, rest) if rest else []
+    names = opened.store.names(done=False) or opened.store.queued_together()
     if not names:
-        raise NothingToActOn("nothing to wait for: nothing is queued or running")
+        raise NothingToActOn("nothing to wait for: no task is on record", hint="tinksched start")
     return names
+
+
+def finished_before(opened: OpenWorkspace, words: Sequence[str]) -> dict[str, str]:
+    """Those of the words that name a config without any record, whose completion marker is there: it has completed.
+    And the names of these tasks."""
+    named = selection.named(opened.store, words)
+    unknown = {word: selection.stem_of_config(word) for word in words if word not in named}
+    configs = selection.available(opened.settings) if unknown else []
+    chosen = [config for config in configs if config.name in unknown.values()]
+    marked = {config.name for config in chosen if is_marked(opened.settings, config)}
+    return {word: name for word, name in unknown.items() if name in marked}
 
 
 def follow(opened: OpenWorkspace, names: Sequence[str], deadline: float | None = None) -> Iterator[list[Task]]:

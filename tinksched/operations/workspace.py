@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,7 @@ from ..store import REPAIR, Store
 from . import personal
 
 PLACE = "place"  # the fact that says where the paths on record lie
-
-
+_STATE = re.compile(r"""(?m)^state_dir:[ \t]*["']?([^"'#\n]+)""")
 LAST_GOOD = "last_config.yml"  # in the state folder: the configuration that tasks were last queued with
 
 
@@ -28,6 +28,7 @@ class Workspace:
 
     settings: Settings
     state: StateDir
+    trouble: ConfigError | None = None  # with the configuration, whose place `settings` take that were good once
 
     @property
     def lock(self) -> SchedulerLock:
@@ -117,23 +118,33 @@ def _follow(store: Store, before: str, now: str) -> None:
 def find(directory: Path | None, config: Path | None, *, last_good: bool = False) -> Workspace:
     """The workspace that is meant: the named folder, or the nearest one upwards from here that has a configuration.
 
-    What must work in any case (`stop`, `kill-all`) sets `last_good`: if the configuration has problems, the one that
-    tasks were last queued with is used.
+    What must work in any case (`stop`, `kill-all`, `logs`) sets `last_good`: if the configuration has problems, the one
+    that tasks were last queued with is used, and the workspace says what the trouble is.
 
     Raises:
         WorkspaceError: there is none.
         ConfigError: its configuration has problems.
     """
     folder = folder_of(directory, config)
+    trouble = None
     try:
         settings = load(folder, config.absolute() if config is not None else None)
-    except ConfigError:
-        kept = statedir.default_folder(folder) / LAST_GOOD
-        if not last_good or not kept.is_file():
+    except ConfigError as error:
+        kept = _kept(folder, config or folder / CONFIG_NAME) if last_good else None
+        if kept is None:
             raise
-        settings = load(folder, kept)
+        settings, trouble = load(folder, kept), error
     settings = _with_state(settings)
-    return Workspace(settings, StateDir(settings.state_dir))
+    return Workspace(settings, StateDir(settings.state_dir), trouble)
+
+
+def _kept(folder: Path, config: Path) -> Path | None:
+    """The configuration that tasks were last queued with, where it was kept: in the state folder, which the broken one
+    may still name."""
+    places = [statedir.default_folder(folder)]
+    if config.is_file() and os.access(config, os.R_OK):
+        places += [folder / found.strip() for found in _STATE.findall(config.read_text(errors="replace"))]
+    return next((place / LAST_GOOD for place in places if (place / LAST_GOOD).is_file()), None)
 
 
 def is_fallback(found: Workspace) -> bool:

@@ -192,6 +192,11 @@ class Store:
         rows = self._read("SELECT name FROM tasks ORDER BY queue_number DESC LIMIT 1 OFFSET ?", back)
         return str(rows[0]["name"]) if rows else None
 
+    def queued_together(self) -> list[str]:
+        """The names of the tasks that were queued last, by one command; by id."""
+        last = "WHERE queued_at = (SELECT max(queued_at) FROM tasks)"
+        return [row[0] for row in self._read(f"SELECT name FROM tasks {last} ORDER BY id")]
+
     def done(self, limit: int | None = None, *, name: str | None = None) -> list[DoneTask]:
         """The tasks that are done, by id: all, the one of a name, or the last `limit` that completed and the last
         `limit` that did not."""
