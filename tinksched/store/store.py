@@ -183,9 +183,15 @@ class Store:
         which = "" if done else "WHERE state != 'done'"
         return [row[0] for row in self._read(f"SELECT name FROM tasks {which} ORDER BY id")]
 
-    def roster(self) -> list[Listed]:
-        """Every task in a word, by id."""
-        return [Listed(*row) for row in self._read(f"{ROSTER} ORDER BY id")]
+    def roster(self, state: TaskState | None = None) -> list[Listed]:
+        """Every task in a word, or every one in this state; by id."""
+        where = "" if state is None else f"WHERE state = '{state.value}'"
+        return self._listed(f"{ROSTER} {where} ORDER BY id")
+
+    def listed(self, names: Sequence[str]) -> dict[str, Listed]:
+        """Those of these names that are tasks, each in a word."""
+        found = self._listed(f"{ROSTER} WHERE name IN (SELECT value FROM json_each(?))", json.dumps(names))
+        return {task.name: task for task in found}
 
     def queued_last(self, back: int) -> str | None:
         """The task that was queued last, or the one that was `back` before it; None if there are not so many."""
@@ -295,14 +301,18 @@ class Store:
         with self._sense():
             return [_event_of(*row) for row in self._read(f"{_EVENTS} {where} ORDER BY events.id", *values)]
 
-    def check_events(self) -> None:
-        """Read the whole event log, and make nothing of it.
+    def check_rows(self) -> None:
+        """Read all tasks, runs and events, and make sense of one of each kind.
 
         Raises:
-            Damaged: there is something in it that makes no sense.
+            Damaged: there is something in them that makes no sense.
         """
         with self._sense():
-            for text in {row["text"] for row in self._read(_EVENTS)}:
+            for row in packing.one_of_each(self._read(TASKS), packing.TASK_COLUMNS):
+                packing.task_of(*row)
+            for row in packing.one_of_each(self._read(RUNS), packing.RUN_COLUMNS):
+                packing.run_of(*row)
+            for text in {row[1] for row in self._read(_EVENTS)}:
                 packing.event_of(text)
 
     def usage_of(self, run_ids: Collection[str]) -> dict[str, Usage]:
@@ -358,6 +368,10 @@ class Store:
     def _tasks(self, sql: str, *values: object) -> list[Task]:
         with self._sense():
             return [packing.task_of(*row) for row in self._read(sql, *values)]
+
+    def _listed(self, sql: str, *values: object) -> list[Listed]:
+        with self._sense():
+            return list(map(packing.listed_of, self._read(sql, *values)))
 
     def _done(self, sql: str, *values: object) -> list[DoneTask]:
         with self._sense():
