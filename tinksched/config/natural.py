@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-NaturalKey = tuple[tuple[tuple[str, int, str], ...], str]
+NaturalKey = tuple[list[Any], str]
 
-_PIECE = re.compile(r"([^0-9]*)([0-9]*)")
+_split = re.compile("([0-9]+)").split
 
 
 def natural_key(name: str) -> NaturalKey:
     """A sort key by which runs of digits compare as numbers; names that differ only in leading zeros stay apart."""
-    # Of two numbers without leading zeros the longer is the larger: no limit on their length, unlike int().
-    return tuple([
-        (text, len(digits := found.lstrip("0")), digits) for text, found in _PIECE.findall(name)
-    ]), name  # fmt: skip
+    pieces: list[Any] = _split(name)
+    # As if they were hexadecimal: the order is the same, and their length has no limit there.
+    pieces[1::2] = [int(digits, 16) for digits in pieces[1::2]]
+    return pieces, name

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..config.served import is_served
 from ..core.lifecycle import Dropped
-from ..core.model import Outcome, Reason, ReasonCode, Request, Task, TaskState, in_words
+from ..core.model import Outcome, Reason, ReasonCode, Request, TaskState, in_words
 from ..errors import NothingToActOn, TinkschedError, UsageError
 from ..host import processes, wake
 from ..host.processes import Process
@@ -138,9 +138,10 @@ def retry(opened: OpenWorkspace, wanted: Wanted) -> Retried:
         NothingToActOn: a selector means nothing, or no finished task.
         UsageError: they can't run; nothing was queued.
     """
-    chosen = _tasks(opened, wanted)
-    tasks = [task for task in chosen if task.state is TaskState.DONE]
-    busy = [(task.name, in_words(task.state.value)) for task in chosen if task.state is not TaskState.DONE]
+    chosen = _listed(opened, wanted)
+    known = opened.store.named([task.name for task in chosen if task.state == TaskState.DONE])
+    tasks = [*known.values()]
+    busy = [(task.name, in_words(task.state)) for task in chosen if task.name not in known]
     if not tasks:
         said = selection.listed([f"{name} is {state}" for name, state in busy]) or "there is none"
         raise NothingToActOn(f"only finished tasks can be retried: {said}; nothing was queued")
@@ -154,15 +155,8 @@ def retry(opened: OpenWorkspace, wanted: Wanted) -> Retried:
     return Retried(tuple(task.name for task in tasks), left, daemon.ensure(opened))
 
 
-def _tasks(opened: OpenWorkspace, wanted: Wanted) -> list[Task]:
-    """The tasks that are meant, in the order of the words."""
-    names = selection.select(opened.store, wanted)
-    known = opened.store.named(names)
-    return [known[name] for name in names if name in known]
-
-
 def _listed(opened: OpenWorkspace, wanted: Wanted) -> list[Listed]:
-    """The same, in a word."""
+    """The tasks that are meant, in the order of the words."""
     names = selection.select(opened.store, wanted)
     known = opened.store.listed(names)
     return [known[name] for name in names if name in known]

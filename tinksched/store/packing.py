@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from ..core.model import Hold, Outcome, Reason, Request, Run, RunRecord, RunState, Task, TaskSpec, TaskState
@@ -20,6 +20,7 @@ from ..core.usage import Usage
 from . import records
 
 _SPEC = tuple(field.name for field in fields(TaskSpec) if field.name not in ("marker", "old_marker"))
+_common_of = attrgetter(*_SPEC)
 _RECORD = ("python", "node", "commit", "dirty", "oom_kills")  # what many runs have in common
 _OWN = {  # what each run has for itself, and what is not written down
     field.name: field.default for field in fields(RunRecord) if field.name not in (*_RECORD, "command")
@@ -64,9 +65,8 @@ def one_of_each(rows: Iterable[sqlite3.Row], columns: Sequence[str]) -> Collecti
 
 def task_text(task: Task) -> str:
     """What the task has in common with others."""
-    spec = task.spec
-    common = (getattr(spec, name) for name in _SPEC)
-    return _task_text(_around(task.config, task.name), _around(spec.marker, task.name), *common)
+    around = _around(task.config, task.name), _around(task.spec.marker, task.name)
+    return _task_text(*around, *_common_of(task.spec))
 
 
 def task_columns(task: Task) -> dict[str, object]:

@@ -21,7 +21,7 @@ from .transaction import Transaction
 
 STOPPED = "stopped"  # the fact that a user stopped the scheduler; `start` clears it
 PAUSED = "paused"  # the fact that nothing new starts, as a Hold; `resume` clears it
-_AT_ONCE = 500  # names in one query
+_LISTED = "IN (SELECT value FROM json_each(?))"
 _DONE = (
     "SELECT tasks.id, name, texts.text, tasks.outcome, tasks.reason, config_hash, priority, attempts, queued_at, "
     "changed_at, ran.text, runs.outcome, exit_code, created_at, ended_at, session, pid, "
@@ -158,11 +158,8 @@ class Store:
 
     def named(self, names: Sequence[str]) -> dict[str, Task]:
         """Those of these names that are tasks."""
-        found: list[Task] = []
-        for first in range(0, len(names), _AT_ONCE):
-            some = names[first : first + _AT_ONCE]
-            found += self._tasks(f"{TASKS} WHERE name IN ({', '.join('?' * len(some))})", *some)
-        return {task.name: task for task in found}
+        found = {task.name: task for task in self._tasks(f"{TASKS} WHERE name {_LISTED}", json.dumps(names))}
+        return {name: found[name] for name in names if name in found}
 
     def pasts(self, names: Sequence[str]) -> dict[str, Past]:
         """What has become so far of those of these names that are tasks, by name."""
@@ -171,12 +168,7 @@ class Store:
 
     def known(self, names: Sequence[str]) -> set[str]:
         """Those of these names that are names of tasks."""
-        found = set()
-        for first in range(0, len(names), _AT_ONCE):
-            some = names[first : first + _AT_ONCE]
-            marks = ", ".join("?" * len(some))
-            found |= {row[0] for row in self._read(f"SELECT name FROM tasks WHERE name IN ({marks})", *some)}
-        return found
+        return {row[0] for row in self._read(f"SELECT name FROM tasks WHERE name {_LISTED}", json.dumps(names))}
 
     def names(self, *, done: bool = True) -> list[str]:
         """The names of all tasks, or only of those that are not done; by id."""
@@ -190,7 +182,7 @@ class Store:
 
     def listed(self, names: Sequence[str]) -> dict[str, Listed]:
         """Those of these names that are tasks, each in a word."""
-        found = self._listed(f"{ROSTER} WHERE name IN (SELECT value FROM json_each(?))", json.dumps(names))
+        found = self._listed(f"{ROSTER} WHERE name {_LISTED}", json.dumps(names))
         return {task.name: task for task in found}
 
     def queued_last(self, back: int) -> str | None:
@@ -242,7 +234,7 @@ class Store:
         ids = json.dumps([task.id for task in tasks])
         sql = (
             "SELECT runs.id, task_id, name, session, text FROM runs JOIN tasks ON tasks.id = runs.task_id "
-            "JOIN texts ON texts.id = runs.shared WHERE task_id IN (SELECT value FROM json_each(?))"
+            f"JOIN texts ON texts.id = runs.shared WHERE task_id {_LISTED}"
         )
         with self._sense():
             return [packing.remains_of(*row) for row in self._read(sql, ids)]
@@ -276,7 +268,7 @@ class Store:
     def unknown_runs(self, run_ids: Collection[str]) -> list[str]:
         """Those of these run ids that are not on record."""
         wanted = json.dumps(list(run_ids))
-        known = self._read("SELECT id FROM runs WHERE id IN (SELECT value FROM json_each(?))", wanted)
+        known = self._read(f"SELECT id FROM runs WHERE id {_LISTED}", wanted)
         return sorted(set(run_ids) - {row["id"] for row in known})
 
     def problems(self) -> list[str]:
@@ -318,7 +310,7 @@ class Store:
     def usage_of(self, run_ids: Collection[str]) -> dict[str, Usage]:
         """What these runs were seen to use, by id, as far as anybody looked."""
         columns = ", ".join(packing.USAGE_COLUMNS)
-        sql = f"SELECT run_id, {columns} FROM usage WHERE run_id IN (SELECT value FROM json_each(?))"
+        sql = f"SELECT run_id, {columns} FROM usage WHERE run_id {_LISTED}"
         with self._sense():
             return {row[0]: packing.usage_of(*row[1:]) for row in self._read(sql, json.dumps(list(run_ids)))}
 
