@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,14 @@ def test_tasks_are_listed_by_their_state_and_by_their_names(store: Store) -> Non
     assert [task.name for task in store.roster(TaskState.ACTIVE)] == ["a"]
     assert store.listed(["b", "nobody", "a"]) == {task.name: task for task in store.roster() if task.name != "c"}
     assert store.listed(["b"])["b"].hold == Hold("bob", NOW)
+
+
+def test_one_queued_task_of_each_spec_shows_what_all_of_them_want(store: Store) -> None:
+    add(store, "k", "l", "m")
+    done, _ = add(store, "n", "o", spec=replace(SPEC, gpus=0)), add(store, "p", spec=replace(SPEC, gpus=3))
+    begin(store, done[0])
+    assert {task.spec.gpus for task in store.queued_sorts()} == {task.spec.gpus for task in store.queue()}
+    assert len(store.queued_sorts()) == 3
 
 
 # ---------------------------------------------------------------- rows that make no sense

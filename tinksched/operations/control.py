@@ -140,7 +140,7 @@ def retry(opened: OpenWorkspace, wanted: Wanted) -> Retried:
     """
     chosen = _listed(opened, wanted)
     known = opened.store.named([task.name for task in chosen if task.state == TaskState.DONE])
-    tasks = [*known.values()]
+    tasks = [known[task.name] for task in chosen if task.name in known]
     busy = [(task.name, in_words(task.state)) for task in chosen if task.name not in known]
     if not tasks:
         said = selection.listed([f"{name} is {state}" for name, state in busy]) or "there is none"
@@ -208,8 +208,6 @@ def _end_scheduler(opened: OpenWorkspace, *, kill: bool) -> bool:
 
 def _await_requests(opened: OpenWorkspace, ids: set[int]) -> None:
     """Wait until what was asked for is done: by the scheduler, or by us if there is none."""
-    from ..scheduler.main import settle_requests  # brings asyncio along, which most commands don't need
-
     deadline = time.monotonic() + opened.settings.stop_grace + STOP_SECONDS
     listener = wake.listen(opened.state.path)
     try:
@@ -217,6 +215,8 @@ def _await_requests(opened: OpenWorkspace, ids: set[int]) -> None:
             if time.monotonic() > deadline:
                 return
             if not daemon.nudge(opened):
+                from ..scheduler.main import settle_requests  # brings asyncio along, which most commands don't need
+
                 settle_requests(opened.settings, opened.state, opened.home)
                 _hand_over(opened)
                 continue

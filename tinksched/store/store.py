@@ -156,10 +156,13 @@ class Store:
         """The queued tasks, in the order in which they are considered."""
         return self._tasks(f"{TASKS} WHERE state = 'queued' ORDER BY priority DESC, queue_number")
 
+    def queued_sorts(self) -> list[Task]:
+        """A queued task of each spec: they differ in no more than their markers."""
+        return self._tasks(f"{TASKS} WHERE state = 'queued' GROUP BY tasks.shared")
+
     def named(self, names: Sequence[str]) -> dict[str, Task]:
         """Those of these names that are tasks."""
-        found = {task.name: task for task in self._tasks(f"{TASKS} WHERE name {_LISTED}", json.dumps(names))}
-        return {name: found[name] for name in names if name in found}
+        return {task.name: task for task in self._tasks(f"{TASKS} WHERE name {_LISTED}", json.dumps(names))}
 
     def pasts(self, names: Sequence[str]) -> dict[str, Past]:
         """What has become so far of those of these names that are tasks, by name."""
