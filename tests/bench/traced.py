@@ -12,7 +12,7 @@ from typing import Any
 
 from tinksched.cli import main
 from tinksched.executors.tmux import TmuxExecutor
-from tinksched.host.tmux import Tmux
+from tinksched.host.tmux import LibTmux
 from tinksched.scheduler import ledger
 from tinksched.scheduler.ledger import Ledger
 from tinksched.scheduler.loop import Scheduler
@@ -27,7 +27,7 @@ STEPS: tuple[tuple[str, Any, str, str], ...] = (
     ("that one's lease, folder, environment and script were made", Ledger, "_intend", "after"),
     ("it was written, and the transaction synced", Ledger, "commit", "after"),
     ("its launch began", TmuxExecutor, "launch", "before"),
-    ("a thread was there, and tmux's client was called", Tmux, "_ask", "before"),
+    ("a thread was there, and tmux's client was called", LibTmux, "_ask", "before"),
 )
 LAST = "tmux made the session; the wrapper took the lease and became the task"
 

@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from tests.support import MARK, Lab
 from tinksched.errors import MissingProgram
 from tinksched.host import processes
-from tinksched.host.tmux import OLDEST, NewSession, Pane, Tmux, TmuxError, join, require, session_name, version_of
+from tinksched.host.tmux import (
+    OLDEST,
+    LibTmux,
+    NewSession,
+    Pane,
+    Tmux,
+    TmuxError,
+    join,
+    require,
+    session_name,
+    version_of,
+)
 
 KEPT = "the session that keeps the server alive"
 
@@ -31,30 +42,37 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     assert not lab.processes()
 
 
+@pytest.fixture(params=[Tmux, LibTmux])
+def kind(request: pytest.FixtureRequest) -> type[Tmux]:
+    """Both ways to ask tmux: that of the commands, and that of the scheduler."""
+    found: type[Tmux] = request.param
+    return found
+
+
 @pytest.fixture
-def server(laboratory: Lab, monkeypatch: pytest.MonkeyPatch) -> Tmux:
+def server(laboratory: Lab, monkeypatch: pytest.MonkeyPatch, kind: type[Tmux]) -> Tmux:
     """A server with one session, which nobody touches."""
-    return inhabited(laboratory, monkeypatch)
+    return inhabited(laboratory, monkeypatch, kind)
 
 
-def inhabited(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Tmux:
-    tmux = enter(lab, monkeypatch)
+def inhabited(lab: Lab, monkeypatch: pytest.MonkeyPatch, kind: type[Tmux] = Tmux) -> Tmux:
+    tmux = enter(lab, monkeypatch, kind)
     if KEPT not in tmux.session_names():
         tmux.create(new(KEPT))
     return tmux
 
 
 @pytest.fixture
-def no_server(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Tmux:
+def no_server(lab: Lab, monkeypatch: pytest.MonkeyPatch, kind: type[Tmux]) -> Tmux:
     """The place where a server would be."""
-    return enter(lab, monkeypatch)
+    return enter(lab, monkeypatch, kind)
 
 
-def enter(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Tmux:
+def enter(lab: Lab, monkeypatch: pytest.MonkeyPatch, kind: type[Tmux] = Tmux) -> Tmux:
     monkeypatch.delenv("TMUX", raising=False)
     for variable in ("TMUX_TMPDIR", "HOME", MARK):
         monkeypatch.setenv(variable, lab.environment[variable])
-    return Tmux()
+    return kind()
 
 
 def new(

@@ -350,6 +350,14 @@ def test_later_rules_win(tmp_path: Path, task: str, options: TaskOptions) -> Non
     assert settings(tmp_path, RULES).options_for(task) == options
 
 
+def test_tasks_that_the_same_rules_match_share_their_options(tmp_path: Path) -> None:
+    found = settings(tmp_path, RULES)
+    names = ["small", "nothing", "BIG", "big", "big_l", "big_x_l", "big_y_l"]
+    options = found.options_of(names)
+    assert options == {name: found.options_for(name) for name in names}
+    assert len({id(one) for one in options.values()}) < len(names)
+
+
 MORE_RULES = """\
 time_limit: 2h
 command: [run, "{config}"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -146,3 +148,16 @@ def test_numbers_compare_as_numbers(one: int, other: int) -> None:
 @given(st.text(), st.text())
 def test_different_names_have_different_keys(one: str, other: str) -> None:
     assert (natural_key(one) == natural_key(other)) == (one == other)
+
+
+_PIECE = re.compile(r"([^0-9]*)([0-9]*)")
+
+
+def by_its_words(name: str) -> Any:
+    """The order as it is meant: text, then a number by its length without leading zeros and its digits, and so on."""
+    return [(text, len(found.lstrip("0")), found.lstrip("0")) for text, found in _PIECE.findall(name)], name
+
+
+@given(st.lists(st.text("ab-0019.²٣\x01A", max_size=7)))
+def test_names_come_in_the_order_of_their_texts_and_numbers(names: list[str]) -> None:
+    assert sorted(names, key=natural_key) == sorted(names, key=by_its_words)

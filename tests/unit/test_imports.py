@@ -52,6 +52,7 @@ LATE = {
     ("cli.complete", "store"),
     ("cli.queue", "scheduler.main"),  # asyncio, for those commands that are a scheduler
     ("cli.queue", "host.wake"),
+    ("cli.queue", "operations.status"),  # where `start` waits for the end
     ("cli.render", "cli.gputables"),  # each command prints with this file, and most need none of these
     ("cli.render", "operations.logs"),
     ("cli.render", "operations.status"),

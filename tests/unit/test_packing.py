@@ -245,7 +245,7 @@ def test_no_query_of_the_hot_path_looks_at_all_that_has_finished(plans: dict[str
         scans = [step for step in plan.split("; ") if step.startswith("SCAN")]
         if name == "last_started":  # the newest rows of the table itself
             assert scans == ["SCAN runs"] and "TEMP B-TREE" not in plan, plan
-        elif name in ("usage_of", "peaks"):  # the ids that were asked for; the newest rows, and those of them
+        elif name in ("usage_of", "named", "peaks"):  # what was asked for; the newest rows, and those of them
             assert {step.split()[1] for step in scans} <= {"json_each", "usage", "last"}, plan
         elif name == "durations":
             assert {step.split()[1] for step in scans} <= {"runs", "last"}, plan

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tinksched.config import load
-from tinksched.core.model import TaskSpec
+from tinksched.core.lifecycle import Held
+from tinksched.core.model import Hold, TaskSpec
 from tinksched.errors import Conflict, Damaged, TinkschedError, Unwritable
 from tinksched.host import statedir, wake
 from tinksched.host.statedir import SchedulerLock
@@ -101,6 +102,21 @@ def test_what_many_threads_ask_for_at_once_is_all_done(house: House) -> None:
     for thread in threads:
         thread.join(SECONDS)
     assert sorted(house.names()) == sorted(f"t{number}" for number in range(40))
+
+
+def test_tasks_that_move_together_are_known_to_have_moved(house: House) -> None:
+    def hold(tx: Transaction) -> None:
+        with Store(house.state.database) as store:
+            tx.apply_to(store.roster(), Held(Hold("ann", 1.0)))
+
+    for name in ("a", "b"):
+        house.resident.do(add(name), "test").result(SECONDS)
+    house.resident.do(hold, "test").result(SECONDS)
+
+    def held(tx: Transaction) -> list[bool]:
+        return [task.hold is not None for task in house.resident._backlog.queue]
+
+    assert house.resident.do(held, "test").result(SECONDS) == [True, True]
 
 
 def test_an_order_that_was_taken_back_is_not_done_and_keeps_up_nobody(house: House) -> None:

@@ -1215,7 +1215,10 @@ def test_forgotten_tasks_leave_nothing_and_their_numbers_are_never_given_again(s
 def test_the_roster_says_of_each_task_what_selectors_ask(store: Store) -> None:
     a, b = add(store, "a", "b")
     finish(store, *begin(store, a), Outcome.LOST)
-    assert store.roster() == [(1, "a", "done", "lost", NOW + 10, 1, 1), (2, "b", "queued", None, NOW, 0, 2)]
+    assert store.roster() == [
+        (1, "a", "done", "lost", NOW + 10, 1, 1, 0, None),
+        (2, "b", "queued", None, NOW, 0, 2, 0, None),
+    ]
     assert (store.queued_last(0), store.queued_last(1), store.queued_last(2)) == ("b", "a", None)
     assert b.queue_number == 2
 
@@ -1230,14 +1233,6 @@ def test_a_pause_is_a_fact_with_who_and_since_when(store: Store) -> None:
         tx.set_fact(PAUSED, "nonsense")
     with pytest.raises(StoreError, match="makes no sense"):
         store.pause()
-
-
-def test_an_event_that_makes_no_sense_is_noticed(store: Store) -> None:
-    add(store, "a", "b")
-    store.check_events()
-    store._connection.execute("UPDATE texts SET text = '[1]' WHERE id = (SELECT shared FROM events)")
-    with pytest.raises(StoreError, match="makes no sense"):
-        store.check_events()
 
 
 def test_what_is_left_of_forgotten_tasks_is_told_of_each_run(store: Store) -> None:

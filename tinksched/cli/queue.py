@@ -13,8 +13,6 @@ from ..errors import NothingToActOn, TinkschedError, UsageError
 from ..operations import control, daemon, emergency, strays, waiting
 from ..operations import start as starting
 from ..operations.start import Plan, Wish
-from ..operations.status import MOST
-from ..operations.status import status as status_of
 from ..operations.workspace import OpenWorkspace, Workspace
 from . import render
 from .answers import answer
@@ -323,6 +321,8 @@ def _refuse_unrecorded(tasks: tuple[str, ...]) -> None:
 
 def _report(found: Workspace, opened: OpenWorkspace, batch: list[str]) -> int:
     """The final table, with the last words of what failed; 1 if a task of the batch did not complete."""
+    from ..operations import status as looking  # only where somebody has waited for the end
+
     sys.stderr.flush()
-    render.status(status_of(found, MOST), last_words=True)
+    render.status(looking.status(found, looking.MOST), last_words=True)
     return 0 if waiting.went_well(opened.store.named(batch).values()) else 1

@@ -97,14 +97,17 @@ def lines(parts: Iterable[Part]) -> Iterator[str]:
             continue
         rows = [[text for text, _ in row] for row in part.rows]
         rows = [list(part.columns), *rows] if part.columns else rows
-        widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            spaces = [" " * (width - width_of(text)) for text, width in zip(row, widths, strict=True)]
-            cells = [
-                space + text if number == part.right else text + space
-                for number, (text, space) in enumerate(zip(row, spaces, strict=True))
-            ]
+        columns = [_padded(column, right=number == part.right) for number, column in enumerate(zip(*rows, strict=True))]
+        for cells in zip(*columns, strict=True):
             yield "  ".join(cells).rstrip()
+
+
+def _padded(column: Sequence[str], *, right: bool) -> list[str]:
+    """The texts of a column, all as wide as the widest. Thousands of rows say much the same: each text is done once."""
+    widths = {text: width_of(text) for text in set(column)}
+    widest = max(widths.values())
+    spaces = {text: " " * (widest - width) for text, width in widths.items()}
+    return [spaces[text] + text if right else text + spaces[text] for text in column]
 
 
 def printable(text: str) -> str:

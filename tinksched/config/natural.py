@@ -1,12 +1,13 @@
-"""The order in which people count: `exp2` before `exp10`, `lr0.01` before `lr0.1`."""
+"""The natural order of names: `lr2` before `lr10`."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
-NaturalKey = tuple[tuple[tuple[str, int, str], ...], str]
+NaturalKey = tuple[list[Any], str]
 
-_PIECE = re.compile(r"([^0-9]*)([0-9]*)")
+_split = re.compile("([0-9]+)").split
 _DECIMAL = re.compile(r"(?<![0-9])0+\.[0-9]|[0-9]\.0")
 
 
@@ -16,20 +17,12 @@ def natural_key(name: str) -> NaturalKey:
     Digits behind the point of a number below one, and those that begin with a zero there, are no whole number: `0.25`
     comes before `0.5`, and `1.05` before `1.5`. Others may be the parts of a version: `v1.9` comes before `v1.10`.
     """
-    pieces = _PIECE.findall(name)
+    pieces: list[Any] = _split(name)
+    texts, digits = pieces[2::2], pieces[1::2]
+    # As if they were hexadecimal: the order is the same, and their length has no limit there.
+    pieces[1::2] = [int(found, 16) for found in digits]
     if _DECIMAL.search(name):
-        return _with_decimals(pieces), name
-    # Of two numbers without leading zeros the longer is the larger: no limit on their length, unlike int().
-    return tuple([(text, len(digits := found.lstrip("0")), digits) for text, found in pieces]), name
-
-
-def _with_decimals(pieces: list[tuple[str, str]]) -> tuple[tuple[str, int, str], ...]:
-    """What is a fraction compares by its digits from the left, and comes before the numbers that are none."""
-    key = []
-    whole = ""  # the digits before
-    for text, found in pieces:
-        digits = found.lstrip("0")
-        is_fraction = text == "." and whole and found and (not whole.strip("0") or found[0] == "0")
-        key.append((text, 0, found) if is_fraction else (text, len(digits), digits))
-        whole = found
-    return tuple(key)
+        for at, (text, whole, found) in enumerate(zip(texts, digits, digits[1:], strict=False)):
+            if text == "." and (not whole.strip("0") or found[0] == "0"):
+                pieces[2 * at + 3] = float(f"0.{found}") - 1  # below all numbers that are whole
+    return pieces, name

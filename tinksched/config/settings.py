@@ -194,6 +194,17 @@ class Settings:
                 options = rule.over(options)
         return options
 
+    def options_of(self, tasks: Iterable[str]) -> dict[str, TaskOptions]:
+        """The options of each task. Those that the same rules match have one object in common."""
+        known: dict[tuple[bool, ...], TaskOptions] = {}
+        found = {}
+        for task in tasks:
+            which = tuple([rule.matches(task) for rule in self.tasks])
+            if which not in known:
+                known[which] = self.options_for(task)
+            found[task] = known[which]
+        return found
+
     def rule_for(self, task: str, option: str) -> TaskRule | None:
         """The rule of `tasks` that gives a task this option: the last that does. None: it is that of the workspace."""
         return next((rule for rule in reversed(self.tasks) if option in rule.given and rule.matches(task)), None)

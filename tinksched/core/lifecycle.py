@@ -111,6 +111,7 @@ class Ended:
     at: float
 
 
+ForMany = Dropped | Held | Released | Ranked  # what these change does not depend on what the task was
 TaskEvent = Began | GaveBack | Retried | Finished | Dropped | Requeued | Held | Released | Ranked
 RunEvent = Launched | Ended
 
@@ -153,6 +154,11 @@ def apply_task(task: Task, event: TaskEvent, now: float) -> Task:
     return replace(task, state=target, changed_at=now, **_changes(task, event, now))
 
 
+def changed_alike(event: ForMany) -> list[str]:
+    """The fields that `event` changes of a task, and gives the same value in every one."""
+    return ["state", "changed_at", *_of_any(event)]
+
+
 def _changes(task: Task, event: TaskEvent, now: float) -> dict[str, Any]:
     """What an event changes of a task beside its state."""
     match event:
@@ -164,18 +170,30 @@ def _changes(task: Task, event: TaskEvent, now: float) -> dict[str, Any]:
         case Retried(reason, not_before, need):
             again = {"not_before": not_before, "need": need, "request": None}
             return {"failures": task.failures + 1, "reason": reason, **again}
-        case Finished(outcome, reason) | Dropped(outcome, reason):
-            return {"outcome": outcome, "reason": reason, "request": None, "hold": None}
+        case Finished(outcome, reason):
+            return _end(outcome, reason)
         case Requeued(number, priority, spec):
             fresh = {"outcome": None, "reason": None, "request": None, "not_before": None, "need": None}
             place = {"queue_number": number, "priority": priority, "spec": spec}
             return {**place, **fresh, "failures": 0, "queued_at": now}
+        case _:
+            return _of_any(event)
+
+
+def _of_any(event: ForMany) -> dict[str, Any]:
+    match event:
+        case Dropped(outcome, reason):
+            return _end(outcome, reason)
         case Held(hold):
             return {"hold": hold}
         case Released():
             return {"hold": None}
         case Ranked(priority):
             return {"priority": priority}
+
+
+def _end(outcome: Outcome, reason: Reason | None) -> dict[str, Any]:
+    return {"outcome": outcome, "reason": reason, "request": None, "hold": None}
 
 
 def apply_run(run: Run, event: RunEvent, now: float) -> Run:

@@ -21,10 +21,10 @@ def make(name: str, wake: Wake, *, tmux_socket: str, workspace_id: str) -> TmuxE
         UsageError: there is none.
     """
     if name == "tmux":
-        from ..host.tmux import Tmux
+        from ..host.tmux import LibTmux
         from .tmux import TmuxExecutor
 
-        return TmuxExecutor(wake, Tmux(tmux_socket), workspace_id)
+        return TmuxExecutor(wake, LibTmux(tmux_socket), workspace_id)
     if name == "local":
         from .local import LocalExecutor
 

@@ -21,7 +21,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import MissingProgram, TinkschedError
 from .processes import RUN_ID_VARIABLE
@@ -83,22 +83,19 @@ class NewSession:
     options: Sequence[tuple[str, str]]  # user options of the session, @name and value
 
 
+class _Answer(NamedTuple):
+    """What tmux printed, why it refused, and its exit code."""
+
+    lines: list[str]
+    refused: list[str]
+    code: int
+
+
 class Tmux:
     """One tmux server: the user's default one, or a private one named by its socket."""
 
     def __init__(self, socket_name: str = "") -> None:
         self.socket_name = socket_name
-        self._libtmux: libtmux.Server | None = None
-        self._asking: threading.Thread | None = None
-
-    @property
-    def _server(self) -> libtmux.Server:
-        if self._libtmux is None:
-            import libtmux
-
-            # Named even if it is the default: otherwise tmux takes the server that $TMUX of the caller names.
-            self._libtmux = libtmux.Server(socket_name=self.socket_name or "default")
-        return self._libtmux
 
     def call(self, *arguments: str) -> list[str]:
         """Run one command, or several separated by a lone `;`. Returns the lines that it printed.
@@ -107,44 +104,29 @@ class Tmux:
             TmuxError: tmux refused; the message is its own.
             TmuxSilent: it gave no answer for ANSWER_SECONDS, or it died meanwhile.
         """
-        from libtmux.exc import LibTmuxException
-
-        try:
-            with _without_run_id():
-                answer = self._ask("-u", *arguments)  # -u: names come back as they are in any locale
-        except (LibTmuxException, OSError) as error:
-            raise TmuxError(f"tmux can't be run: {error or type(error).__name__}") from None
-        if answer.stderr:
-            raise TmuxError("tmux: " + "; ".join(answer.stderr))
-        if answer.returncode != 0:  # whoever refuses says why
+        with _without_run_id():
+            answer = self._ask("-u", *arguments)  # -u: names come back as they are in any locale
+        if answer.refused:
+            raise TmuxError("tmux: " + "; ".join(answer.refused))
+        if answer.code != 0:  # whoever refuses says why
             raise TmuxSilent("tmux's server died before it answered")
-        return list(answer.stdout)
+        return answer.lines
 
-    def _ask(self, *arguments: str) -> tmux_cmd:
-        """libtmux waits for ever, so it does it in a thread that can be given up. Nothing is asked until that ends."""
-        answers: list[tmux_cmd | BaseException] = []
-        server = self._server
-
-        def ask() -> None:
-            try:
-                answers.append(server.cmd(*arguments))
-            except BaseException as error:
-                answers.append(error)
-
-        if self._asking is not None and self._asking.is_alive():
-            raise _silent()
-        asking = threading.Thread(target=ask, daemon=True)
+    def _ask(self, *arguments: str) -> _Answer:
+        """What tmux's client answers. libtmux would take a command longer to load than all that it asks."""
+        # Named even if it is the default: otherwise tmux takes the server that $TMUX of the caller names.
+        command = ["tmux", "-L", self.socket_name or "default", *arguments]
         try:
-            asking.start()
-        except RuntimeError as error:  # too many threads on this machine
-            raise TmuxSilent(f"tmux can't be asked now: {error}") from None
-        asking.join(ANSWER_SECONDS)
-        if asking.is_alive():
-            self._asking = asking
-            raise _silent()
-        if isinstance(answers[0], BaseException):
-            raise answers[0]
-        return answers[0]
+            done = subprocess.run(
+                command, capture_output=True, encoding="utf-8", errors="backslashreplace", timeout=ANSWER_SECONDS,
+                check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise _silent() from None
+        except OSError as error:
+            raise _not_run(error) from None
+        lines = done.stdout.rstrip("\n").split("\n") if done.stdout.strip("\n") else []
+        return _Answer(lines, list(filter(None, done.stderr.split("\n"))), done.returncode)
 
     def create(self, new: NewSession) -> Pane:
         """Create one session: see `create_all`."""
@@ -250,6 +232,54 @@ class Tmux:
     def arguments(self) -> list[str]:
         """The start of a command line that speaks to this server, for people and for exec."""
         return ["tmux", "-L", self.socket_name] if self.socket_name else ["tmux"]
+
+
+class LibTmux(Tmux):
+    """The same for a scheduler, which asks all the time."""
+
+    def __init__(self, socket_name: str = "") -> None:
+        super().__init__(socket_name)
+        self._libtmux: libtmux.Server | None = None
+        self._asking: threading.Thread | None = None
+
+    @property
+    def _server(self) -> libtmux.Server:
+        if self._libtmux is None:
+            import libtmux
+
+            self._libtmux = libtmux.Server(socket_name=self.socket_name or "default")
+        return self._libtmux
+
+    def _ask(self, *arguments: str) -> _Answer:
+        """libtmux waits for ever, so it does it in a thread that can be given up. Nothing is asked until that ends."""
+        from libtmux.exc import LibTmuxException
+
+        answers: list[tmux_cmd | BaseException] = []
+        server = self._server
+
+        def ask() -> None:
+            try:
+                answers.append(server.cmd(*arguments))
+            except BaseException as error:
+                answers.append(error)
+
+        if self._asking is not None and self._asking.is_alive():
+            raise _silent()
+        asking = threading.Thread(target=ask, daemon=True)
+        try:
+            asking.start()
+        except RuntimeError as error:  # too many threads on this machine
+            raise TmuxSilent(f"tmux can't be asked now: {error}") from None
+        asking.join(ANSWER_SECONDS)
+        if asking.is_alive():
+            self._asking = asking
+            raise _silent()
+        (answer,) = answers
+        if isinstance(answer, LibTmuxException | OSError):
+            raise _not_run(answer) from None
+        if isinstance(answer, BaseException):
+            raise answer
+        return _Answer(list(answer.stdout), answer.stderr, answer.returncode)
 
 
 def _creation(new: NewSession) -> list[list[str]]:
@@ -392,6 +422,10 @@ def _append_to(log: str) -> str:
     """
     quoted = shlex.quote(str(Path(log))).replace("#[", "#''[")
     return f"exec cat >>{quoted}".replace("#", "##").replace("%", "%%")
+
+
+def _not_run(error: Exception) -> TmuxError:
+    return TmuxError(f"tmux can't be run: {error or type(error).__name__}")
 
 
 def _silent() -> TmuxSilent:

@@ -63,8 +63,10 @@ def find(opened: OpenWorkspace, wanted: Wanted, older_than: float | None, kinds:
         NothingToActOn: there is nothing.
     """
     store = opened.store
-    chosen = set(selection.select(store, wanted if wanted else Wanted(everything=True)))
-    roster = [task for task in store.roster() if task.name in chosen]
+    roster = store.roster()
+    if wanted.words or wanted.failed:
+        chosen = set(selection.select(store, wanted))
+        roster = [task for task in roster if task.name in chosen]
     limit = time.time() - (older_than or 0.0)
     done = [task for task in roster if task.state == TaskState.DONE.value and task.changed_at <= limit]
     left = [

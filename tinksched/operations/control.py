@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ..config.served import is_served
 from ..core.lifecycle import Dropped
-from ..core.model import Outcome, Reason, ReasonCode, Request, Task, TaskState, in_words
+from ..core.model import Outcome, Reason, ReasonCode, Request, TaskState, in_words
 from ..errors import NothingToActOn, TinkschedError, UsageError
 from ..host import processes, wake
 from ..host.processes import Process
-from ..store import STOPPED
+from ..store import STOPPED, Listed
 from . import daemon, selection, strays
 from .selection import Wanted
 from .start import requeue
@@ -85,9 +85,8 @@ def kill_all(opened: OpenWorkspace) -> Killed:
     reason = Reason(ReasonCode.KILL_ALL)
     with opened.store.transaction(actor("kill-all"), time.time()) as tx:
         tx.set_fact(STOPPED, f"by kill-all of {user_name()}")
-        queued = opened.store.queue()
-        dropped = Dropped(Outcome.CANCELLED, reason)
-        tx.apply_all([(task, dropped) for task in queued])
+        queued = _queue(opened)
+        tx.apply_to(queued, Dropped(Outcome.CANCELLED, reason))
         active = opened.store.active_tasks()
         for task in active:
             tx.request(task, Request.KILL_ALL, user_name())
@@ -113,20 +112,22 @@ def cancel(opened: OpenWorkspace, wanted: Wanted) -> Cancelled:
     """
     dropped = Dropped(Outcome.CANCELLED, Reason(ReasonCode.CANCELLED_BY_USER, {"user": user_name()}))
     with opened.store.transaction(actor("cancel"), time.time()) as tx:
-        tasks = _pending(opened) if wanted.everything else _tasks(opened, wanted)
-        pending = [task for task in tasks if task.state is not TaskState.DONE]
-        done = tuple((task.name, task.outcome.value) for task in tasks if task.outcome)
+        tasks = _pending(opened) if wanted.everything else _listed(opened, wanted)
+        pending = [task for task in tasks if task.state != TaskState.DONE]
+        done = tuple((task.name, task.outcome) for task in tasks if task.outcome)
         if not pending:
             said = selection.listed([f"{name} is {outcome}" for name, outcome in done])
             raise NothingToActOn(f"nothing to cancel: {said or 'nothing is queued or running'}")
-        tx.apply_all([(task, dropped) for task in pending if task.state is TaskState.QUEUED])
-        active = [task for task in pending if task.state is TaskState.ACTIVE]
+        queued = [task for task in pending if task.state == TaskState.QUEUED]
+        tx.apply_to(queued, dropped)
+        asked = [task.name for task in pending if task.state == TaskState.ACTIVE]
+        active = [*opened.store.named(asked).values()]
         for task in active:
             tx.request(task, Request.CANCEL, user_name())
     wake.announce(opened.state.path)
     _await_requests(opened, {task.id for task in active})
-    became = _what_became(opened, [task.name for task in active])
-    gone = {*became.cancelled, *(task.name for task in pending if task.state is TaskState.QUEUED)}
+    became = _what_became(opened, asked)
+    gone = {*became.cancelled, *(task.name for task in queued)}
     return replace(became, cancelled=tuple(task.name for task in pending if task.name in gone), left=done)
 
 
@@ -137,9 +138,10 @@ def retry(opened: OpenWorkspace, wanted: Wanted) -> Retried:
         NothingToActOn: a selector means nothing, or no finished task.
         UsageError: they can't run; nothing was queued.
     """
-    chosen = _tasks(opened, wanted)
-    tasks = [task for task in chosen if task.state is TaskState.DONE]
-    busy = [(task.name, in_words(task.state.value)) for task in chosen if task.state is not TaskState.DONE]
+    chosen = _listed(opened, wanted)
+    known = opened.store.named([task.name for task in chosen if task.state == TaskState.DONE])
+    tasks = [known[task.name] for task in chosen if task.name in known]
+    busy = [(task.name, in_words(task.state)) for task in chosen if task.name not in known]
     if not tasks:
         said = selection.listed([f"{name} is {state}" for name, state in busy]) or "there is none"
         raise NothingToActOn(f"only finished tasks can be retried: {said}; nothing was queued")
@@ -153,15 +155,20 @@ def retry(opened: OpenWorkspace, wanted: Wanted) -> Retried:
     return Retried(tuple(task.name for task in tasks), left, daemon.ensure(opened))
 
 
-def _tasks(opened: OpenWorkspace, wanted: Wanted) -> list[Task]:
+def _listed(opened: OpenWorkspace, wanted: Wanted) -> list[Listed]:
     """The tasks that are meant, in the order of the words."""
     names = selection.select(opened.store, wanted)
-    known = opened.store.named(names)
+    known = opened.store.listed(names)
     return [known[name] for name in names if name in known]
 
 
-def _pending(opened: OpenWorkspace) -> list[Task]:
-    return [*opened.store.queue(), *opened.store.active_tasks()]
+def _pending(opened: OpenWorkspace) -> list[Listed]:
+    return [*_queue(opened), *opened.store.roster(TaskState.ACTIVE)]
+
+
+def _queue(opened: OpenWorkspace) -> list[Listed]:
+    """The queued tasks, in the order in which they are considered."""
+    return sorted(opened.store.roster(TaskState.QUEUED), key=lambda task: (-task.priority, task.queue_number))
 
 
 def _refuse_server(opened: OpenWorkspace) -> None:
@@ -201,8 +208,6 @@ def _end_scheduler(opened: OpenWorkspace, *, kill: bool) -> bool:
 
 def _await_requests(opened: OpenWorkspace, ids: set[int]) -> None:
     """Wait until what was asked for is done: by the scheduler, or by us if there is none."""
-    from ..scheduler.main import settle_requests  # brings asyncio along, which most commands don't need
-
     deadline = time.monotonic() + opened.settings.stop_grace + STOP_SECONDS
     listener = wake.listen(opened.state.path)
     try:
@@ -210,6 +215,8 @@ def _await_requests(opened: OpenWorkspace, ids: set[int]) -> None:
             if time.monotonic() > deadline:
                 return
             if not daemon.nudge(opened):
+                from ..scheduler.main import settle_requests  # brings asyncio along, which most commands don't need
+
                 settle_requests(opened.settings, opened.state, opened.home)
                 _hand_over(opened)
                 continue

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 
-from ..core.lifecycle import Held, Ranked, Released, TaskEvent
-from ..core.model import Hold, Task, TaskState, in_words
+from ..core.lifecycle import ForMany, Held, Ranked, Released
+from ..core.model import Hold, TaskState, in_words
 from ..errors import NothingToActOn, UsageError
 from ..host import wake
-from ..store import PAUSED, STOPPED
+from ..store import PAUSED, STOPPED, Listed
 from . import daemon, selection
 from .selection import Wanted
 from .workspace import OpenWorkspace, actor, user_name
@@ -72,7 +72,7 @@ def hold(opened: OpenWorkspace, wanted: Wanted) -> Changed:
         NothingToActOn: none is queued.
     """
 
-    def why_not(task: Task) -> str | None:
+    def why_not(task: Listed) -> str | None:
         return "is held already" if task.hold is not None and task.hold.until is None else None
 
     event = Held(Hold(user_name(), time.time()))
@@ -86,7 +86,7 @@ def release(opened: OpenWorkspace, wanted: Wanted, until: float | None) -> Chang
         NothingToActOn: there is none.
     """
 
-    def why_not(task: Task) -> str | None:
+    def why_not(task: Listed) -> str | None:
         return "is not held" if task.hold is None and until is None else None
 
     now = time.time()
@@ -102,7 +102,7 @@ def prioritise(opened: OpenWorkspace, wanted: Wanted, priority: int, *, relative
         UsageError: it would be beyond what a priority may be.
     """
 
-    def event(task: Task) -> TaskEvent:
+    def event(task: Listed) -> ForMany:
         number = task.priority + priority if relative else priority
         if abs(number) > LARGEST_PRIORITY:
             raise UsageError(f"{task.name} would have the priority {number}; at most {LARGEST_PRIORITY} is allowed")
@@ -121,38 +121,42 @@ def put_first(opened: OpenWorkspace, wanted: Wanted) -> tuple[Changed, int]:
     @cache
     def first() -> int:  # asked for in the transaction of the change
         chosen = frozenset(selection.select(opened.store, wanted))
-        highest = max((task.priority for task in opened.store.queue() if task.name not in chosen), default=0)
+        queue = opened.store.roster(TaskState.QUEUED)
+        highest = max((task.priority for task in queue if task.name not in chosen), default=0)
         return min(highest + 1, LARGEST_PRIORITY)
 
     return _change(opened, "priority", wanted, lambda task: Ranked(first()), lambda task: None), first()
 
 
 def _change(
-    opened: OpenWorkspace, command: str, wanted: Wanted, event: Callable[[Task], TaskEvent],
-    why_not: Callable[[Task], str | None],
+    opened: OpenWorkspace, command: str, wanted: Wanted, event: Callable[[Listed], ForMany],
+    why_not: Callable[[Listed], str | None],
 ) -> Changed:  # fmt: skip
     """Change those that can be changed, in one transaction. What `--all` means is only these."""
-    moves: list[tuple[Task, TaskEvent]] = []
+    done: list[Listed] = []
+    moves: dict[ForMany, list[Listed]] = {}
     left = []
     with opened.store.transaction(actor(command), time.time()) as tx:
         names = [] if wanted == Wanted(everything=True) else selection.select(opened.store, wanted)
-        tasks = opened.store.queue() if wanted.everything else [*opened.store.named(names).values()]
+        tasks = opened.store.roster(TaskState.QUEUED) if wanted.everything else opened.store.listed(names).values()
         for task in _in_order(tasks, names):
-            state = None if task.state is TaskState.QUEUED else f"is {in_words((task.outcome or task.state).value)}"
+            state = None if task.state == TaskState.QUEUED else f"is {in_words(task.outcome or task.state)}"
             reason = state or why_not(task)
             if reason is None:
-                moves.append((task, event(task)))
+                done.append(task)
+                moves.setdefault(event(task), []).append(task)
             elif not wanted.everything:
                 left.append((task.name, reason))
-        tx.apply_all(moves)
-    if not moves:
+        for move, those in moves.items():
+            tx.apply_to(those, move)
+    if not done:
         said = selection.listed([f"{name} {why}" for name, why in left])
         raise NothingToActOn(f"nothing to do: {said}" if left else "no such task is queued")
     _tell(opened)
-    return Changed(tuple(task.name for task, _ in moves), tuple(left))
+    return Changed(tuple(task.name for task in done), tuple(left))
 
 
-def _in_order(tasks: Sequence[Task], names: Sequence[str]) -> list[Task]:
+def _in_order(tasks: Iterable[Listed], names: Sequence[str]) -> list[Listed]:
     rank = {name: number for number, name in enumerate(names)}
     return sorted(tasks, key=lambda task: (rank.get(task.name, len(rank)), task.id))
 

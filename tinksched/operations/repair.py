@@ -58,8 +58,7 @@ def trouble(workspace: Workspace) -> TinkschedError | None:
         with Store.reading(state.database, shared=state.shared) as store:
             problems = store.problems()
             known = store.run_ids()
-            store.tasks(), store.last_runs()
-            store.check_events()
+            store.check_rows()
     except Damaged as error:
         return error
     if problems:

@@ -99,8 +99,14 @@ class Status:
             "gpu_note": self.gpu_note,
             "counts": dict(self.counts),
             "batch_ends": self.batch_ends,
-            "tasks": [_task_json(task) for task in self.tasks],
+            "tasks": self._tasks_json(),
         }
+
+    def _tasks_json(self) -> list[dict[str, object]]:
+        """Thousands wait for one reason, which is put in words once."""
+        reasons = {id(task.reason): task.reason for task in self.tasks}
+        said = {key: (_reason_json(reason), diagnosis_json(reason)) for key, reason in reasons.items()}
+        return [_task_json(task, *said[id(task.reason)]) for task in self.tasks]
 
 
 def _gpu_json(gpu: GpuStatus) -> dict[str, object]:
@@ -124,14 +130,19 @@ def diagnosis_json(reason: Reason | None) -> dict[str, str] | None:
     return {"kind": found.kind.value, "text": found.text} if found else None
 
 
-def _task_json(task: TaskStatus) -> dict[str, object]:
-    reason = task.reason
+def _reason_json(reason: Reason | None) -> dict[str, object] | None:
+    return {"code": reason.code.value, "text": reason.text, "detail": dict(reason.detail)} if reason else None
+
+
+def _task_json(
+    task: TaskStatus, reason: dict[str, object] | None, diagnosis: dict[str, str] | None
+) -> dict[str, object]:
     return {
         "name": task.name,
         "number": task.number,
         "state": task.state,
-        "reason": {"code": reason.code.value, "text": reason.text, "detail": dict(reason.detail)} if reason else None,
-        "diagnosis": diagnosis_json(reason),
+        "reason": reason,
+        "diagnosis": diagnosis,
         "config": task.config or None,
         "config_changed": task.config_changed,
         "gpus": list(task.gpus),

@@ -183,13 +183,23 @@ def _anew(opened: OpenWorkspace, tasks: Sequence[Task]) -> dict[int, tuple[int, 
     found, resolved = preflight.check(settings, on_gpus=any(settings.options_for(task.name).gpus for task in tasks))
     reference = environments.save(opened.state.environments, found.environment)
     make = SpecMaker(settings, found, programs.commit(settings.work_dir), reference, resolved.names)
-    anew = {}
-    for task in tasks:
-        options, config = settings.options_for(task.name), _config_of(task)
-        pinned = task.spec.pinned_on(resolved.names)
-        refuse_impossible(task.name, options, pinned, resolved.gpus, settings.cpu_slots)
-        anew[task.id] = (options.priority, make(config, options, pinned, old_marker(config)))
-    return anew
+    options = settings.options_of(task.name for task in tasks)
+    pinned = {task.name: task.spec.pinned_on(resolved.names) for task in tasks}
+    for name, wanted, pins in _once((name, options[name], pins) for name, pins in pinned.items()):
+        refuse_impossible(name, wanted, pins, resolved.gpus, settings.cpu_slots)
+    configs = [(task.id, _config_of(task)) for task in tasks]
+    return {
+        task_id: (options[it.name].priority, make(it, options[it.name], pinned[it.name], old_marker(it)))
+        for task_id, it in configs
+    }
+
+
+def _once(asked: Iterable[tuple[str, TaskOptions, tuple[int, ...]]]) -> list[tuple[str, TaskOptions, tuple[int, ...]]]:
+    """The first task of those with the same options (one object) and pins: what is refused to one is to all."""
+    first: dict[tuple[int, tuple[int, ...]], tuple[str, TaskOptions, tuple[int, ...]]] = {}
+    for one in asked:
+        first.setdefault((id(one[1]), one[2]), one)
+    return [*first.values()]
 
 
 def what_is_retried(always: bool, options: TaskOptions) -> dict[str, Any]:
@@ -299,7 +309,7 @@ class Prepared:
                 hint="a task is one config file there",
             )
         names = list(dict.fromkeys(config.name for config in (*all_there, *self._configs)))
-        self._options = {name: settings.options_for(name) for name in names}
+        self._options = settings.options_of(names)
         on_gpus = any(self.options(config.name).gpus for config in self._configs)
         self.programs, resolved = preflight.check(settings, on_gpus=on_gpus)
         self._commit = programs.commit(settings.work_dir)
@@ -307,9 +317,8 @@ class Prepared:
         self._note = resolved.note
         self._names = resolved.names
         self._pins = _pins(wish.gpus, self._configs, resolved)
-        for config in self._configs:
-            options, pinned = self.options(config.name), self._pinned(config)
-            refuse_impossible(config.name, options, pinned, self._gpus, settings.cpu_slots)
+        for name, options, pinned in _once((it.name, self.options(it.name), self._pinned(it)) for it in self._configs):
+            refuse_impossible(name, options, pinned, self._gpus, settings.cpu_slots)
         self._refuse_cycles(names)
         warnings = [str(problem) for problem in (*settings.warnings, *settings.unmatched_rules(names))]
         self._warnings = (*warnings, *self._empty_afters(names))

@@ -259,7 +259,8 @@ def _reasons(
     scheduler: int | None, note: str | None,
 ) -> Mapping[int, Reason]:  # fmt: skip
     # Without GPUs to look at, nobody knows why tasks wait that need some.
-    queue = [task.on({gpu.index: gpu.device for gpu in slots}) for task in record.queue]
+    there = {gpu.index: gpu.device for gpu in slots}
+    queue = [task.on(there) for task in record.queue]
     queue = queue if slots else [task for task in queue if not task.spec.gpus]
     waiting: Mapping[int, Reason] = {}
     if queue:

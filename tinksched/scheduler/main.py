@@ -81,7 +81,7 @@ def _begin(settings: Settings, state: StateDir, home: Home, journal: Journal, lo
 def _needs_no_gpu(state: StateDir) -> bool:
     """Whether there is something to do without GPUs: tasks that need none, or runs to look after."""
     with Store(state.database, shared=state.shared) as store:
-        return bool(store.active_runs()) or any(not task.spec.gpus for task in store.queue())
+        return bool(store.active_runs()) or any(not task.spec.gpus for task in store.queued_sorts())
 
 
 def _journal(settings: Settings, home: Home, *, screen: bool = True) -> Journal:

@@ -108,6 +108,8 @@ class Resident(Scheduler):
             for task in tx.moved:
                 self._backlog.put(task)
             self._backlog.has_news |= bool(tx.moved)
+            if tx.moved_more:
+                self._backlog.forget()
         except Exception as error:  # none of it is on the disk
             answers = [(order, None, error) for order in orders]
         for order, answer, trouble in answers:

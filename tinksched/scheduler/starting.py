@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import secrets
 import socket
 import time
 from collections.abc import Collection, Mapping
@@ -95,7 +94,7 @@ class RunMaker:
 
     def new_id(self) -> str:
         """A run id that was never used and can't be guessed: 16 hexadecimal digits."""
-        return secrets.token_hex(8)
+        return os.urandom(8).hex()
 
     def make(
         self, task: Task, run_id: str, placed: Placement, devices: tuple[str, ...], lease: Path, now: float

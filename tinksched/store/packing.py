@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
-from ..core.model import Outcome, Reason, Request, Run, RunRecord, RunState, Task, TaskSpec, TaskState
+from ..core.model import Hold, Outcome, Reason, Request, Run, RunRecord, RunState, Task, TaskSpec, TaskState
 from ..core.usage import Usage
 from . import records
 
 _SPEC = tuple(field.name for field in fields(TaskSpec) if field.name not in ("marker", "old_marker"))
+_common_of = attrgetter(*_SPEC)
 _RECORD = ("python", "node", "commit", "dirty", "oom_kills")  # what many runs have in common
 _OWN = {  # what each run has for itself, and what is not written down
     field.name: field.default for field in fields(RunRecord) if field.name not in (*_RECORD, "command")
@@ -36,6 +38,12 @@ RUN_COLUMNS = ("id", "task_id", "task", "attempt", "text", "state", "outcome", "
                "marker_before", "pid", "pid_started", "created_at", "started_at", "ended_at", "deadline",
                "record")  # fmt: skip
 
+# Those that these two pass on as they are, whatever stands there.
+_PASSED_ON = {"old_marker", "priority", "queue_number", "queued_at", "changed_at", "attempts", "failures", "not_before",
+              "config_hash", "need", "attempt", "exit_code", "session", "marker_before", "pid", "pid_started",
+              "created_at", "started_at", "ended_at", "deadline"}  # fmt: skip
+_NAMES = {"id", "name", "task", "task_id"}  # of these only the type matters
+
 _ELSEWHERE = {"text": "texts.text", "task": "tasks.name"}
 
 
@@ -48,11 +56,17 @@ TASKS = f"{_select('tasks', TASK_COLUMNS)} JOIN texts ON texts.id = tasks.shared
 RUNS = f"{_select('runs', RUN_COLUMNS)} JOIN tasks ON tasks.id = runs.task_id JOIN texts ON texts.id = runs.shared"
 
 
+def one_of_each(rows: Iterable[sqlite3.Row], columns: Sequence[str]) -> Collection[sqlite3.Row]:
+    """One row of each kind: if `task_of` or `run_of` can make sense of these, they can of all."""
+    told = itemgetter(*(at for at, name in enumerate(columns) if name not in _PASSED_ON | _NAMES))
+    names = itemgetter(*(at for at, name in enumerate(columns) if name in _NAMES))
+    return {(*told(row), *map(type, names(row))): row for row in rows}.values()
+
+
 def task_text(task: Task) -> str:
     """What the task has in common with others."""
-    spec = task.spec
-    common = (getattr(spec, name) for name in _SPEC)
-    return _task_text(_around(task.config, task.name), _around(spec.marker, task.name), *common)
+    around = _around(task.config, task.name), _around(task.spec.marker, task.name)
+    return _task_text(*around, *_common_of(task.spec))
 
 
 def task_columns(task: Task) -> dict[str, object]:
@@ -236,9 +250,16 @@ class Listed(NamedTuple):
     changed_at: float
     attempts: int
     queue_number: int
+    priority: int
+    hold: Hold | None
 
 
 ROSTER = f"SELECT {', '.join(Listed._fields)} FROM tasks"
+
+
+def listed_of(columns: sqlite3.Row) -> Listed:
+    """A task in a word from its columns, in the order of `ROSTER`."""
+    return Listed._make((*columns[:-1], records.hold_of(columns[-1])))
 
 
 class Past(NamedTuple):

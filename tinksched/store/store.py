@@ -21,7 +21,7 @@ from .transaction import Transaction
 
 STOPPED = "stopped"  # the fact that a user stopped the scheduler; `start` clears it
 PAUSED = "paused"  # the fact that nothing new starts, as a Hold; `resume` clears it
-_AT_ONCE = 500  # names in one query
+_LISTED = "IN (SELECT value FROM json_each(?))"
 _DONE = (
     "SELECT tasks.id, name, texts.text, tasks.outcome, tasks.reason, config_hash, priority, attempts, queued_at, "
     "changed_at, ran.text, runs.outcome, exit_code, created_at, ended_at, session, pid, "
@@ -156,13 +156,13 @@ class Store:
         """The queued tasks, in the order in which they are considered."""
         return self._tasks(f"{TASKS} WHERE state = 'queued' ORDER BY priority DESC, queue_number")
 
+    def queued_sorts(self) -> list[Task]:
+        """A queued task of each spec: they differ in no more than their markers."""
+        return self._tasks(f"{TASKS} WHERE state = 'queued' GROUP BY tasks.shared")
+
     def named(self, names: Sequence[str]) -> dict[str, Task]:
         """Those of these names that are tasks."""
-        found: list[Task] = []
-        for first in range(0, len(names), _AT_ONCE):
-            some = names[first : first + _AT_ONCE]
-            found += self._tasks(f"{TASKS} WHERE name IN ({', '.join('?' * len(some))})", *some)
-        return {task.name: task for task in found}
+        return {task.name: task for task in self._tasks(f"{TASKS} WHERE name {_LISTED}", json.dumps(names))}
 
     def pasts(self, names: Sequence[str]) -> dict[str, Past]:
         """What has become so far of those of these names that are tasks, by name."""
@@ -171,21 +171,22 @@ class Store:
 
     def known(self, names: Sequence[str]) -> set[str]:
         """Those of these names that are names of tasks."""
-        found = set()
-        for first in range(0, len(names), _AT_ONCE):
-            some = names[first : first + _AT_ONCE]
-            marks = ", ".join("?" * len(some))
-            found |= {row[0] for row in self._read(f"SELECT name FROM tasks WHERE name IN ({marks})", *some)}
-        return found
+        return {row[0] for row in self._read(f"SELECT name FROM tasks WHERE name {_LISTED}", json.dumps(names))}
 
     def names(self, *, done: bool = True) -> list[str]:
         """The names of all tasks, or only of those that are not done; by id."""
         which = "" if done else "WHERE state != 'done'"
         return [row[0] for row in self._read(f"SELECT name FROM tasks {which} ORDER BY id")]
 
-    def roster(self) -> list[Listed]:
-        """Every task in a word, by id."""
-        return [Listed(*row) for row in self._read(f"{ROSTER} ORDER BY id")]
+    def roster(self, state: TaskState | None = None) -> list[Listed]:
+        """Every task in a word, or every one in this state; by id."""
+        where = "" if state is None else f"WHERE state = '{state.value}'"
+        return self._listed(f"{ROSTER} {where} ORDER BY id")
+
+    def listed(self, names: Sequence[str]) -> dict[str, Listed]:
+        """Those of these names that are tasks, each in a word."""
+        found = self._listed(f"{ROSTER} WHERE name {_LISTED}", json.dumps(names))
+        return {task.name: task for task in found}
 
     def queued_last(self, back: int) -> str | None:
         """The task that was queued last, or the one that was `back` before it; None if there are not so many."""
@@ -241,7 +242,7 @@ class Store:
         ids = json.dumps([task.id for task in tasks])
         sql = (
             "SELECT runs.id, task_id, name, session, text FROM runs JOIN tasks ON tasks.id = runs.task_id "
-            "JOIN texts ON texts.id = runs.shared WHERE task_id IN (SELECT value FROM json_each(?))"
+            f"JOIN texts ON texts.id = runs.shared WHERE task_id {_LISTED}"
         )
         with self._sense():
             return [packing.remains_of(*row) for row in self._read(sql, ids)]
@@ -275,7 +276,7 @@ class Store:
     def unknown_runs(self, run_ids: Collection[str]) -> list[str]:
         """Those of these run ids that are not on record."""
         wanted = json.dumps(list(run_ids))
-        known = self._read("SELECT id FROM runs WHERE id IN (SELECT value FROM json_each(?))", wanted)
+        known = self._read(f"SELECT id FROM runs WHERE id {_LISTED}", wanted)
         return sorted(set(run_ids) - {row["id"] for row in known})
 
     def problems(self) -> list[str]:
@@ -300,20 +301,24 @@ class Store:
         with self._sense():
             return [_event_of(*row) for row in self._read(f"{_EVENTS} {where} ORDER BY events.id", *values)]
 
-    def check_events(self) -> None:
-        """Read the whole event log, and make nothing of it.
+    def check_rows(self) -> None:
+        """Read all tasks, runs and events, and make sense of one of each kind.
 
         Raises:
-            Damaged: there is something in it that makes no sense.
+            Damaged: there is something in them that makes no sense.
         """
         with self._sense():
-            for text in {row["text"] for row in self._read(_EVENTS)}:
+            for row in packing.one_of_each(self._read(TASKS), packing.TASK_COLUMNS):
+                packing.task_of(*row)
+            for row in packing.one_of_each(self._read(RUNS), packing.RUN_COLUMNS):
+                packing.run_of(*row)
+            for text in {row[1] for row in self._read(_EVENTS)}:
                 packing.event_of(text)
 
     def usage_of(self, run_ids: Collection[str]) -> dict[str, Usage]:
         """What these runs were seen to use, by id, as far as anybody looked."""
         columns = ", ".join(packing.USAGE_COLUMNS)
-        sql = f"SELECT run_id, {columns} FROM usage WHERE run_id IN (SELECT value FROM json_each(?))"
+        sql = f"SELECT run_id, {columns} FROM usage WHERE run_id {_LISTED}"
         with self._sense():
             return {row[0]: packing.usage_of(*row[1:]) for row in self._read(sql, json.dumps(list(run_ids)))}
 
@@ -363,6 +368,10 @@ class Store:
     def _tasks(self, sql: str, *values: object) -> list[Task]:
         with self._sense():
             return [packing.task_of(*row) for row in self._read(sql, *values)]
+
+    def _listed(self, sql: str, *values: object) -> list[Listed]:
+        with self._sense():
+            return list(map(packing.listed_of, self._read(sql, *values)))
 
     def _done(self, sql: str, *values: object) -> list[DoneTask]:
         with self._sense():

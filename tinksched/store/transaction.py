@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from ..core import lifecycle
-from ..core.lifecycle import RunEvent, TaskEvent
+from ..core.lifecycle import ForMany, RunEvent, TaskEvent
 from ..core.model import Hold, Reason, Request, Run, RunRecord, Task, TaskSpec, TaskState, spot
 from ..core.usage import Usage
 from ..errors import Conflict
@@ -47,6 +47,7 @@ class Transaction:
         self._who = who
         self._now = now
         self.moved: list[Task] = []  # what has become of tasks, in the order of its happening
+        self.moved_more = False  # whether others were moved, see `apply_to`
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -128,6 +129,38 @@ class Transaction:
         self._log_all([task.id for task in moved], kind.__name__, before, moved[0].state.value, whys)
         self.moved += moved
         return moved
+
+    def apply_to(self, tasks: Sequence[Listed], event: ForMany) -> None:
+        """Move all these tasks, which were read in this transaction, by one event, with one statement.
+
+        What it makes of the first says what it makes of each. They are too many to be listed in `moved`.
+
+        Raises:
+            Conflict: one of them is not in a state from which the event is allowed.
+        """
+        if not tasks:
+            return
+        first = packing.task_of(*self._connection.execute(f"{TASKS} WHERE tasks.id = ?", (tasks[0].id,)).fetchone())
+        after = lifecycle.apply_task(first, event, self._now)
+        changed = lifecycle.changed_alike(event)
+        columns = {name: value for name, value in packing.task_columns(after).items() if name in changed}
+        if type(event) not in _KEEP_REQUESTS:
+            columns["request"] = columns["requested_by"] = None
+        sources = [state.value for state in lifecycle.task_sources(event)]
+        ids = json.dumps([task.id for task in tasks])
+        hit = self._connection.execute(
+            f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in columns)} "
+            f"WHERE id IN (SELECT value FROM json_each(?)) AND state IN ({', '.join('?' * len(sources))})",
+            (*columns.values(), ids, *sources),
+        ).rowcount
+        if hit != len(tasks):
+            raise Conflict(f"one of {len(tasks)} tasks was changed by somebody else; nothing was written")
+        said = packing.event_text(self._who, type(event).__name__, first.state.value, after.state.value)
+        self._connection.execute(
+            "INSERT INTO events (at, task_id, shared, why) SELECT ?, value, ?, ? FROM json_each(?)",
+            (self._now, self._text(said), _why(event, after), ids),
+        )
+        self.moved_more = True
 
     def add_run(self, run: Run) -> None:
         """Record the intent of a run."""
@@ -292,6 +325,8 @@ def _why(event: TaskEvent, after: Task) -> str | None:
         return f"priority {event.priority}"
     if isinstance(event, lifecycle.Held):
         return _why_held(event.hold)
+    if isinstance(event, lifecycle.Released):
+        return None
     return after.reason.text if after.reason else None
 
 
