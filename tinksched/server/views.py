@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.model import ReasonCode
 from .desk import Desk
-from .folders import read_text
+from .large import Text
 from .projection import Projection
 from .tables import Job
 
@@ -60,14 +60,15 @@ def status(desk: Desk, job: Job) -> Answer:
 
 
 def results(desk: Desk, job: Job, reason: str | None) -> Answer:
-    """`/api/results`. Reads files: not for the event loop, which alone reads the database."""
+    """`/api/results`. Looks at files: not for the event loop, which alone reads the database."""
     over = job.is_over and desk.folders.output(job.id).exists()  # if not, `keep_results` has passed
-    most = desk.settings.max_answer_size
+    most, shown = desk.settings.max_answer_size, desk.folders.result(job.id)
     return {
         "job_id": job.id,
         "status": job.status,
-        "stdout": read_text(desk.folders.result(job.id), most) if over else None,
-        "stderr": read_text(desk.folders.stderr(job.id), most) if over else None,
+        "stdout": Text(shown, most) if over else None,
+        "stdout_from": shown.name if over else None,
+        "stderr": Text(desk.folders.stderr(job.id), most) if over else None,
         "exit_code": job.exit_code,
         "started_at": iso(job.started_at),
         "completed_at": iso(job.ended_at),
