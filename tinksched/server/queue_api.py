@@ -171,7 +171,8 @@ class QueueApi:
         """Everything at once: all of it for an admin, and for a user what is their own."""
         caller = _caller(request)
         whose = caller.whom(user_id)
-        return JSONResponse(views.dashboard(self._desk, caller.user, whose, is_admin=caller.is_admin))
+        counts = await asyncio.to_thread(self._desk.counts, whose)
+        return JSONResponse(views.dashboard(self._desk, caller.user, whose, counts, is_admin=caller.is_admin))
 
     # -- who asks
 
