@@ -121,8 +121,7 @@ class QueueApi:
             raise verdict.refusal()
         is_exempt = caller.is_admin and not self._desk.settings.limit_admins
         if not is_exempt:
-            self._limits.hit("submit_user", _address(request), wanted.user)
-            self._limits.hit("user", wanted.user)
+            self._limits.hit_all(("submit_user", _address(request), wanted.user), ("user", wanted.user))
         return await self._desk.submit(wanted, config, is_exempt=is_exempt, warnings=verdict.warnings)
 
     # -- looking

@@ -249,11 +249,12 @@ class Tables:
     def ended(self, limit: int, user: str | None = None) -> list[Job]:
         """Those that ended last, the newest first."""
         of, whom = _of(user)
-        return list(self._jobs(f"WHERE state = 'done' AND {of} ORDER BY changed_at DESC LIMIT ?", *whom, limit))
+        by = "changed_at" if user is None else "+changed_at"  # +: a user's are found by the user
+        return list(self._jobs(f"WHERE state = 'done' AND {of} ORDER BY {by} DESC LIMIT ?", *whom, limit))
 
     def uncollected(self) -> list[Job]:
         """Those that have ended and whose end nobody has dealt with."""
-        return list(self._jobs("WHERE collected = 0 AND state = 'done'"))
+        return list(self._jobs("WHERE collected = 0 AND +state = 'done'"))  # +: few are not, and many have ended
 
     def flagged(self, user: str | None = None) -> list[Job]:
         """The jobs that were accepted with a warning, the newest first."""
