@@ -25,6 +25,8 @@ for shell in zsh fish; do
 done
 # What the server's jobs are isolated by.
 ! command -v apt-get >/dev/null || command -v bwrap >/dev/null || missing="$missing bubblewrap"
+# The proxy of the server's guide.
+! command -v apt-get >/dev/null || command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$missing nginx-light"
 # And a FUSE file system that can call itself a network's.
 ! command -v apt-get >/dev/null || [ ! -e /dev/fuse ] || command -v bindfs >/dev/null || missing="$missing bindfs"
 if [ -n "$missing" ]; then

@@ -31,6 +31,7 @@ class Serving:
         self.configure(**settings)
         self.url = ""
         self.process: subprocess.Popen[str] | None = None
+        self.before: tuple[str, ...] = ()  # what starts it, such as `prlimit` with its arguments
         self._log = self.folder / "stderr"
 
     def configure(self, **settings: object) -> None:
@@ -73,7 +74,7 @@ class Serving:
         """Begin to serve."""
         with self._log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tinksched", "serve", "--config", str(self.config)],
+                [*self.before, sys.executable, "-m", "tinksched", "serve", "--config", str(self.config)],
                 env=self.lab.environment, stdout=subprocess.PIPE, stderr=log, text=True, cwd=self.folder,
             )  # fmt: skip
 

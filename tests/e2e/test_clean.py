@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -42,7 +43,7 @@ def folders(bench: Bench) -> int:
 
 def age(bench: Bench, task: str, days: float) -> None:
     """Have a task be done for so long."""
-    with sqlite3.connect(bench.state.database) as connection:
+    with contextlib.closing(sqlite3.connect(bench.state.database, isolation_level=None)) as connection:
         connection.execute("UPDATE tasks SET changed_at = ? WHERE name = ?", (time.time() - days * 86400, task))
     connection.close()
 

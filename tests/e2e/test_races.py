@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -258,7 +259,7 @@ def test_commits_that_fail_are_tried_again_once_a_second_and_not_in_a_spin(lab: 
     bench.run("start")
     bench.wait_for_starts("a")
     refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON tasks BEGIN SELECT RAISE(ABORT, 'not today'); END"
-    with sqlite3.connect(bench.state.database) as connection:
+    with contextlib.closing(sqlite3.connect(bench.state.database, isolation_level=None)) as connection:
         connection.execute(refuse)
     gate.open()
     log = bench.folder / "logs" / "T_scheduler.log"
@@ -271,7 +272,7 @@ def test_commits_that_fail_are_tried_again_once_a_second_and_not_in_a_spin(lab: 
     used = sum(scheduler.cpu_times()[:2]) - used
     assert used < 0.5 * (time.monotonic() - began), "it spins"
     assert log.read_text().count(said) == 1, "it says so once"
-    with sqlite3.connect(bench.state.database) as connection:
+    with contextlib.closing(sqlite3.connect(bench.state.database, isolation_level=None)) as connection:
         connection.execute("DROP TRIGGER refuse")
     bench.wait_for_states(a="completed")
     assert bench.starts() == {"a": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import sys
 import time
@@ -113,7 +114,7 @@ def test_a_pid_of_before_may_be_anybody_now(bench: Bench, machine: Machine, comm
     )
     pid = int((bench.folder / "pid").read_text())
     ticks = int(machine.call("cat", f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
-    with sqlite3.connect(bench.state.database) as connection:
+    with contextlib.closing(sqlite3.connect(bench.state.database, isolation_level=None)) as connection:
         connection.execute("UPDATE runs SET pid = ?, pid_started = ? WHERE state != 'ended'", (pid, ticks))
     for began in bench.state.runs.glob("*/began"):
         began.write_text(f"{pid}\n")

@@ -178,6 +178,29 @@ def test_clean_forgets_what_ended_long_ago(server: Serving, tmp_path: Path) -> N
     assert server.wait_for(token, running, "completed")["exit_code"] == 0
 
 
+@pytest.mark.parametrize("way", ["clean", "keep_results"])
+def test_the_results_of_every_run_go(serving: Callable[..., Serving], way: str) -> None:
+    server = serving().start()
+    token = server.token("alice")
+    first = server.submit(token).json()
+    job = first["job_id"]
+    server.workspace("retry", job)
+    until(
+        lambda: server.job(token, job, "results")["results_file"],
+        lambda file: file not in (None, first["results_file"]),
+    )
+    assert len(os.listdir(server.state / "results")) == 2
+    age(server, job, 31)
+    if way == "clean":
+        assert "2 results files" in server.run("db", "clean", "--older-than", "30d", "--results", "--dry-run").out
+        server.run("db", "clean", "--older-than", "30d", "--results", "--yes")
+    else:
+        server.stop()
+        server.configure(keep_results="30d")
+        server.start()
+    until(lambda: os.listdir(server.state / "results"), lambda names: not names)
+
+
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("\n", 1)])
 def test_clean_asks_on_a_terminal(server: Serving, answer: str, code: int) -> None:
     token = server.token("alice")

@@ -59,8 +59,10 @@ def test_all_that_is_said_to_be_a_key_is_one(tmp_path: Path) -> None:
 
 def test_its_defaults_are_the_defaults() -> None:
     section = GUIDE.split("## Limits")[1].split("## Isolation")[0]
-    for cells in re.findall(r"^\| (`.*?`) \| ([\d, ]+) \|", section, re.MULTILINE):
-        names, values = re.findall(r"`(\w+)`", cells[0]), [int(value) for value in cells[1].split(",")]
+    units = {"": 1, "days": 86_400, "kB": 1000, "MiB": 2**20, "GB": 10**9}
+    for cells in re.findall(r"^\| (`.*?`) \| (\d.*?) \|", section, re.MULTILINE):
+        names = re.findall(r"`(\w+)`", cells[0])
+        values = [int(number) * units[unit] for number, unit in re.findall(r"(\d+) ?(\w*)", cells[1])]
         assert [KEYS[name].default for name in names] == values
 
 

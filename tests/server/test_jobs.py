@@ -27,6 +27,7 @@ def test_a_submission_waits_and_gets_what_the_job_printed(server: Serving) -> No
         "err\n",
     )
     assert answer["started_at"] < answer["completed_at"] and answer["node_id"] == 0
+    assert answer["stdout_from"] == "stdout"
     assert re.fullmatch(r"[0-9a-f-]{36}", answer["job_id"])
 
 
@@ -54,7 +55,7 @@ def test_results_go_to_the_documented_file_and_results_jsonl_wins(server: Servin
     token = server.token("alice")
     code = "open('results.jsonl', 'w').write('{\"score\": 1}\\n')\nprint('noise')\n"
     answers = [server.submit(token, code, competition_id="cup").json() for _ in range(2)]
-    assert {answer["stdout"] for answer in answers} == {'{"score": 1}\n'}
+    assert {(answer["stdout"], answer["stdout_from"]) for answer in answers} == {('{"score": 1}\n', "results.jsonl")}
     files = sorted((server.state / "results").iterdir())
     assert len(files) == 2 and all(re.match(r"alice_cup_\d{8}_\d{6}(_2)?\.jsonl", file.name) for file in files)
     assert [file.read_text() for file in files] == ['{"score": 1}\n'] * 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.faults.check import rows
 from tests.serving import QUICK, Serving, form
 from tests.support import TIMEOUT
 
@@ -26,8 +26,8 @@ def assert_refused(answer: httpx.Response, detail: str) -> None:
 def left_behind(server: Serving) -> list[Any]:
     """What there is of jobs: folders, files, rows."""
     files = sorted(str(path) for name in ("jobs", "output", "results") for path in (server.state / name).rglob("*"))
-    with sqlite3.connect(next(server.state.rglob("*.db"))) as database:
-        counts = [database.execute(f"SELECT count(*) FROM {name}").fetchone() for name in ("tasks", "server_jobs")]
+    database = next(server.state.rglob("*.db"))
+    counts = [len(rows(database, f"SELECT 1 FROM {name}")) for name in ("tasks", "server_jobs")]
     return [files, counts]
 
 
@@ -100,7 +100,7 @@ def test_of_many_at_once_one_is_accepted(serving: Callable[..., Serving]) -> Non
     assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 429)
     (job,) = (answer.json()["job_id"] for answer in answers if answer.status_code == 200)
     folders = [path.name for name in ("jobs", "output") for path in (server.state / name).iterdir()]
-    assert folders == [job, job] and left_behind(server)[1] == [(1,), (1,)]
+    assert folders == [job, job] and left_behind(server)[1] == [1, 1]
 
 
 def test_what_is_rejected_leaves_nothing_and_uses_nothing_up(serving: Callable[..., Serving]) -> None:

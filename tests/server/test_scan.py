@@ -262,7 +262,7 @@ def stub() -> Iterator[Stub]:
 
 def test_a_model_is_asked_and_what_it_says_holds(serving: Callable[..., Serving], lab: Lab, stub: Stub) -> None:
     lab.environment["OPENROUTER_API_KEY"] = "sk-of-the-server"
-    server = serving(code_scan="llm", llm_url=stub.url, llm_model="some/model", llm_timeout=1).start()
+    server = serving(code_scan="llm", llm_url=stub.url, llm_model="some/model", llm_timeout=3).start()
     token = server.token("alice")
 
     stub.says(GOOD)
@@ -297,7 +297,7 @@ def test_a_model_is_asked_and_what_it_says_holds(serving: Callable[..., Serving]
         ({"body": b'{"choices": []}'}, "its answer is not that of a chat endpoint"),
         ({"body": b"[" * 100_000}, "its answer is not JSON"),
         ({"body": b" " * 300_000}, "its answer is too long"),
-        ({"is_slow": True}, "no answer within 1 s"),
+        ({"is_slow": True}, "no answer within 3 s"),
     ):
         stub.status, stub.headers, stub.body, stub.is_slow = 200, {}, None, False
         for name, value in trouble.items():

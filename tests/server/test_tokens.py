@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.faults.check import rows
 from tests.serving import Serving, form
 from tests.support import TIMEOUT, Lab
 from tinksched.store import Store
@@ -141,8 +141,7 @@ def test_the_list_shows_no_token(server: Serving) -> None:
 
 def test_there_is_no_token_to_begin_with(serving: Callable[..., Serving]) -> None:
     server = serving().start()
-    with sqlite3.connect(next(server.state.rglob("*.db"))) as database:
-        assert database.execute("SELECT count(*) FROM server_tokens").fetchone() == (0,)
+    assert rows(next(server.state.rglob("*.db")), "SELECT count(*) AS tokens FROM server_tokens") == [{"tokens": 0}]
     for token in ("admin", "changeme", "password", "secret", "token", "test", "default", "tinksched", "root"):
         assert not is_good(server, token)
 

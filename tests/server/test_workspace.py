@@ -57,6 +57,52 @@ def test_stop_is_a_pause_that_is_no_secret(server: Serving) -> None:
         assert client.get("/health").status_code == 200
 
 
+def test_a_pause_and_a_hold_are_no_secret_either(server: Serving) -> None:
+    token = server.token("alice")
+    server.workspace("pause")
+    job = server.submit(token, wait=False).json()["job_id"]
+    with server.client() as client:
+        health = client.get("/health")
+        assert health.status_code == 503 and health.json()["scheduler"].startswith("paused by ")
+        assert "resume goes on" in health.json()["scheduler"]
+        assert server.job(token, job)["reason"] == "the administrator has stopped the start of jobs"
+        server.workspace("hold", job)
+        server.workspace("resume")
+        assert client.get("/health").status_code == 200
+        assert server.job(token, job)["reason"] == "the administrator has it wait"
+        server.workspace("release", job, "--at", "+2h")
+        assert server.job(token, job)["reason"].startswith("the administrator has it wait until 20")
+        server.workspace("release", job)
+        server.wait_for(token, job, "completed")
+
+
+def test_kill_all_ends_every_job_and_the_server_goes_on(server: Serving) -> None:
+    token = server.token("alice")
+    running, waiting = (
+        server.submit(token, "import time\ntime.sleep(600)\n", wait=False).json()["job_id"] for _ in range(2)
+    )
+    server.wait_for(token, running, "running")
+    said = server.workspace("kill-all", code=1)
+    assert f"killed: {running}" in said.out and f"cancelled in the queue: {waiting}" in said.out
+    assert "a server works here" in said.err and "kill -TERM" in said.err
+    for job in (running, waiting):
+        assert server.job(token, job)["status"] == "cancelled"
+    server.workspace("start")
+    assert server.submit(token).json()["status"] == "completed"
+
+
+def test_a_record_that_is_cleaned_takes_the_job_with_it(server: Serving) -> None:
+    token = server.token("alice")
+    job = server.submit(token).json()["job_id"]
+    server.workspace("clean", job, "--yes")
+    with server.client(token) as client:
+        assert client.get(f"/api/status/{job}").status_code == 404
+    assert f"jobs/{job}: belongs to no job" in server.run("db", "check", code=1).out
+    server.run("db", "clean", "--older-than", "0s", "--yes")
+    assert server.run("db", "check").out.startswith("ok: 0 jobs")
+    assert not (server.state / "output" / job).exists()
+
+
 def test_a_repair_would_lose_what_is_the_servers_and_is_refused(server: Serving) -> None:
     server.token("alice")
     assert server.stop() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -90,7 +91,8 @@ def test_status_loads_neither_typer_nor_rich_nor_what_starts_things(folder: Path
 
 def test_what_help_lists_is_what_the_commands_say_of_themselves() -> None:
     for name, said in COMMANDS.items():
-        assert (function(name).__doc__ or "").split("\n\n")[0].replace("\n    ", " ") == said
+        first = inspect.cleandoc(function(name).__doc__ or "").split("\n\n")[0]
+        assert first.replace("\n", " ") == said
 
 
 PLAIN = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
 from collections.abc import Callable
@@ -155,7 +156,7 @@ def test_a_damaged_log_costs_what_was_in_it_alone(tmp_path: Path, what: str) -> 
 @pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_an_older_version_is_read_as_well(tmp_path: Path, version: int) -> None:
     path = tmp_path / "state.db"
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript((Path(__file__).parent / "databases" / f"version{version}.sql").read_text())
     connection.close()
     rows = salvage.salvage(path)

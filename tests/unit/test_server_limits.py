@@ -61,6 +61,17 @@ def test_what_is_refused_is_not_counted_and_says_when_to_come_again() -> None:
     limits.hit("submit", "alice")
 
 
+def test_what_one_limit_refuses_is_counted_by_no_other() -> None:
+    limits = Limits(load_server(None))
+    for _ in range(5):
+        limits.hit_all(("submit_user", "192.0.2.1", "alice"), ("user", "alice"))
+    for _ in range(5):
+        with pytest.raises(Refused):
+            limits.hit_all(("submit_user", "192.0.2.2", "alice"), ("user", "alice"))
+    for _ in range(5):
+        limits.hit("submit_user", "192.0.2.2", "alice")
+
+
 def test_the_defaults_are_the_documented_ones() -> None:
     known = load_server(None)
     assert (known.submissions_per_minute, known.active_jobs, known.ip_submissions_per_user) == (5, 1, 5)

@@ -36,6 +36,26 @@ def test_half_a_character_is_told_once_nothing_more_will_come(tmp_path: Path, le
     assert at["stdout"] == len(left)
 
 
+def test_an_end_of_line_is_never_halved(tmp_path: Path) -> None:
+    file, at = tmp_path / "stdout", {"stdout": 0, "stderr": 0}
+    paths = {"stdout": file}
+    told = ""
+    for written in (b"a\r", b"\nb\r", b"\r", b"c\r\n", b"d\r"):
+        with file.open("ab") as stream:
+            stream.write(written)
+        told += "".join(_events(paths, at, is_over=False))
+    told += "".join(_events(paths, at, is_over=True))
+    pieces = ["\n".join(line[6:] for line in event.split("\n")[2:]) for event in told.split("\n\n")]
+    assert "".join(pieces) == "a\nb\n\nc\nd\n" and at["stdout"] == file.stat().st_size
+
+
+def test_an_end_of_line_between_two_chunks_is_one(tmp_path: Path) -> None:
+    file, at = tmp_path / "stdout", {"stdout": 0, "stderr": 0}
+    file.write_bytes(b"x" * (64 * 1024 - 1) + b"\r\ny")
+    told = "".join(_events({"stdout": file}, at, is_over=True))
+    assert told.count("data: ") == 3 and told.endswith("data: \ndata: y\n\n")
+
+
 def test_all_who_follow_hear_of_growth_by_one_instance(tmp_path: Path) -> None:
     asyncio.run(_follow(tmp_path))
 

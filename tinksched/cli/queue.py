@@ -225,6 +225,8 @@ def kill_all(
     _refuse_unrecorded(done.unrecorded)
     if done.stuck:
         raise TinkschedError(f"some processes of these could not be killed: {', '.join(done.stuck)}")
+    if done.server:
+        raise done.server
 
 
 def serve_workspace(context: typer.Context, workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:

@@ -404,11 +404,11 @@ def _log(view: View, seen: Seen, task: TaskStatus, width: int, room: int) -> lis
 
 def _footer(view: View, width: int) -> Line:
     if view.question:
-        return [(printable(view.question), "bold reverse")]
+        return [(_flat(view.question), "bold reverse")]
     if view.typing:
-        return [("/", "bold"), (printable(view.wanted), ""), (" ", "reverse"), ("  enter: keep, esc: all tasks", "dim")]
+        return [("/", "bold"), (_flat(view.wanted), ""), (" ", "reverse"), ("  enter: keep, esc: all tasks", "dim")]
     if view.message:
-        return [(printable(view.message), "bold")]
+        return [(_flat(view.message), "bold")]
     keys = [("esc", "back"), ("q", "quit"), ("a", "attach")] if view.zoomed else _KEYS
     line: Line = []
     for key, what in keys:
@@ -418,6 +418,11 @@ def _footer(view: View, width: int) -> Line:
 
 
 # ---------------------------------------------------------------- texts
+
+
+def _flat(text: str) -> str:
+    """A text of a user for a line that can be no other."""
+    return printable(text.replace("\n", " "))
 
 
 def cut(line: Line, width: int, signs: bool = True) -> Line:

@@ -85,6 +85,7 @@ _ALL = (
     Key("ip_results", _often(1), 60, "calls of results and logs a minute from one address"),
     Key("ip_cancel", _often(1), 10, "cancellations a minute from one address"),
     Key("ip_jobs", _often(1), 30, "calls of jobs and dashboard a minute from one address"),
+    Key("ip_connections", _often(1), 1000, "connections of one address at once; trusted_proxies may have more"),
     Key("limits", values.boolean, True, "false: no limits on how often anything is called"),
     Key("limit_admins", values.boolean, False, "true: the limits of users hold for admins, too"),
     Key("trusted_proxies", _networks, (), "whose X-Forwarded-For is believed"),
@@ -155,6 +156,7 @@ class ServerSettings:
     ip_results: int
     ip_cancel: int
     ip_jobs: int
+    ip_connections: int
     limits: bool
     limit_admins: bool
     trusted_proxies: tuple[Network, ...]

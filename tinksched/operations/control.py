@@ -36,13 +36,17 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """What `kill-all` ended. `stuck` are tasks of which something could not be killed; `unrecorded` ones are dead."""
+    """What `kill-all` ended. `stuck` are tasks of which something could not be killed; `unrecorded` ones are dead.
+
+    `server` says that one works here, and goes on serving.
+    """
 
     scheduler: bool
     runs: tuple[str, ...]
     queued: tuple[str, ...]
     stuck: tuple[str, ...]
     unrecorded: tuple[str, ...]
+    server: TinkschedError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,8 @@ def stop(opened: OpenWorkspace) -> Stopped:
     """
     with opened.store.transaction(actor("stop"), time.time()) as tx:
         tx.set_fact(STOPPED, f"by {user_name()}")
-    _refuse_server(opened)
+    if server := _server(opened):
+        raise server
     was_running = _end_scheduler(opened, kill=False)
     _hand_over(opened)
     running = tuple(task.name for task in opened.store.active_tasks())
@@ -81,7 +86,10 @@ def stop(opened: OpenWorkspace) -> Stopped:
 
 
 def kill_all(opened: OpenWorkspace) -> Killed:
-    """End the scheduler and every run of this workspace, verified dead; what was queued is cancelled."""
+    """End the scheduler and every run of this workspace, verified dead; what was queued is cancelled.
+
+    A server's scheduler is not one that ends: it pauses.
+    """
     reason = Reason(ReasonCode.KILL_ALL)
     with opened.store.transaction(actor("kill-all"), time.time()) as tx:
         tx.set_fact(STOPPED, f"by kill-all of {user_name()}")
@@ -90,7 +98,8 @@ def kill_all(opened: OpenWorkspace) -> Killed:
         active = opened.store.active_tasks()
         for task in active:
             tx.request(task, Request.KILL_ALL, user_name())
-    was_running = _end_scheduler(opened, kill=True)
+    server = _server(opened)
+    was_running = not server and _end_scheduler(opened, kill=True)
     _await_requests(opened, {task.id for task in active})
     unknown = strays.find(opened.settings, opened.state, opened.store)
     asked = {task.id for task in active}  # one that is active without a request has ended and was started again since
@@ -101,7 +110,7 @@ def kill_all(opened: OpenWorkspace) -> Killed:
     ended = tuple(name for name in names if name not in (*stuck, *unrecorded))
     _hand_over(opened)
     wake.announce(opened.state.path)
-    return Killed(was_running, ended, tuple(task.name for task in queued), stuck, unrecorded)
+    return Killed(was_running, ended, tuple(task.name for task in queued), stuck, unrecorded, server)
 
 
 def cancel(opened: OpenWorkspace, wanted: Wanted) -> Cancelled:
@@ -171,14 +180,15 @@ def _queue(opened: OpenWorkspace) -> list[Listed]:
     return sorted(opened.store.roster(TaskState.QUEUED), key=lambda task: (-task.priority, task.queue_number))
 
 
-def _refuse_server(opened: OpenWorkspace) -> None:
-    """Raises TinkschedError: a server works here, whose scheduler is not one that ends."""
-    if is_served(opened.settings.file) and daemon.nudge(opened):
-        holder, folder = opened.lock.holder(), opened.settings.workspace
-        raise TinkschedError(
-            f"a server works here: it goes on serving, and starts no job until tinksched --workspace {folder} start",
-            hint=f"its own signal ends it: kill -TERM {holder.pid}" if holder else None,
-        )
+def _server(opened: OpenWorkspace) -> TinkschedError | None:
+    """What is to be said where a server works, whose scheduler is not one that ends; None where none does."""
+    if not is_served(opened.settings.file) or not daemon.nudge(opened):
+        return None
+    holder, folder = opened.lock.holder(), opened.settings.workspace
+    return TinkschedError(
+        f"a server works here: it goes on serving, and starts no job until tinksched --workspace {folder} start",
+        hint=f"its own signal ends it: kill -TERM {holder.pid}" if holder else None,
+    )
 
 
 def _end_scheduler(opened: OpenWorkspace, *, kill: bool) -> bool:

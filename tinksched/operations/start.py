@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Settings, TaskOptions
+from ..config.served import is_served
 from ..core import placement
 from ..core.explanation import size
 from ..core.lifecycle import Requeued
@@ -85,7 +86,9 @@ def stopped_by(workspace: Workspace) -> str | None:
 
 
 def has_only_commands(workspace: Workspace) -> bool:
-    """Whether there are no configs, but tasks that `run` queued and that are not done."""
+    """Whether there are no configs, but tasks that `run` queued and that are not done; or a server's jobs."""
+    if is_served(workspace.settings.file):
+        return True
     if selection.is_any(workspace.settings):
         return False
     store = workspace.store()

@@ -192,6 +192,11 @@ class Desk:
             raise Refused(404, "Job not found")
         return job
 
+    def counts(self, user: str | None) -> dict[tuple[str, str], int]:
+        """How many jobs there are, by user and status. Not for the event loop: of many that takes a while."""
+        with contextlib.closing(Tables(self.engine.database)) as known:
+            return known.counts(user)
+
     def projection(self) -> Projection:
         """Which node each waiting job will get. Made again when anything has changed, or a second has passed."""
         version = (self.tables.version(), int(time.monotonic()))
@@ -291,8 +296,8 @@ class Desk:
     @property
     def pause(self) -> str | None:
         """Why no job is started though the engine works, and what to do about it; None if they are."""
-        by = self.tables.stopped()
-        return by and f"stopped {by}; tinksched --workspace {self.engine.folder} start goes on"
+        stopped = self.tables.stopped()
+        return stopped and f"{stopped[0]}; tinksched --workspace {self.engine.folder} {stopped[1]} goes on"
 
     async def _keep_house(self, keep: float) -> None:
         """Delete what is older than it may become."""

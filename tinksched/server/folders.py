@@ -154,20 +154,6 @@ class Folders:
         return self.output(job_id) / "stderr"
 
 
-def read_text(path: Path, most: int) -> str:
-    """A text file, or of a longer one the last `most` bytes after a line that says so; empty if it isn't there."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return ""
-    with open(descriptor, "rb") as stream:  # noqa: PTH123
-        size = os.fstat(descriptor).st_size
-        if size <= most:
-            return stream.read(most).decode(errors="replace")
-        stream.seek(size - most)
-        return f"[{size - most} bytes before this are left out]\n" + stream.read(most).decode(errors="replace")
-
-
 def _put(aside: Path, path: Path) -> None:
     """Put a file in its place, where nobody else puts one."""
     try:

@@ -15,7 +15,6 @@ from ..host.rundir import RunDir
 from ..host.statedir import StateDir
 from ..host.tmux import Tmux
 from ..store import Remains, Store
-from . import tables
 from .folders import Folders
 from .tables import Old, Tables
 
@@ -33,7 +32,7 @@ class Rubbish:
     @property
     def words(self) -> str:
         """In words."""
-        jobs, files = len(self.jobs), sum(job.results_file is not None for job in self.jobs)
+        jobs, files = len(self.jobs), sum(len(job.results_files) for job in self.jobs)
         said = [f"{jobs} job{'s' * (jobs != 1)} with what {'they' if jobs != 1 else 'it'} printed"]
         said += [f"{files} results file{'s' * (files != 1)}"] if self.results else []
         said += [f"{len(self.folders)} folders of no job"] if self.folders else []
@@ -70,7 +69,7 @@ def remove(settings: ServerSettings, place: StateDir, rubbish: Rubbish) -> int:
                 count += 1
                 folders.remove(job.id)
                 if rubbish.results:
-                    _unlink(job.results_file)
+                    _unlink(*job.results_files)
     wake.announce(place.path)
     return count
 
@@ -83,7 +82,7 @@ def expire(folders: Folders, database: Path, before: float) -> int:
     finally:
         known.close()
     for job in old:
-        _unlink(job.results_file)
+        _unlink(*job.results_files)
         folders.remove(job.id)
     return len(old)
 
@@ -97,10 +96,9 @@ def _forget(settings: ServerSettings, place: StateDir, store: Store, jobs: Seque
         if Path(run.directory).parent == place.runs:
             RunDir(run.directory).remove()
     with store.transaction("db clean", time.time()) as tx:
-        gone = {task.id: task.name for task in tx.remove_tasks(tasks)}
-        tables.remove_jobs(tx, sorted(gone.values()))
+        gone = {task.id: task.name for task in tx.remove_tasks(tasks)}  # their jobs go with them
     for run in runs:
-        if run.task_id in gone:
+        if run.task_id in gone and run.log:
             _unlink(run.log)
     names = frozenset(gone.values())
     return [job for job in jobs if job.id in names]
@@ -125,7 +123,7 @@ def _changed_at(path: Path) -> float:
         return time.time()
 
 
-def _unlink(path: str | None) -> None:
-    if path is not None:
+def _unlink(*paths: str) -> None:
+    for path in paths:
         with contextlib.suppress(OSError):
             Path(path).unlink()

@@ -167,7 +167,9 @@ def _limits(settings: ServerSettings) -> list[str]:
         ("as", resource.RLIMIT_AS, settings.job_memory, 0),
         ("cpu", resource.RLIMIT_CPU, settings.job_cpu_time and math.ceil(settings.job_cpu_time), _CPU_GRACE),
     ]
-    words = []
+    # This server will take more descriptors for itself, which is nothing that jobs should find.
+    descriptors = (str(at) if at >= 0 else "unlimited" for at in resource.getrlimit(resource.RLIMIT_NOFILE))
+    words = [f"--nofile={':'.join(descriptors)}"]
     for name, number, wanted, grace in limits:
         if wanted is not None:
             most = resource.getrlimit(number)[1]

@@ -35,13 +35,20 @@ class Limits:
 
     def hit(self, what: str, *who: str) -> None:
         """Count a call. Raises Refused (429): there were too many."""
+        self.hit_all((what, *who))
+
+    def hit_all(self, *calls: tuple[str, ...]) -> None:
+        """Count what is a call of several kinds, in all of them or in none. Raises Refused (429)."""
         if not self._on:
             return
-        item = self._items[what]
-        if not self._counter.hit(item, what, *who):
-            reset = self._counter.get_window_stats(item, what, *who).reset_time
-            detail = f"Rate limit exceeded: {item.amount} a minute"
-            raise Refused(429, detail, retry_after=max(1.0, reset - time.time()))
+        for what, *who in calls:
+            item = self._items[what]
+            if not self._counter.test(item, what, *who):
+                reset = self._counter.get_window_stats(item, what, *who).reset_time
+                detail = f"Rate limit exceeded: {item.amount} a minute"
+                raise Refused(429, detail, retry_after=max(1.0, reset - time.time()))
+        for what, *who in calls:
+            self._counter.hit(self._items[what], what, *who)
 
 
 def address_of(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:

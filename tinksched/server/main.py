@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -16,11 +17,12 @@ from ..config.server import ServerSettings
 from ..errors import UsageError
 from . import scan
 from .app import make_app
-from .connection import patient_for
+from .connection import protocol_for
 from .engine import Engine
 from .isolation import HELP
 
 GRACE_SECONDS = 10  # for requests that are being answered when the server stops
+_DESCRIPTORS = 65_536  # that are wanted, if the system lets a process have so many
 _LIFE = 75  # seconds that an idle connection is kept; longer than that of the usual proxies
 
 
@@ -45,6 +47,7 @@ def serve(settings: ServerSettings, say: Callable[[str], object]) -> None:
                 f"host is {host}, and submitted code would run as this user, not isolated: {isolation.note}",
                 hint=f"{HELP}; or write `isolation: none` to have it so",
             )
+        most = _room_for_connections()  # when the engine knows what jobs may have
         engine.start()
         _log_to_stderr()
         for line in _greeting(engine, listener):
@@ -52,7 +55,7 @@ def serve(settings: ServerSettings, say: Callable[[str], object]) -> None:
         config = uvicorn.Config(
             make_app(engine), log_config=None, access_log=False, timeout_keep_alive=_LIFE, proxy_headers=False,
             timeout_graceful_shutdown=GRACE_SECONDS, server_header=False, lifespan="on", ws="none",
-            http=patient_for(settings.request_timeout),
+            http=protocol_for(settings, most), backlog=min(2048, most // 8),
         )  # fmt: skip
         # uvicorn ends at a signal, then raises it once more for whoever handled it before: that must not kill us.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -102,8 +105,10 @@ def _listen(settings: ServerSettings) -> socket.socket:
     """Take the port before anything else, so that a second server disturbs nothing."""
     where = f"{settings.host}:{settings.port}"
     try:
-        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = found
+        # With its protocol named asyncio knows it for TCP, and lets no answer wait for the client's acknowledgement.
+        listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(2048)
@@ -113,6 +118,18 @@ def _listen(settings: ServerSettings) -> socket.socket:
         ) from None
     listener.setblocking(False)
     return listener
+
+
+def _room_for_connections() -> int:
+    """How many connections there may be: half of the descriptors, of which this process takes what it may have.
+
+    The rest is for jobs and files, and for those that come at once and are told that they are too many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard < 0 else min(hard, _DESCRIPTORS)
+    if 0 <= soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(wanted, soft) // 2
 
 
 def _greeting(engine: Engine, listener: socket.socket) -> list[str]:

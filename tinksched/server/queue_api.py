@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Security
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from . import auth, scan, shapes, streaming, views
 from .auth import Caller
 from .desk import Desk
+from .large import LargeAnswer
 from .limits import Limits
 from .submission import Form, Refused, Wanted, check, read_form
 from .tables import Job
@@ -89,7 +90,7 @@ class QueueApi:
             None, ge=0, le=7 * 86_400, description="seconds; then the state so far is sent", examples=[600]
         ),
         user_id: str | None = _USER,
-    ) -> JSONResponse:
+    ) -> Response:
         """Submit a job: a Python script and its config, as multipart form data."""
         async with _form_of(request) as sent:
             config, code = await _file(sent, "config_file"), await _file(sent, "code")
@@ -111,7 +112,7 @@ class QueueApi:
         )
         job = await self._desk.ended(job.id, seconds)
         results = await asyncio.to_thread(views.results, self._desk, job, views.reason_of(self._desk, job))
-        return JSONResponse(results | views.place(self._desk, job) | note)
+        return LargeAnswer(results | views.place(self._desk, job) | note)
 
     async def _accept(self, request: Request, wanted: Wanted, config: str, caller: Caller, token: str) -> Job:
         verdict = await self._scanner.look(wanted, token)
@@ -120,8 +121,7 @@ class QueueApi:
             raise verdict.refusal()
         is_exempt = caller.is_admin and not self._desk.settings.limit_admins
         if not is_exempt:
-            self._limits.hit("submit_user", _address(request), wanted.user)
-            self._limits.hit("user", wanted.user)
+            self._limits.hit_all(("submit_user", _address(request), wanted.user), ("user", wanted.user))
         return await self._desk.submit(wanted, config, is_exempt=is_exempt, warnings=verdict.warnings)
 
     # -- looking
@@ -130,10 +130,10 @@ class QueueApi:
         """What has become of a job so far."""
         return JSONResponse(views.status(self._desk, self._job(request, job_id, user_id)))
 
-    async def results(self, request: Request, job_id: str = _JOB, user_id: str | None = _USER) -> JSONResponse:
+    async def results(self, request: Request, job_id: str = _JOB, user_id: str | None = _USER) -> Response:
         """What a job printed, once it has ended."""
         job = self._job(request, job_id, user_id)
-        return JSONResponse(await asyncio.to_thread(views.results, self._desk, job, views.reason_of(self._desk, job)))
+        return LargeAnswer(await asyncio.to_thread(views.results, self._desk, job, views.reason_of(self._desk, job)))
 
     async def logs(self, request: Request, job_id: str = _JOB, user_id: str | None = _USER) -> StreamingResponse:
         """What a job prints, as it prints it (server-sent events)."""
@@ -170,7 +170,8 @@ class QueueApi:
         """Everything at once: all of it for an admin, and for a user what is their own."""
         caller = _caller(request)
         whose = caller.whom(user_id)
-        return JSONResponse(views.dashboard(self._desk, caller.user, whose, is_admin=caller.is_admin))
+        counts = await asyncio.to_thread(self._desk.counts, whose)
+        return JSONResponse(views.dashboard(self._desk, caller.user, whose, counts, is_admin=caller.is_admin))
 
     # -- who asks
 

@@ -53,7 +53,7 @@ class Reviewer:
         self._settings = settings
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # A redirect would take the key elsewhere: it is not followed.
-        self._client = httpx.AsyncClient(headers=headers, timeout=settings.llm_timeout, follow_redirects=False)
+        self._client = httpx.AsyncClient(headers=headers, timeout=None, follow_redirects=False)  # `look` has its own
 
     async def look(self, code: str) -> Opinion:
         """What the model says, or what the settings say of code that it could not look at."""

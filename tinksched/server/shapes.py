@@ -137,6 +137,9 @@ class Results(_Shape):
     status: str = _status()
     stdout: str | None = Field(description="its results.jsonl if it wrote one, else what it printed; null before its "
                                "end", examples=["{\"score\": 0.93}\n"])  # fmt: skip
+    stdout_from: str | None = Field(
+        description="which of the two that is, `results.jsonl` or `stdout`; null before its end", examples=["stdout"]
+    )
     stderr: str | None = Field(description="what it printed as errors; null before its end", examples=[""])
     exit_code: int | None = _exit_code()
     started_at: str | None = _at("started")

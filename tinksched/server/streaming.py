@@ -62,7 +62,7 @@ def _events(paths: dict[str, Path], at: dict[str, int], *, is_over: bool) -> Ite
 
 
 def _read(path: Path, at: dict[str, int], name: str, *, is_over: bool) -> str:
-    """What has come since, without half a character at its end unless the rest of it will never come."""
+    """What has come since, without half a character or half an end of line at its end, unless there is no more."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -73,7 +73,10 @@ def _read(path: Path, at: dict[str, int], name: str, *, is_over: bool) -> str:
         os.close(descriptor)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text = decoder.decode(found)
+    left = len(decoder.getstate()[0])
+    if text.endswith("\r") and not (is_over and len(found) < _CHUNK):
+        text, left = text[:-1], left + 1
     if not text and is_over:
-        text = decoder.decode(b"", final=True)
-    at[name] += len(found) - len(decoder.getstate()[0])
+        text, left = decoder.decode(b"", final=True), 0
+    at[name] += len(found) - left
     return text

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.model import Reason, Request
+from ..core.model import Hold, Reason, Request
 from ..errors import StoreError
-from ..store import STOPPED, records
+from ..store import PAUSED, STOPPED, records
 from ..store.database import connect, statements
 from ..store.transaction import Transaction
 
@@ -39,6 +39,7 @@ class Job:
     queue_number: int
     priority: int
     is_cancelled: bool  # somebody has asked for its end
+    hold: Hold | None  # somebody wants it to wait
     session: str | None
     results_file: str | None
     warnings: tuple[str, ...]
@@ -68,7 +69,7 @@ class Old:
     """A job that ended long ago."""
 
     id: str
-    results_file: str | None
+    results_files: tuple[str, ...]  # of all its runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +160,6 @@ def add_rejection(tx: Transaction, rejection: Rejection) -> None:
     )
 
 
-def remove_jobs(tx: Transaction, job_ids: Sequence[str]) -> None:
-    """Forget jobs; their tasks are forgotten in the same transaction."""
-    tx.connection.executemany("DELETE FROM server_jobs WHERE job_id = ?", [(one,) for one in job_ids])
-
-
 def add_token(tx: Transaction, digest: str, token: Token) -> bool:
     """Let somebody in by a token from now on; the user's older ones of this kind end.
 
@@ -207,7 +203,15 @@ def digest_of(token: str) -> str:
 
 _COLUMNS = (
     "job_id, user_id, competition_id, project_id, expected_time, created_at, status, gpus, run_at, ended_at, "
-    "changed_at, state, exit_code, reason, queue_number, priority, request, session, results_file, warnings"
+    "changed_at, state, exit_code, reason, queue_number, priority, request, session, results_file, warnings, "
+    "(SELECT hold FROM tasks WHERE id = task_id) AS hold"
+)
+
+
+# As in the view `server_listed`, which joins what a count has no need of: of many jobs that takes long.
+_STATUS = (
+    "CASE t.state WHEN 'queued' THEN 'pending' WHEN 'active' THEN 'running' ELSE "
+    "CASE WHEN t.outcome IN ('completed', 'cancelled') THEN t.outcome ELSE 'failed' END END"
 )
 
 
@@ -228,13 +232,11 @@ class Tables:
 
     def jobs(self, user: str | None = None, status: str | None = None, limit: int = 50) -> list[Job]:
         """The newest jobs first, of a user or of all, in a status or in any."""
-        return list(
-            self._jobs(
-                "WHERE user_id = coalesce(?, user_id) AND status = coalesce(?, status) "
-                "ORDER BY created_at DESC, task_id DESC LIMIT ?",
-                user, status, limit,
-            )
-        )  # fmt: skip
+        of, whom = _of(user)
+        state = {None: "1", "pending": "state = 'queued'", "running": "state = 'active'"}.get(status, "status = ?")
+        values = (*whom, *([status] if state.endswith("?") else []), limit)
+        where = f"WHERE {of} AND {state} ORDER BY created_at DESC, task_id DESC LIMIT ?"
+        return list(self._jobs(where, *values))
 
     def waiting(self) -> list[Job]:
         """The jobs that wait, in the order in which they are considered."""
@@ -246,25 +248,24 @@ class Tables:
 
     def ended(self, limit: int, user: str | None = None) -> list[Job]:
         """Those that ended last, the newest first."""
-        where = "WHERE state = 'done' AND user_id = coalesce(?, user_id) ORDER BY changed_at DESC LIMIT ?"
-        return list(self._jobs(where, user, limit))
+        of, whom = _of(user)
+        by = "changed_at" if user is None else "+changed_at"  # +: a user's are found by the user
+        return list(self._jobs(f"WHERE state = 'done' AND {of} ORDER BY {by} DESC LIMIT ?", *whom, limit))
 
     def uncollected(self) -> list[Job]:
         """Those that have ended and whose end nobody has dealt with."""
-        return list(self._jobs("WHERE collected = 0 AND state = 'done'"))
+        return list(self._jobs("WHERE collected = 0 AND +state = 'done'"))  # +: few are not, and many have ended
 
     def flagged(self, user: str | None = None) -> list[Job]:
         """The jobs that were accepted with a warning, the newest first."""
-        where = "WHERE warnings != '[]' AND user_id = coalesce(?, user_id) ORDER BY created_at DESC"
-        return list(self._jobs(where, user))
+        of, whom = _of(user)
+        return list(self._jobs(f"WHERE warnings != '[]' AND {of} ORDER BY created_at DESC", *whom))
 
     def rejections(self, user: str | None = None) -> list[Rejection]:
         """What the scan refused, the newest first."""
-        sql = (
-            "SELECT user_id, at, findings, code_sha256 FROM server_rejections "
-            "WHERE user_id = coalesce(?, user_id) ORDER BY id DESC"
-        )
-        rows = self._connection.execute(sql, (user,))
+        of, whom = _of(user)
+        sql = f"SELECT user_id, at, findings, code_sha256 FROM server_rejections WHERE {of} ORDER BY id DESC"
+        rows = self._connection.execute(sql, whom)
         return [Rejection(row[0], row[1], tuple(json.loads(row[2])), row[3]) for row in rows]
 
     def is_collected(self, job_id: str) -> bool:
@@ -279,10 +280,13 @@ class Tables:
     def ended_before(self, at: float) -> list[Old]:
         """The jobs that had ended at a time, and whose ends were dealt with."""
         sql = (
-            "SELECT job_id, results_file FROM server_jobs JOIN tasks ON tasks.id = task_id "
+            "SELECT job_id, (SELECT json_group_array(file) FROM "
+            "(SELECT results_file AS file FROM server_earlier_results e WHERE e.task_id = t.id "
+            "UNION ALL SELECT j.results_file) WHERE file IS NOT NULL) "
+            "FROM tasks t JOIN server_jobs j ON t.id = j.task_id "
             "WHERE state = 'done' AND collected = 1 AND changed_at < ? ORDER BY changed_at"
         )
-        return [Old(*row) for row in self._connection.execute(sql, (at,))]
+        return [Old(row[0], tuple(json.loads(row[1]))) for row in self._connection.execute(sql, (at,))]
 
     def without_task(self) -> list[str]:
         """The jobs whose tasks are gone: somebody has cleaned the workspace, and not the server."""
@@ -297,10 +301,14 @@ class Tables:
         )
         return [(row[0], row[1]) for row in self._connection.execute(sql)]
 
-    def stopped(self) -> str | None:
-        """Who has said that no job is to be started, as in `by alice`; None if nobody has."""
-        row = self._connection.execute("SELECT value FROM facts WHERE key = ?", (STOPPED,)).fetchone()
-        return None if row is None else str(row[0])
+    def stopped(self) -> tuple[str, str] | None:
+        """Who keeps jobs from being started, as in `stopped by alice`, and the command that goes on; None: nobody."""
+        sql = "SELECT key, value FROM facts WHERE key IN (?, ?)"
+        found = {row[0]: row[1] for row in self._connection.execute(sql, (STOPPED, PAUSED))}
+        if STOPPED in found:
+            return f"stopped {found[STOPPED]}", "start"
+        pause = records.hold_of(found.get(PAUSED))
+        return None if pause is None else (f"paused by {pause.user}", "resume")
 
     def version(self) -> int:
         """A number that changes whenever anybody commits."""
@@ -308,13 +316,18 @@ class Tables:
 
     def counts(self, user: str | None = None) -> dict[tuple[str, str], int]:
         """How many jobs there are, by user and status."""
-        sql = "SELECT user_id, status, count(*) FROM server_listed WHERE user_id = coalesce(?, user_id) GROUP BY 1, 2"
-        return {(row[0], row[1]): row[2] for row in self._connection.execute(sql, (user,))}
+        of, whom = _of(user)
+        sql = f"SELECT user_id, {_STATUS}, count(*) FROM server_jobs JOIN tasks t ON t.id = task_id WHERE {of} "
+        rows = self._connection.execute(
+            f"{sql} GROUP BY +user_id, 2", whom
+        )  # +: both tables in the order of their rows
+        return {(row[0], row[1]): row[2] for row in rows}
 
     def since(self, at: float, user: str | None = None) -> int:
         """How many jobs were submitted since a time."""
-        sql = "SELECT count(*) FROM server_jobs WHERE created_at >= ? AND user_id = coalesce(?, user_id)"
-        return int(self._connection.execute(sql, (at, user)).fetchone()[0])
+        of, whom = _of(user)
+        sql = f"SELECT count(*) FROM server_jobs WHERE {of} AND created_at >= ?"
+        return int(self._connection.execute(sql, (*whom, at)).fetchone()[0])
 
     def token(self, digest: str) -> Token | None:
         """The token of this hash."""
@@ -343,6 +356,11 @@ def active_jobs(connection: sqlite3.Connection, user: str) -> int:
     return int(connection.execute(sql, (user,)).fetchone()[0])
 
 
+def _of(user: str | None) -> tuple[str, tuple[str, ...]]:
+    """The condition that something is this user's, or for None anybody's, and its values. It can use an index."""
+    return ("1", ()) if user is None else ("user_id = ?", (user,))
+
+
 def _job_of(row: sqlite3.Row) -> Job:
     over = row["state"] == "done"
     gpus: Any = json.loads(row["gpus"]) if row["gpus"] else []
@@ -362,6 +380,7 @@ def _job_of(row: sqlite3.Row) -> Job:
         queue_number=row["queue_number"],
         priority=row["priority"],
         is_cancelled=row["request"] == Request.CANCEL.value,
+        hold=records.hold_of(row["hold"]),
         session=row["session"],
         results_file=row["results_file"],
         warnings=tuple(json.loads(row["warnings"])),

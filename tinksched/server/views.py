@@ -11,11 +11,12 @@ from typing import Any
 
 from ..core.model import ReasonCode
 from .desk import Desk
-from .folders import read_text
+from .large import Text
 from .projection import Projection
 from .tables import Job
 
 Answer = dict[str, Any]
+Counts = Mapping[tuple[str, str], int]  # of jobs, by user and status
 
 
 def iso(at: float | None) -> str | None:
@@ -27,6 +28,8 @@ def reason_of(desk: Desk, job: Job) -> str | None:
     """Why a job waits, or how it ended, where there is something to say."""
     if job.status == "pending" and desk.tables.stopped() is not None:
         return "the administrator has stopped the start of jobs"
+    if job.status == "pending" and job.hold is not None:
+        return "the administrator has it wait" + (f" until {iso(job.hold.until)}" if job.hold.until else "")
     if job.reason is None:
         return None
     if job.reason.code is ReasonCode.TIME_LIMIT and job.ended_at is not None and job.started_at is not None:
@@ -60,14 +63,15 @@ def status(desk: Desk, job: Job) -> Answer:
 
 
 def results(desk: Desk, job: Job, reason: str | None) -> Answer:
-    """`/api/results`. Reads files: not for the event loop, which alone reads the database."""
+    """`/api/results`. Looks at files: not for the event loop, which alone reads the database."""
     over = job.is_over and desk.folders.output(job.id).exists()  # if not, `keep_results` has passed
-    most = desk.settings.max_answer_size
+    most, shown = desk.settings.max_answer_size, desk.folders.result(job.id)
     return {
         "job_id": job.id,
         "status": job.status,
-        "stdout": read_text(desk.folders.result(job.id), most) if over else None,
-        "stderr": read_text(desk.folders.stderr(job.id), most) if over else None,
+        "stdout": Text(shown, most) if over else None,
+        "stdout_from": shown.name if over else None,
+        "stderr": Text(desk.folders.stderr(job.id), most) if over else None,
         "exit_code": job.exit_code,
         "started_at": iso(job.started_at),
         "completed_at": iso(job.ended_at),
@@ -141,9 +145,9 @@ def _busy(desk: Desk) -> dict[int, Job]:
     return {node: job for job in running for node in desk.nodes_of(job)}
 
 
-def dashboard(desk: Desk, user: str, whose: str | None, *, is_admin: bool) -> Answer:
+def dashboard(desk: Desk, user: str, whose: str | None, counts: Counts, *, is_admin: bool) -> Answer:
     """`/api/dashboard`: only what is that user's, or (for None) everybody's."""
-    now, counts = time.time(), desk.tables.counts(whose)
+    now = time.time()
     projection, busy = desk.projection(), _busy(desk)
     ended = desk.tables.ended(100, whose)
     active = [job for job in (*desk.tables.running(), *desk.tables.waiting()) if whose in (None, job.user)]
@@ -163,18 +167,7 @@ def dashboard(desk: Desk, user: str, whose: str | None, *, is_admin: bool) -> An
             }
             for number in desk.engine.nodes
         ],
-        "active_jobs": [
-            {
-                **{key: status(desk, job)[key] for key in ("status", "node_id", "queue_position")},
-                "job_id": job.id,
-                "user_id": job.user,
-                "competition_id": job.competition,
-                "expected_time": job.expected_time,
-                "created_at": iso(job.created_at),
-                "started_at": iso(job.started_at),
-            }
-            for job in active
-        ],
+        "active_jobs": [_active(desk, job) for job in active],
         "recent_jobs": [{**listed(desk, job), "duration_seconds": _seconds(job)} for job in ended[:10]],
         "health_metrics": {
             "node_utilization_percent": round(100 * len(busy) / max(1, len(desk.engine.nodes)), 1),
@@ -193,6 +186,21 @@ def dashboard(desk: Desk, user: str, whose: str | None, *, is_admin: bool) -> An
     return answer
 
 
+def _active(desk: Desk, job: Job) -> Answer:
+    node, place = node_and_place(desk, job)
+    return {
+        "job_id": job.id,
+        "user_id": job.user,
+        "competition_id": job.competition,
+        "status": job.status,
+        "node_id": node,
+        "queue_position": place,
+        "expected_time": job.expected_time,
+        "created_at": iso(job.created_at),
+        "started_at": iso(job.started_at),
+    }
+
+
 def _current(job: Job | None, whose: str | None) -> Answer | None:
     if job is None or whose not in (None, job.user):
         return None
@@ -204,7 +212,7 @@ def _current(job: Job | None, whose: str | None) -> Answer | None:
     }
 
 
-def _tally(counts: Mapping[tuple[str, str], int], kinds: Iterable[str]) -> Answer:
+def _tally(counts: Counts, kinds: Iterable[str]) -> Answer:
     total = sum(counts.values())
     by_kind = {kind: sum(count for (_, status), count in counts.items() if status == kind) for kind in kinds}
     return {"total": total, **by_kind}
