@@ -1,4 +1,4 @@
-"""The natural order of names: `lr2` before `lr10`."""
+"""The order in which people count: `exp2` before `exp10`."""
 
 from __future__ import annotations
 
