@@ -128,7 +128,8 @@ def test_nothing_starts_beside_somebody_else_until_that_has_ended(
     assert reason(bench, "a") == (
         f"respects other people's processes: {user} runs `sleep 600` on GPU 0 (pid {stranger.pid})"
     )
-    assert "sleep 600" in bench.run("explain", "a").out
+    said = bench.run("explain", "a").out
+    assert "sleep 600" in said and f"GPU 0: sleep of {user} (not tinksched's); 1 slot" in said, "not free"
     stranger.kill()
     stranger.wait()
     bench.wait_for_states(a="completed")

@@ -10,7 +10,7 @@ from ..core.instants import ago
 from ..host.leases import Held
 from ..operations.occupancy import Occupancy, Occupied
 from ..operations.seen import memory_text, size_text, unknown_memory
-from .tables import Cell, Part, Table, printable, standing
+from .tables import Cell, Part, Table, printable
 
 WIDE = 140  # columns, from which on there is room for UUIDs
 _SHORTEST, _BESIDE = 20, 72  # characters of a command; columns that the rest of its line takes
@@ -69,7 +69,7 @@ def _tenants(gpu: Occupied, runs: Mapping[str, Held], room: int) -> Iterator[lis
         if process.run not in here:
             run = runs.get(process.run)
             task = f"{run.claim.task} of {run.claim.workspace}" if run else "a run"
-            where = f"{task}, which was not given this GPU" if process.run else standing(process)
+            where = f"{task}, which was not given this GPU" if process.run else process.standing
             yield _process(gpu, process, where, room)
     unknown = unknown_memory(state) if state else 0
     if unknown:

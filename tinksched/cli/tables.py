@@ -162,7 +162,7 @@ def _gpu_table(now: Status, signs: bool) -> Table:
     for gpu in now.gpus:
         there = [printable(name) for name in gpu.tasks]
         there += [f"{printable(tenant.task)} ({tenant.user}, {printable(tenant.workspace)})" for tenant in gpu.others]
-        there += [f"{whose(process)}, {standing(process)}" for process in strangers(gpu.state)]
+        there += [f"{whose(one)}, {one.standing}" for one in (gpu.state.strangers if gpu.state else ())]
         used = len(gpu.tasks) + len(gpu.others)
         rows.append([
             (f"GPU {gpu.index}", "bold"),
@@ -175,21 +175,9 @@ def _gpu_table(now: Status, signs: bool) -> Table:
     return Table((), rows)
 
 
-def strangers(state: GpuState | None) -> list[GpuProcess]:
-    """The compute processes on a GPU that no run of tinksched owns."""
-    listed = state.processes if state is not None else None
-    return [process for process in listed or () if process.compute and not process.run]
-
-
-def standing(process: GpuProcess) -> str:
-    """What a process is to tinksched that no run is known to own."""
-    return "may be tinksched's" if process.hidden else "not tinksched's"
-
-
 def whose(process: GpuProcess) -> str:
     """A process in few words: its owner, its program, what it holds."""
-    program = (process.command or "?").split(" ", 1)[0]
-    return f"{printable(program)} of {printable(process.user or '?')} ({size_text(process.memory)})"
+    return f"{printable(process.program)} of {printable(process.user or '?')} ({size_text(process.memory)})"
 
 
 def _doing(state: GpuState | None) -> Cell:

@@ -15,7 +15,7 @@ from ..core.gpu import GpuState
 from ..operations.live import Meter, Seen
 from ..operations.seen import memory_text, size_text
 from ..operations.snapshot import GpuStatus, Status, TaskStatus
-from .tables import Cell, duration, expected_end, in_order, look, printable, standing, strangers, tally, whose, width_of
+from .tables import Cell, duration, expected_end, in_order, look, printable, tally, whose, width_of
 
 Line = list[Cell]
 
@@ -233,7 +233,7 @@ def _others(known: Sequence[tuple[GpuStatus, GpuState | None, Meter]], most: int
     """Who is on the GPUs besides our own runs, in as many lines as there is room for."""
     lines: list[Line] = []
     for gpu, state, _ in known:
-        there = [f"! {whose(process)}, {standing(process)}" for process in strangers(state)]
+        there = [f"! {whose(one)}, {one.standing}" for one in (state.strangers if state else ())]
         if state is not None:
             there += [f"+ {printable(tenant.task)} of {printable(tenant.user)}" for tenant in gpu.others]
         lines += [[(f"  on GPU {gpu.index}: {one}", "yellow")] for one in there]
@@ -243,7 +243,7 @@ def _others(known: Sequence[tuple[GpuStatus, GpuState | None, Meter]], most: int
 
 
 def _mark(gpu: GpuStatus, state: GpuState) -> str:
-    foreign = len(strangers(state))
+    foreign = len(state.strangers)
     return (f"!{foreign}" if foreign else "") + (f"+{len(gpu.others)}" if gpu.others else "")
 
 

@@ -30,6 +30,16 @@ class GpuProcess:
         """Whether nobody can tell from here what it runs, so that it may be of any run (proc(5), hidepid)."""
         return not self.run and self.command is None
 
+    @property
+    def program(self) -> str:
+        """What it runs, without arguments; a question mark if it can't be seen."""
+        return (self.command or "?").split(" ", 1)[0]
+
+    @property
+    def standing(self) -> str:
+        """What it is to tinksched if no run is known to own it, in words."""
+        return "may be tinksched's" if self.hidden else "not tinksched's"
+
 
 @dataclass(frozen=True, slots=True)
 class GpuState:
@@ -58,3 +68,8 @@ class GpuState:
     """It has fallen off the bus, or wants a reset: nothing may be started there."""
     problem: str | None = None
     """A sentence without a full stop, if NVML failed for it."""
+
+    @property
+    def strangers(self) -> list[GpuProcess]:
+        """The compute processes that no run of tinksched owns."""
+        return [process for process in self.processes or () if process.compute and not process.run]

@@ -392,4 +392,8 @@ def _sentences(task: TaskStatus, now: Status, at: float | None) -> list[str]:
 def _on_gpu(gpu: GpuStatus) -> str:
     own = [f"{name} (this workspace)" for name in gpu.tasks]
     others = [f"{tenant.task} of {tenant.workspace} ({tenant.user})" for tenant in gpu.others]
-    return f"GPU {gpu.index}: {', '.join(own + others) or 'free'}; {gpu.slots} slot{'s' * (gpu.slots > 1)}."
+    strangers = [
+        f"{one.program} of {one.user or '?'} ({one.standing})" for one in (gpu.state.strangers if gpu.state else ())
+    ]
+    there = ", ".join(own + others + strangers)
+    return f"GPU {gpu.index}: {there or 'free'}; {gpu.slots} slot{'s' * (gpu.slots > 1)}."
