@@ -7,9 +7,10 @@ from datetime import datetime
 
 import pytest
 
+from tinksched.core import watching
 from tinksched.core.gpu import GpuProcess, GpuState
 from tinksched.core.model import Run, RunState
-from tinksched.core.watching import SETTLING, Listing, Sight, flags_of, is_idle, is_stalled, said
+from tinksched.core.watching import SETTLING, Listing, Sight, flags_of, is_idle, is_stalled
 
 NOW = 1_700_000_000.0
 OLD = NOW - SETTLING - 1
@@ -71,10 +72,12 @@ def test_a_stall_is_flagged_when_it_has_lasted_long_enough_and_its_words_stay() 
     for later in (0, 5000):
         (flag,) = flags_of(RUN, sight, NOW + later, NOW - 100, 100.0)
         assert flag == f"stalled since {since}: no output, and its GPU is idle" and is_stalled([flag])
-    assert said(flag, NOW + 7100) == "stalled for 2 h: no output, and its GPU is idle"
-    assert said(flag, NOW - 60) == "stalled for 40 s: no output, and its GPU is idle"
-    assert said("it does not use GPU 1", NOW) == "it does not use GPU 1"
-    assert said("stalled since 11-21 10:00: no output", NOW) == "stalled since 11-21 10:00: no output", "an old record"
+    assert watching.said(flag, NOW + 7100) == "stalled for 2 h: no output, and its GPU is idle"
+    assert watching.said(flag, NOW - 60) == "stalled for 40 s: no output, and its GPU is idle"
+    assert watching.said("it does not use GPU 1", NOW) == "it does not use GPU 1"
+    assert watching.said("stalled since 11-21 10:00: no output", NOW) == "stalled since 11-21 10:00: no output", (
+        "an old record"
+    )
     assert flags_of(RUN, sight, NOW, NOW - 99, 100.0) == []
     assert flags_of(RUN, sight, NOW, NOW - 9999, None) == []
     assert flags_of(RUN, sight, NOW, None, 1.0) == []
