@@ -15,6 +15,7 @@ from ..core.diagnosis import Diagnosis, Kind
 from ..core.model import Hold, Outcome, Reason, ReasonCode, Request, Run, RunRecord, RunState, Task, TaskSpec, TaskState
 
 Row = Mapping[str, Any]
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}  # thousands are asked for at once
 
 
 def task_of(row: Row) -> Task:
@@ -134,7 +135,7 @@ def hold_text(hold: Hold | None) -> str | None:
 
 def outcome_of(text: str | None) -> Outcome | None:
     """An outcome from its column."""
-    return Outcome(text) if text else None
+    return (_OUTCOMES.get(text) or Outcome(text)) if text else None
 
 
 def spec_of(text: str) -> TaskSpec:
