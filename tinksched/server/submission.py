@@ -35,7 +35,6 @@ class Form:
     """The fields of a config file as the client wrote them: texts and whole numbers, still unchecked."""
 
     fields: Mapping[str, Any]
-    text: str
 
     @property
     def user(self) -> str:
@@ -87,7 +86,7 @@ def read_form(content: bytes, settings: ServerSettings, *, has_header: bool) -> 
     missing = [name for name in needed if fields.get(name) is None]
     if missing:
         raise Refused(400, f"Missing required fields: {', '.join(missing)}")
-    return Form(fields, text)
+    return Form(fields)
 
 
 def check(form: Form, code: bytes, settings: ServerSettings, token: str) -> Wanted:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.model import Hold, Reason, Request
+from ..core.model import Hold, Reason
 from ..errors import StoreError
 from ..store import PAUSED, STOPPED, records
 from ..store.database import connect, statements
@@ -38,9 +38,7 @@ class Job:
     reason: Reason | None
     queue_number: int
     priority: int
-    is_cancelled: bool  # somebody has asked for its end
     hold: Hold | None  # somebody wants it to wait
-    session: str | None
     results_file: str | None
     warnings: tuple[str, ...]
 
@@ -203,7 +201,7 @@ def digest_of(token: str) -> str:
 
 _COLUMNS = (
     "job_id, user_id, competition_id, project_id, expected_time, created_at, status, gpus, run_at, ended_at, "
-    "changed_at, state, exit_code, reason, queue_number, priority, request, session, results_file, warnings, "
+    "changed_at, state, exit_code, reason, queue_number, priority, results_file, warnings, "
     "(SELECT hold FROM tasks WHERE id = task_id) AS hold"
 )
 
@@ -379,9 +377,7 @@ def _job_of(row: sqlite3.Row) -> Job:
         reason=records.reason_of(row["reason"]),
         queue_number=row["queue_number"],
         priority=row["priority"],
-        is_cancelled=row["request"] == Request.CANCEL.value,
         hold=records.hold_of(row["hold"]),
-        session=row["session"],
         results_file=row["results_file"],
         warnings=tuple(json.loads(row["warnings"])),
     )
