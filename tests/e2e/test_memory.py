@@ -129,7 +129,7 @@ def test_nothing_starts_beside_somebody_else_until_that_has_ended(
         f"respects other people's processes: {user} runs `sleep 600` on GPU 0 (pid {stranger.pid})"
     )
     said = bench.run("explain", "a").out
-    assert "sleep 600" in said and f"GPU 0: sleep of {user} (not tinksched's); 1 slot" in said, "not free"
+    assert "sleep 600" in said and f"GPU 0: sleep of {user} (not tinksched's)" in said, "not free"
     stranger.kill()
     stranger.wait()
     bench.wait_for_states(a="completed")

@@ -122,10 +122,10 @@ def _too_small(width: int, height: int) -> list[Line]:
 def _screen(view: View, seen: Seen, width: int, height: int, at: float, signs: bool) -> list[Line]:
     now = seen.status
     if now is None:
-        return [[(printable(seen.trouble) or "looking", "bold red" if seen.trouble else "dim")]]
+        return [[(_flat(seen.trouble) or "looking", "bold red" if seen.trouble else "dim")]]
     lines = [_heading(now, width)]
     if seen.trouble:
-        said = f"! {printable(seen.trouble)}; this is what was seen last"
+        said = f"! {_flat(seen.trouble)}; this is what was seen last"
         lines += [[(part, "bold red")] for part in wrapped(said, width)[:3]]
     tasks = view.listed(now)
     place = view.choose(tasks)
@@ -148,10 +148,10 @@ def _heading(now: Status, width: int) -> Line:
         scheduler, style = f"scheduler stopped ({now.stopped})", "yellow"
     else:
         scheduler, style = "no scheduler runs", "yellow"
-    paused = [(f", {printable(now.paused.said(now.at))}", "yellow")] if now.paused else []
-    line = [(printable(now.task_name), "bold"), ("  ", ""), (scheduler, style), *paused]
+    paused = [(f", {_flat(now.paused.said(now.at))}", "yellow")] if now.paused else []
+    line = [(_flat(now.task_name), "bold"), ("  ", ""), (scheduler, style), *paused]
     room = width - sum(width_of(text) for text, _ in line) - 2
-    place = printable(now.workspace)
+    place = _flat(now.workspace)
     if room >= 8:
         line.append((f"  {place if width_of(place) <= room else '...' + place[-(room - 3) :]}", "dim"))
     return line
@@ -182,7 +182,7 @@ def _gpus(now: Status, seen: Seen, width: int, most: int, signs: bool) -> list[L
             left = len(known) - (most - 1) * beside
             lines = [*lines[: most - 1], [(f"and {left} more GPUs: `tinksched gpus` shows all", "dim")]]
     if now.gpu_note:
-        lines.append([(f"       {printable(now.gpu_note)}", "dim")])
+        lines.append([(f"       {_flat(now.gpu_note)}", "dim")])
     return lines
 
 
@@ -190,8 +190,8 @@ def _gpu(gpu: GpuStatus, state: GpuState | None, meter: Meter, width: int, signs
     used = len(gpu.tasks) + len(gpu.others)
     line: Line = [(f"GPU {gpu.index}".ljust(6), "bold"), (f" {_slots(used, gpu.slots, signs)} {used}/{gpu.slots}", "")]
     if state is None:
-        there = [printable(name) for name in gpu.tasks]
-        there += [f"+ {printable(tenant.task)} of {printable(tenant.user)}" for tenant in gpu.others]
+        there = [_flat(name) for name in gpu.tasks]
+        there += [f"+ {_flat(tenant.task)} of {_flat(tenant.user)}" for tenant in gpu.others]
         return [*line, (f"  {', '.join(there) or 'free'}", "")]
     if state.lost:
         return [*line, ("  ! lost: nothing is started there", "bold red")]
@@ -235,7 +235,7 @@ def _others(known: Sequence[tuple[GpuStatus, GpuState | None, Meter]], most: int
     for gpu, state, _ in known:
         there = [f"! {whose(one)}, {one.standing}" for one in (state.strangers if state else ())]
         if state is not None:
-            there += [f"+ {printable(tenant.task)} of {printable(tenant.user)}" for tenant in gpu.others]
+            there += [f"+ {_flat(tenant.task)} of {_flat(tenant.user)}" for tenant in gpu.others]
         lines += [[(f"  on GPU {gpu.index}: {one}", "yellow")] for one in there]
     if len(lines) > most > 0:
         return [*lines[: most - 1], [(f"  and {len(lines) - most + 1} more: `tinksched gpus`", "yellow")]]
@@ -311,11 +311,11 @@ def _cells(task: TaskStatus, at: float, seen: bool, signs: bool) -> Line:
     memory = task.usage.gpu_memory if task.usage and task.active else task.usage.gpu_memory_peak if task.usage else None
     return [
         (f"{sign} {task.state.replace('_', ' ')}", style),
-        (printable(task.name), ""),
+        (_flat(task.name), ""),
         (_places(task), ""),
         (duration(task, at), ""),
         *([(size_text(memory) if memory is not None else "", "")] if seen else []),
-        (printable(_detail(task, at)), "" if task.state in FAILED else "dim"),
+        (_flat(_detail(task, at)), "" if task.state in FAILED else "dim"),
     ]
 
 
@@ -356,7 +356,7 @@ def _detail(task: TaskStatus, at: float) -> str:
 
 def _tally(view: View, tasks: Sequence[TaskStatus], now: Status, width: int, signs: bool) -> Line:
     chosen = [f"/{view.wanted}/" if view.wanted else "", "failed ones only" if view.failed_only else ""]
-    words = ", ".join(filter(None, map(printable, chosen)))
+    words = ", ".join(filter(None, map(_flat, chosen)))
     line: Line = [(f"{len(tasks)} with {words}; " if words else "", "bold")]
     left = now.total - len(now.tasks)
     rest = f"; {left} not listed here: / finds them" if left else ""
@@ -374,8 +374,8 @@ def _tally(view: View, tasks: Sequence[TaskStatus], now: Status, width: int, sig
 def _title(task: TaskStatus, at: float, width: int, signs: bool) -> Line:
     line = "─" if signs else "-"
     where = f" on GPU {_places(task)}" if task.gpus else ""
-    said = f"{printable(task.name)}: {task.state.replace('_', ' ')}{where}"
-    detail = printable(_detail(task, at))
+    said = f"{_flat(task.name)}: {task.state.replace('_', ' ')}{where}"
+    detail = _flat(_detail(task, at))
     text = f"{line * 2} {said}{': ' + detail if detail else ''} "
     return [(text, "bold"), (line * max(0, width - width_of(text)), "dim")]
 
@@ -391,7 +391,7 @@ def _log(view: View, seen: Seen, task: TaskStatus, width: int, room: int) -> lis
         return [[("nothing printed so far" if log.there or task.active else f"{log.path} is gone", "dim")]]
     rows: list[str] = []
     for line in reversed(log.lines):
-        rows[:0] = wrapped(printable(line.expandtabs()), width)
+        rows[:0] = wrapped(_flat(line.expandtabs()), width)
         if len(rows) >= room + view.back:
             break
     view.back = max(0, min(view.back, len(rows) - room))
