@@ -41,9 +41,12 @@ class Sizes:
     submit_rate: int = 100
     starts: int = 60
     pending: int = 1_000
+    shown: int = 5_000
+    changes: int = 100
+    idle: float = 30.0
 
 
-QUICK = Sizes(clients=20, statuses=100, submissions=50, starts=3, pending=50)
+QUICK = Sizes(clients=20, statuses=100, submissions=50, starts=3, pending=50, shown=50, changes=5, idle=0.5)
 
 
 @dataclass
@@ -287,7 +290,9 @@ def main(quick: bool, record: bool, folder: Path) -> int:
     """Measure, print, and with `record` write the file that is committed."""
     sizes, figures = QUICK if quick else Sizes(), Figures()
     with Place(folder) as place:
-        for benchmark in (clients_that_wait, status_under_load, submissions, starts):
+        from .page import page  # which needs all of this
+
+        for benchmark in (clients_that_wait, status_under_load, submissions, starts, page):
             benchmark(place, sizes, figures)
         figures.aim("the most memory that any of these servers had", "200 MB", f"{figures.most_memory:.0f} MB",
                     figures.most_memory <= 200)  # fmt: skip
