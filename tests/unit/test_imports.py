@@ -75,6 +75,7 @@ LATE = {
             ("app", "command"),
             ("app", "cleaning"),
             ("app", "serve"),
+            ("app", "register"),
             ("app", "scan"),
             ("app", "remote"),
             ("app", "database"),
@@ -85,6 +86,7 @@ LATE = {
     *(("cli.serve", target) for target in SERVED),
     ("cli.scan", "server.tables"),
     ("cli.remote", "operations.remote"),  # httpx
+    ("cli.register", "operations.remote"),
     ("server.scan", "server.review"),  # httpx, where a model is asked
     *(("cli.database", target) for target in ("server.backup", "server.housekeeping", "server.state")),
     ("cli.database", "operations.times"),

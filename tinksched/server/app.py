@@ -63,12 +63,12 @@ def make_app(engine: Engine) -> FastAPI:
         responses={"4XX": refused, "5XX": failed}, redirect_slashes=False,
     )  # fmt: skip
     app.state.desk = desk
-    if engine.settings.allowed_origins:
+    app.add_middleware(Guard, settings=engine.settings)
+    if engine.settings.allowed_origins:  # outside of the guard: who is refused there may read why
         app.add_middleware(
             CORSMiddleware, allow_origins=engine.settings.allowed_origins, allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Last-Event-ID"], expose_headers=["Retry-After"],
         )  # fmt: skip
-    app.add_middleware(Guard, settings=engine.settings)
     app.include_router(QueueApi(desk, limits).routes)
     app.include_router(OpenTinkerApi(services, limits).routes)
     _add_common(app, desk)
