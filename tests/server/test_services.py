@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.nvml_double import Gpu, NvmlDouble
+from tests.server.test_isolation import needs_bwrap
 from tests.services import SETTINGS, Client, answers, ports
 from tests.serving import Serving, until
 from tests.support import TIMEOUT, Lab
@@ -410,3 +411,23 @@ def test_a_submission_holds_nobody_up(services: Callable[..., Serving]) -> None:
         assert alice.call("GET", "/health").status_code == 200
     assert len(taken) == 8 and max(taken) < TIMEOUT / 2, "none waited for the programs, which never get ready"
     assert len(alice.ask("GET", "/list_jobs")["jobs"]) == 8
+
+
+# ---------------------------------------------------------------- isolation
+
+
+@needs_bwrap
+def test_isolated_it_answers_all_the_same_and_sees_nothing_of_the_server(services: Callable[..., Serving]) -> None:
+    server = services(isolation="bubblewrap", network=False, stop_grace=3)
+    alice = Client(server)
+    key = "w" * 30
+    job = alice.running({"lists": str(server.state), "stamp": "stamp"}, wandb_key=key)
+    said = httpx.get(job["server_url"]).json()
+    assert said["environment"]["WANDB_API_KEY"] == key and said["listed"] == ["jobs"]
+    stamp = server.state / "jobs" / job["job_id"] / "stamp"
+    assert stamp.read_text().split()[1] == str(job["port"])
+    begun = time.monotonic()
+    assert alice.complete(job["job_id"])["status"] == "COMPLETED" and not answers(job["server_url"])
+    assert time.monotonic() - begun < TIMEOUT
+    failed = alice.wait(alice.train({"dies": 4}), "FAILED")
+    assert failed["error_message"].startswith("exit code 4\n")

@@ -33,7 +33,7 @@ from typing import Any
 
 from ..host import processes, wake
 
-LOOK_SECONDS = 0.04  # between two looks at whether it answers
+LOOK_SECONDS = 0.03  # between two looks at whether it answers
 ANSWER_SECONDS = 10.0  # for an answer; a program that loads may be slow
 SURE = 5  # looks in a row that find a stranger on the port: one alone may have missed a process that was just born
 TAKEN = -1  # in place of an exit code: somebody else has the port
@@ -245,6 +245,7 @@ class Probe(threading.Thread):
         self.seen = f"nothing listens on port {port}"
         self._job = job
         self._port = port
+        self._known: set[int] = set()  # sockets of the run
 
     def run(self) -> None:
         """Until it is ready, somebody else answers, or `over` is set."""
@@ -277,7 +278,9 @@ class Probe(threading.Thread):
     def _is_ours(self) -> bool:
         """Whether all who listen on the port are processes of the run."""
         there = sockets_on(self._port)
-        return bool(there) and there <= self._job.inodes()
+        if there and not there <= self._known:  # whose they are takes a look at every process
+            self._known = self._job.inodes()
+        return bool(there) and there <= self._known
 
 
 def is_free(port: int) -> bool:
