@@ -172,7 +172,9 @@ def test_the_page_alone_says_where_its_server_is_and_nothing_else(lab: Lab, open
         answer = client.get("/dashboard")
         assert answer.status_code == 200
         assert "script-src 'self'; " in answer.headers["content-security-policy"]
-        assert "connect-src 'self' http: https:; " in answer.headers["content-security-policy"], "it can be edited there"
+        assert "connect-src 'self' http: https:; " in answer.headers["content-security-policy"], (
+            "it can be edited there"
+        )
         assert client.get("/dashboard/api/state").status_code == 404
 
 
