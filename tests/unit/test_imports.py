@@ -26,7 +26,7 @@ FLOORS = {
     "executors": {"errors", "core", "host"},
     "scheduler": {"errors", "core", "config", "store", "host", "executors"},
     "operations": {"errors", "core", "config", "store", "host", "scheduler"},
-    "server": {"errors", "core", "config", "store", "host", "scheduler", ""},
+    "server": {"errors", "core", "config", "store", "host", "scheduler", "operations", ""},
     "cli": {"errors", "core", "config", "store", "host", "scheduler", "operations", "server", ""},
     "__main__": {"cli"},
     "api": {"errors", "core", "config", "operations"},
@@ -78,6 +78,8 @@ LATE = {
             ("app", "command"),
             ("app", "cleaning"),
             ("app", "serve"),
+            ("app", "dashboard"),
+            ("app", "register"),
             ("app", "scan"),
             ("app", "remote"),
             ("app", "database"),
@@ -86,8 +88,10 @@ LATE = {
         )
     ),  # of the commands only the one that was called
     *(("cli.serve", target) for target in SERVED),
+    ("cli.dashboard", "server.page.alone"),
     ("cli.scan", "server.tables"),
     ("cli.remote", "operations.remote"),  # httpx
+    ("cli.register", "operations.remote"),
     ("server.scan", "server.review"),  # httpx, where a model is asked
     *(("cli.database", target) for target in ("server.backup", "server.housekeeping", "server.state")),
     ("cli.database", "operations.times"),

@@ -12,15 +12,24 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
 from ..errors import StoreError, TinkschedError, Unwritable
-from . import shapes
+from . import opentinker_api, shapes
 from .desk import Desk
 from .engine import Engine
 from .guard import Guard
 from .limits import Limits
+from .opentinker_api import OpenTinkerApi
+from .page.api import PageApi
+from .page.door import ServerDoor
+from .page.feed import Feed
+from .page.served import ServerSource
+from .page.works import ServerWorks
 from .queue_api import QueueApi, answer_of, http_error
+from .reference import add_reference
+from .services import Services
 from .submission import Refused
 
 _log = logging.getLogger("tinksched.server")
@@ -36,29 +45,47 @@ _ENDPOINTS = {
     "dashboard": "GET /api/dashboard",
     "health": "GET /health",
     "docs": "GET /docs",
+    "page": "GET /dashboard",
 }
 
 
 def make_app(engine: Engine) -> FastAPI:
     """The application of a server whose engine runs."""
     desk = Desk(engine)
+    services = Services(desk)
+    limits = Limits(engine.settings)
+    door = ServerDoor(desk, limits)
+    feed = Feed(ServerSource(engine), door.allowed)
+    desk.on_stop = feed.stop
     refused = {"model": shapes.Error, "description": "anything else that is wrong with a request"}
     failed = {"model": shapes.Error, "description": "the server can't do it now: stopping, or its disk is full"}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        services.open()
         await desk.open()
+        await feed.open()
         yield
+        await feed.close()
+        services.close()
         await desk.close()
 
     app = FastAPI(
         title="tinksched", version=__version__, description="GPU jobs over HTTP.", lifespan=lifespan,
-        responses={"4XX": refused, "5XX": failed}, redirect_slashes=False,
+        responses={"4XX": refused, "5XX": failed}, redirect_slashes=False, docs_url=None, redoc_url=None,
     )  # fmt: skip
     app.state.desk = desk
     app.add_middleware(Guard, settings=engine.settings)
-    app.include_router(QueueApi(desk, Limits(engine.settings)).routes)
+    if engine.settings.allowed_origins:  # outside of the guard: who is refused there may read why
+        app.add_middleware(
+            CORSMiddleware, allow_origins=engine.settings.allowed_origins, allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Last-Event-ID"], expose_headers=["Retry-After"],
+        )  # fmt: skip
+    app.include_router(QueueApi(desk, limits).routes)
+    app.include_router(OpenTinkerApi(services, limits).routes)
+    app.include_router(PageApi(feed, door, ServerWorks(desk, services, limits), desk.growth).routes)
     _add_common(app, desk)
+    add_reference(app)
     _add_errors(app)
     return app
 
@@ -67,7 +94,9 @@ def _add_common(app: FastAPI, desk: Desk) -> None:
     @app.get("/", tags=["server"], responses={200: {"model": shapes.Service}})
     async def service() -> JSONResponse:
         """What this is, and where to go on."""
-        return JSONResponse({"service": "tinksched", "version": __version__, "endpoints": _ENDPOINTS})
+        authentication = "enabled" if desk.settings.enable_auth else "disabled"
+        answer = {"service": "tinksched", "version": __version__, "status": "running", "authentication": authentication}
+        return JSONResponse({**answer, "endpoints": {**opentinker_api.ENDPOINTS, **_ENDPOINTS}})
 
     @app.get("/health", tags=["server"], responses={200: {"model": shapes.Health}, 503: {"model": shapes.Health}})
     async def health() -> JSONResponse:

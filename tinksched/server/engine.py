@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from ..config import Settings
 from ..config.server import ServerSettings
+from ..core.model import Reason
 from ..errors import TinkschedError, UsageError
 from ..host import environments, gpus
 from ..host.statedir import Home, SchedulerLock, StateDir
@@ -25,7 +26,7 @@ from ..scheduler.resident import Resident
 from ..scheduler.starting import Logs
 from ..store import STOPPED, Store
 from ..store.transaction import Transaction
-from . import isolation, state
+from . import isolation, services_setup, state
 
 T = TypeVar("T")
 WHO = "server"
@@ -46,6 +47,7 @@ class Engine:
         self.trouble: TinkschedError | None = None
         self.gpus: Mapping[int, str] = {}  # index to device name
         self.note: str | None = None
+        self.watch: Watch | None = None  # what looks at the GPUs, once it does
         self.on_renewed: Callable[[], object] = _nothing  # the database is another file now
         self.on_ended: Callable[[], object] = _nothing  # no job will be run any more
         self._begun = threading.Event()
@@ -57,6 +59,7 @@ class Engine:
         self._take_lock()
         try:
             self.isolation = isolation.prepare(settings)
+            services_setup.prepare(settings, self.isolation, self._state)
             self.workspace = state.configure(settings)
             self.environment = environments.save(self._state.environments, _environment())
             with Store(self._state.database) as store, store.transaction(WHO, 0.0) as tx:
@@ -110,6 +113,12 @@ class Engine:
             raise TinkschedError("the scheduler does not run")
         return self._resident.do(work, WHO)
 
+    def reasons(self) -> Future[dict[str, Reason]]:
+        """Why each job that waits does: see `Resident.reasons`."""
+        if self._resident is None:
+            raise TinkschedError("the scheduler does not run")
+        return self._resident.reasons()
+
     def stop(self) -> None:
         """End; jobs that run go on, and are found again by the next server."""
         self._is_ending = True  # first: a resident that is being made looks at it
@@ -157,7 +166,7 @@ class Engine:
         """Be the scheduler until it ends. Returns whether to begin anew: its state was deleted, and put back."""
         journal = Journal(_log_of(self.workspace, self._home), screen=False)
         try:
-            watch = Watch()
+            watch = self.watch = Watch()
             self.gpus, self.note = self._find_gpus(watch.inventory)
             self._resident = Resident(
                 self.workspace, self._state, self._home, self.gpus, journal, self._lock, watch,

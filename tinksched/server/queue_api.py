@@ -25,7 +25,7 @@ from .submission import Form, Refused, Wanted, check, read_form
 from .tables import Job
 
 _log = logging.getLogger("tinksched.server")
-_ERRORS: Mapping[int | str, dict[str, Any]] = {
+ERRORS: Mapping[int | str, dict[str, Any]] = {
     400: {"model": shapes.Error, "description": "what was sent can't be used; `detail` names the field"},
     401: {"model": shapes.Error, "description": "no token, or one that is not good"},
     403: {"model": shapes.Error, "description": "somebody else's"},
@@ -74,7 +74,7 @@ class QueueApi:
     ) -> None:
         """An endpoint. One with a counter is for callers with a token, who are looked at before anything they sent."""
         good = shapes.EVENTS if model is None else {"model": model}
-        responses: dict[int | str, dict[str, Any]] = {200: good, **{code: _ERRORS[code] for code in codes}}
+        responses: dict[int | str, dict[str, Any]] = {200: good, **{code: ERRORS[code] for code in codes}}
         guards = [] if counter is None else [Depends(self._counted(counter)), Security(_TOKEN)]
         if counter not in (None, "submit"):  # a submission may have its token in its config
             guards.append(Depends(self._known))
@@ -138,7 +138,7 @@ class QueueApi:
     async def logs(self, request: Request, job_id: str = _JOB, user_id: str | None = _USER) -> StreamingResponse:
         """What a job prints, as it prints it (server-sent events)."""
         job = self._job(request, job_id, user_id)
-        events = streaming.follow(self._desk, job, request.headers.get("last-event-id"))
+        events = streaming.follow(self._desk, job, request.headers.get("last-event-id"), self._may_go_on(request))
         return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     async def cancel(self, request: Request, job_id: str = _JOB, user_id: str | None = _USER) -> JSONResponse:
@@ -185,6 +185,18 @@ class QueueApi:
         with _noted(request):
             token = auth.bearer(request.headers.getlist("authorization"))
             request.state.caller = auth.caller_of(self._desk.tables, token)
+
+    def _may_go_on(self, request: Request) -> Callable[[], bool]:
+        """What says whether the token of a request is still good, for an answer that takes long."""
+        token = auth.bearer(request.headers.getlist("authorization"))
+
+        def good() -> bool:
+            try:
+                return auth.caller_of(self._desk.tables, token) == _caller(request)
+            except Refused:
+                return False
+
+        return good
 
     def _submitter(self, request: Request, form: Form) -> tuple[Caller, str]:
         """Who submits, and by which token: that of the header or of the config."""

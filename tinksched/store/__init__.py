@@ -1,6 +1,7 @@
 """What is on disk: tasks, runs, events and a few facts, in one SQLite database of the workspace."""
 
 from .database import REPAIR
+from .glances import Bar, Glance
 from .packing import DoneTask, Listed, Past, Ran, Remains
 from .records import about
 from .store import PAUSED, STOPPED, Event, Store
@@ -10,8 +11,10 @@ __all__ = [
     "PAUSED",
     "REPAIR",
     "STOPPED",
+    "Bar",
     "DoneTask",
     "Event",
+    "Glance",
     "Listed",
     "NewTask",
     "Past",

@@ -158,7 +158,7 @@ def run_of(
     created_at: float, started_at: float | None, ended_at: float | None, deadline: float | None, own: str | None,
 ) -> Run:  # fmt: skip
     """A run from its columns, in the order of `RUN_COLUMNS`; `task` is the name of its task."""
-    common, record = _parsed_run(text)
+    common, record = parsed_run(text)
     columns = {**record, **json.loads(own)} if own else record
     command = tuple(_joined(word, task) for word in columns["command"])
     return Run(
@@ -224,7 +224,7 @@ def done_of(
     """A task that is done from its columns, those of its last run, and what that used; `text` and `run` are what they
     share. Of one that was queued again and given up there the last run is an earlier one: only its log is named."""
     config, _, spec = _parsed_task(text)
-    common: dict[str, Any] = _parsed_run(run)[0] if run is not None else {"gpus": (), "log": None}
+    common: dict[str, Any] = parsed_run(run)[0] if run is not None else {"gpus": (), "log": None}
     log = None if common["log"] is None else _joined(common["log"], name)
     # By the clock, which may have been set, only where nothing else tells the two ends apart.
     cancelled_later = outcome == Outcome.CANCELLED.value and queued_at > (ended_at or queued_at)
@@ -297,7 +297,7 @@ class Remains(NamedTuple):
 
 def remains_of(run_id: str, task_id: int, task: str, session: str, text: str) -> Remains:
     """What a run leaves from its columns; `task` is the name of its task."""
-    common = _parsed_run(text)[0]
+    common = parsed_run(text)[0]
     log = None if common["log"] is None else _joined(common["log"], task)
     return Remains(run_id, task_id, session, _joined(common["directory"], run_id), log)
 
@@ -321,7 +321,7 @@ def ran_of(
     queued_at: float, started_at: float, ended_at: float | None,
 ) -> Ran:  # fmt: skip
     """A run from its columns and its task's; `text` is the one that it shares."""
-    gpus = _parsed_run(text)[0]["gpus"]
+    gpus = parsed_run(text)[0]["gpus"]
     return Ran(
         task, attempt, records.outcome_of(outcome), records.reason_of(reason), exit_code, gpus, queued_at, started_at,
         ended_at,
@@ -385,7 +385,8 @@ def _parsed_task(text: str) -> tuple[Any, Any, dict[str, Any]]:
 
 
 @lru_cache(maxsize=1024)
-def _parsed_run(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def parsed_run(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What runs share, from its text: columns of their own, and what is in their records."""
     common = json.loads(text)
     record = {name: common.pop(name) for name in _RECORD}
     record["command"] = common.pop("command", ())

@@ -18,9 +18,11 @@ END;
 
 -- Whoever forgets a task, `tinksched clean` say, forgets its job.
 DELETE FROM server_jobs WHERE task_id NOT IN (SELECT id FROM tasks);
+DELETE FROM server_services WHERE task_id NOT IN (SELECT id FROM tasks);
 CREATE TRIGGER server_cleaned AFTER DELETE ON tasks
 BEGIN
     DELETE FROM server_jobs WHERE task_id = OLD.id;
+    DELETE FROM server_services WHERE task_id = OLD.id;
     DELETE FROM server_earlier_results WHERE task_id = OLD.id;
 END;
 
