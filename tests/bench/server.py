@@ -44,7 +44,7 @@ class Sizes:
     services: int = 40
 
 
-QUICK = Sizes(clients=20, statuses=100, submissions=50, starts=3, pending=50, services=2)
+QUICK = Sizes(clients=20, statuses=100, submissions=50, starts=3, pending=50, services=1)
 
 
 @dataclass
