@@ -47,7 +47,7 @@ class Sizes:
     idle: float = 30.0
 
 
-QUICK = Sizes(clients=20, statuses=100, submissions=50, starts=3, pending=50, services=2, shown=50, changes=5, idle=0.5)
+QUICK = Sizes(clients=20, statuses=100, submissions=50, starts=3, pending=50, services=1, shown=50, changes=5, idle=0.5)
 
 
 @dataclass

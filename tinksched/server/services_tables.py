@@ -121,11 +121,11 @@ class ServiceTables:
 
     def running(self) -> list[Service]:
         """Those that have GPUs: they start or run."""
-        return list(self._services("WHERE state = 'active'"))
+        return list(self._services("WHERE collected = 0 AND state = 'active'"))  # few are not collected: an index
 
     def starting(self) -> list[Service]:
         """Those that have not answered on their ports yet."""
-        return list(self._services("WHERE state = 'active' AND ready_at IS NULL"))
+        return list(self._services("WHERE collected = 0 AND state = 'active' AND ready_at IS NULL"))
 
     def uncollected(self) -> list[Service]:
         """Those that have ended and whose end nobody has dealt with."""
