@@ -10,8 +10,10 @@ It serves the page's own files with the headers of the real server. A test chang
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
+import socket
 import sys
 import threading
 import time
@@ -47,6 +49,7 @@ class FakeFeed:
         self.logs: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self.users: list[Json] = []
         self.more: Json = {}  # replaces parts of the details of every job
+        self.refusal = "API key expired"
         self.session: Json = {}  # replaces parts of the session
         self.port = 0
         self._changed = threading.Condition()
@@ -82,6 +85,9 @@ class FakeFeed:
         server, self._server = self._server, None
         server.shutdown()
         server.server_close()
+        for connection in list(server.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         for listener in list(self._listeners):
             listener.put(None)
         with self._changed:
@@ -92,9 +98,17 @@ class FakeFeed:
         jobs = {job["id"]: job for job in self.scene["jobs"]}
         jobs.update({job["id"]: job for job in parts.get("jobs", [])})
         left = [job for key, job in jobs.items() if key not in parts.get("gone", [])]
-        self.scene = {**self.scene, **{key: value for key, value in parts.items() if key != "gone"}, "jobs": left}
+        fresh = {run["run"] for run in parts.get("runs", [])}
+        timeline = [run for run in self.scene["timeline"] if run["run"] not in fresh] + parts.get("runs", [])
+        whole = {key: value for key, value in parts.items() if key not in ("gone", "runs")}
+        self.scene = {**self.scene, **whole, "jobs": left, "timeline": timeline}
+        parts = {"now": time.time(), **parts}
+        self.say("change", parts)
+
+    def say(self, event: str, data: Json) -> None:
+        """An event to every page that listens."""
         for listener in list(self._listeners):
-            listener.put(f"event: change\ndata: {json.dumps(parts)}\n\n")
+            listener.put(f"event: {event}\ndata: {json.dumps(data)}\n\n")
 
     def print(self, job: str, text: str, kind: str = "stdout") -> None:
         """More output of a job; `kind` "end" ends it."""
@@ -135,6 +149,20 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connections: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Keep the connection: the end of a server is the end of its connections."""
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """See the standard library."""
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away is no error."""
 
@@ -174,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
         feed, user = self.feed, self._user()
         given = "Authorization" in self.headers
         if user is None and (given or parts != ["session"]):
-            self._json({"detail": "API key expired" if given else "Authorization header required"}, 401)
+            self._json({"detail": feed.refusal if given else "Authorization header required"}, 401)
         elif parts == ["session"]:
             self._json({"mode": "server", "title": feed.scene["title"], "version": "0", "auth": bool(feed.keys), "signed_in": user is not None,
                         "user": user, "is_admin": feed.scene["me"]["is_admin"], "may": {"cancel": True, "retry": True}, **feed.session})  # fmt: skip

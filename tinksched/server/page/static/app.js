@@ -53,7 +53,7 @@ const PARTS = {
   people: drawPeople,
 };
 const SHOWN_IN = {
-  counts: ["head", "cards", "queue", "jobs"], title: ["head"], gpus: ["gpus", "timeline"], timeline: ["timeline"], jobs: ["queue", "lately", "jobs"], gone: ["queue", "lately", "jobs"],
+  counts: ["head", "cards", "queue", "jobs"], title: ["head"], gpus: ["gpus"], runs: ["timeline"], jobs: ["queue", "lately", "jobs"], gone: ["queue", "lately", "jobs"],
   me: ["me"], nodes: ["people"], batch_ends: ["queue"],
 };
 const stale = new Set();
@@ -105,6 +105,7 @@ function hear(kind, parts) {
   if (parts.now) serverTime(parts.now);
   const news = kind === "state" ? scene.replace(parts) : scene.merge(parts);
   byId("welcome").hidden = true;
+  draw(byId("welcome"));
   if (kind === "state") paint();
   else paint(Object.keys(parts).flatMap((name) => SHOWN_IN[name] ?? []));
   if (news.length) byId("news").textContent = news.slice(0, 3).map((job) => `${job.name ?? job.id}: ${(WORDS[job.status] ?? job.status).toLowerCase()}`).join(", ");
@@ -185,6 +186,7 @@ function denied(error) {
     begin();
   };
   const isWorkspace = session?.mode === "workspace";
+  draw(byId("settings"));
   draw(byId("welcome"));
   draw(byId("welcome"), h("form", { onsubmit: signIn }, h("h2", null, error && key() ? "This key isn't taken" : "Sign in"),
     error && (key() || error.status === 403) && h("p", { class: "trouble", role: "alert" }, `The server says: ${error.message}.`),

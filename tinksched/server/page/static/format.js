@@ -44,8 +44,11 @@ export function when(at) {
   if (at == null) return UNKNOWN;
   const then = new Date(at * 1000);
   const isToday = then.toDateString() === new Date(serverTime() * 1000).toDateString();
-  return isToday ? clock.format(then) : `${date.format(then)}, ${clock.format(then)}`;
+  return isToday ? clock.format(then) : `${date.format(then)} ${clock.format(then)}`;
 }
+
+/** "14:05", whatever the day. */
+export const hourOf = (at) => clock.format(new Date(at * 1000));
 
 /** The whole date and time, for titles. */
 export const exactly = (at) => (at == null ? null : exact.format(new Date(at * 1000)));

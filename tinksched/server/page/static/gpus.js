@@ -2,7 +2,7 @@
 
 import { hour } from "./chart.js";
 import { draw, h } from "./dom.js";
-import { bytes, counted, exactly, lasting, percent } from "./format.js";
+import { bytes, counted, exactly, lasting, number, percent, UNKNOWN } from "./format.js";
 import { address } from "./route.js";
 import { sign } from "./signs.js";
 
@@ -30,9 +30,14 @@ function card(gpu) {
     past(gpu),
     h("div", { class: "gpu-now" },
       h("span", null, h("b", null, percent(gpu.utilization)), h("i", { class: "key-area" }), "busy"),
-      h("span", null, h("b", null, bytes(gpu.memory_used)), h("i", { class: "key-line" }), `of ${bytes(gpu.memory_total)}`)),
+      h("span", null, h("b", null, gib(gpu.memory_used, " GiB")), h("i", { class: "key-line" }), `of ${gib(gpu.memory_total)}`)),
     memoryBar(gpu),
     h("ul", { class: "slots" }, gpu.runs.map(occupied), gpu.foreign.map(foreign), free(gpu)));
+}
+
+/** In GiB, since that is how people know their GPU. */
+function gib(size, unit = "") {
+  return size == null ? UNKNOWN : `${number(Number((size / 2 ** 30).toFixed(size < 10 * 2 ** 30 ? 1 : 0)))}${unit}`;
 }
 
 function readings({ temperature, power }) {

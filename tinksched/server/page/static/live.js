@@ -57,10 +57,11 @@ export class Live {
         timer = setTimeout(() => silence.abort(), SILENCE_MS);
         if (event === "state" || event === "change") this.hear(event, JSON.parse(data));
         if (event === "state") this.tell("live");
+        if (event === "bye") throw new Refused(401, JSON.parse(data).detail);
         isHeard = true;
       }
     } catch (error) {
-      if (!isHeard) throw error;
+      if (!isHeard || isDenied(error)) throw error;
     } finally {
       clearTimeout(timer);
     }

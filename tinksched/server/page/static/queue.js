@@ -34,8 +34,8 @@ export function drawMe(into, me) {
   const rows = Object.entries(me.use ?? {}).map(([name, used]) => {
     const [limitName, limit] = limits.find(([known]) => LIMIT_OF[name]?.test(known)) ?? [];
     taken.add(limitName);
-    return h("div", { key: name }, h("dt", null, NAMES[name] ?? plain(name)), h("dd", null, limit == null ? number(used) : `${number(used)} of ${number(limit)}`),
-      limit > 0 && h("meter", { min: 0, max: limit, value: Math.min(used, limit), high: 0.85 * limit, "aria-label": `${NAMES[name] ?? plain(name)}: ${number(used)} of ${number(limit)}` }));
+    return h("div", { key: name }, h("dt", null, NAMES[name] ?? plain(name)), h("dd", null, limit == null ? number(used) : `${number(used)} of ${number(limit)}`,
+      limit > 0 && h("meter", { min: 0, max: limit, value: Math.min(used, limit), high: 0.85 * limit, "aria-label": `${NAMES[name] ?? plain(name)}: ${number(used)} of ${number(limit)}` })));
   });
   const others = limits.filter(([name]) => !taken.has(name))
     .map(([name, limit]) => h("div", { key: `limit ${name}` }, h("dt", null, plain(name)), h("dd", null, `at most ${number(limit)}`)));

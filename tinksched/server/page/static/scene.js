@@ -1,5 +1,6 @@
 // What the page knows of the machine: the last scene, with every change since.
 
+const DAY = 86400;
 const RANK = { running: 0, starting: 0, queued: 1 };
 
 /** The scene and its jobs. `parts` is replaced key by key; `jobs` is a map, since changes name single ones. */
@@ -21,12 +22,19 @@ export class Scene {
   }
 
   /** What has changed. Says which jobs' status is another than before. */
-  merge({ jobs = [], gone = [], ...parts }) {
+  merge({ jobs = [], gone = [], runs = [], ...parts }) {
     Object.assign(this.parts, parts);
+    if (runs.length) this.parts.timeline = this.#timeline(runs);
     const news = jobs.filter((job) => this.jobs.get(job.id)?.status !== job.status);
     this.add(jobs);
     for (const id of gone) this.jobs.delete(id);
     return news;
+  }
+
+  #timeline(fresh) {
+    const runs = new Map(this.parts.timeline.map((run) => [run.run, run]));
+    for (const run of fresh) runs.set(run.run, run);
+    return [...runs.values()].filter((run) => run.to == null || run.to > this.parts.now - DAY);
   }
 
   /** More jobs. */

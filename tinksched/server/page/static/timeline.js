@@ -1,7 +1,7 @@
 // What ran on which GPU when, as SVG: coloured and patterned by outcome, idle gaps left open and named.
 
 import { draw, h } from "./dom.js";
-import { duration, exactly, serverTime, when } from "./format.js";
+import { duration, exactly, hourOf, serverTime } from "./format.js";
 import { gaps, joined, lanes, rows } from "./lanes.js";
 import { go } from "./route.js";
 import { state, WORDS } from "./signs.js";
@@ -39,7 +39,7 @@ function axis({ from, to, x, left, right, unit }, height) {
   for (let at = Math.ceil((from - offset) / step) * step + offset; at <= to; at += step) marks.push(at);
   return h("g", { key: "axis", class: "axis" }, marks.map((at) => [
     h("path", { key: `line${at}`, d: `M${x(at).toFixed(1)} 0V${height - 1.4 * unit}` }),
-    h("text", { key: `text${at}`, x: x(at), y: height - 0.3 * unit, "text-anchor": x(at) > right - 2 * unit ? "end" : "middle" }, when(at).split(", ").at(-1)),
+    h("text", { key: `text${at}`, x: x(at), y: height - 0.3 * unit, "text-anchor": x(at) > right - 2 * unit ? "end" : "middle" }, hourOf(at)),
   ]));
 }
 

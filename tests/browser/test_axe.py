@@ -1,0 +1,70 @@
+"""axe-core finds nothing that is wrong with the page for people who can't see it, or not well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
+axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python isn't installed")
+
+from playwright.sync_api import expect
+
+from .fake_feed import FakeFeed
+from .watched import Watched
+
+SCRIPT = Path(axe.__file__).with_name("axe.min.js")
+RUN = "async () => (await axe.run({resultTypes: ['violations']})).violations.map((v) => [v.impact, v.id, v.nodes.slice(0, 5).map((n) => [n.target.join(' '), n.failureSummary])])"
+
+
+def findings(page: Any) -> list[Any]:
+    """What axe finds, whatever its weight."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(SCRIPT.read_text())
+    found: list[Any] = page.evaluate(RUN)
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(scheme: str, feed: FakeFeed, opened: Callable[..., Watched]) -> None:
+    one = next(each for each in feed.scene["jobs"] if each["status"] == "failed")
+    feed.print(one["id"], "a line\n")
+    feed.print(one["id"], "and an error\n", "stderr")
+    page = opened(f"{feed.url}/dashboard", color_scheme=scheme, bypass_csp=True).page
+    expect(page.locator(".rows .row").first).to_be_visible()
+    assert findings(page) == []
+    page.get_by_role("button", name="Failed").click()
+    page.goto(f"{feed.url}/dashboard#job={one['id']}")
+    expect(page.get_by_role("log")).to_contain_text("and an error")
+    assert findings(page) == []
+    for tab in ("Runs", "Config", "Metrics"):
+        page.get_by_role("tab", name=tab).click()
+        expect(page.get_by_role("tabpanel")).not_to_be_empty()
+        assert findings(page) == []
+    page.locator("#job").get_by_role("button", name="Retry").click()
+    expect(page.locator("#confirm")).to_be_visible()
+    assert findings(page) == []
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    for name in ("Settings", "Keyboard help"):
+        page.get_by_role("button", name=name).click()
+        expect(page.locator("dialog.small[open]")).to_be_visible()
+        assert findings(page) == []
+        page.keyboard.press("Escape")
+    page.get_by_role("link", name="Users").click()
+    expect(page.locator("#people h2")).to_be_visible()
+    assert findings(page) == []
+
+
+def test_axe_finds_nothing_where_one_signs_in_or_the_server_is_away(feed: FakeFeed, opened: Callable[..., Watched]) -> None:
+    page = opened(f"{feed.url}/dashboard", key="otk_bad", bypass_csp=True).page
+    expect(page.locator("#welcome").get_by_role("alert")).to_be_visible()
+    assert findings(page) == []
+    page = opened(f"{feed.url}/dashboard", bypass_csp=True, viewport={"width": 360, "height": 780}).page
+    expect(page.locator(".gpu").first).to_be_visible()
+    feed.stop()
+    expect(page.locator("#banner")).to_contain_text("Away since")
+    assert findings(page) == []
