@@ -26,7 +26,7 @@ FLOORS = {
     "executors": {"errors", "core", "host"},
     "scheduler": {"errors", "core", "config", "store", "host", "executors"},
     "operations": {"errors", "core", "config", "store", "host", "scheduler"},
-    "server": {"errors", "core", "config", "store", "host", "scheduler", ""},
+    "server": {"errors", "core", "config", "store", "host", "scheduler", "operations", ""},
     "cli": {"errors", "core", "config", "store", "host", "scheduler", "operations", "server", ""},
     "__main__": {"cli"},
     "api": {"errors", "config", "operations"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -48,10 +49,21 @@ def _program(value: Value) -> str | None:
     return str(values.path(value)) if found and "/" in found else found
 
 
+def _origins(value: Value) -> tuple[str, ...]:
+    def origin(item: Value) -> str:
+        found = values.text(item)
+        if not _ORIGIN.fullmatch(found):
+            raise item.bad("scheme, host and port of a page, such as https://gpu.example.org:8081")
+        return found
+
+    return values.items(value, origin, "a list of origins, such as [https://gpu.example.org]")
+
+
 def _often(least: int = 0) -> Any:
     return values.integer(least, 100_000)
 
 
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
 _FOREVER = "leave it out to keep them"
 _UNLIMITED = "leave it out for no limit"
 
@@ -85,8 +97,10 @@ _ALL = (
     Key("ip_results", _often(1), 60, "calls of results and logs a minute from one address"),
     Key("ip_cancel", _often(1), 10, "cancellations a minute from one address"),
     Key("ip_jobs", _often(1), 30, "calls of jobs and dashboard a minute from one address"),
+    Key("ip_page", _often(1), 300, "calls of the dashboard's page a minute from one address"),
     Key("limits", values.boolean, True, "false: no limits on how often anything is called"),
     Key("limit_admins", values.boolean, False, "true: the limits of users hold for admins, too"),
+    Key("allowed_origins", _origins, (), "pages of other servers that may call this one, such as a dashboard's"),
     Key("trusted_proxies", _networks, (), "whose X-Forwarded-For is believed"),
     Key("allowed_ips", _networks, (), "who may call at all; empty: everybody who reaches the port"),
     Key(
@@ -155,8 +169,10 @@ class ServerSettings:
     ip_results: int
     ip_cancel: int
     ip_jobs: int
+    ip_page: int
     limits: bool
     limit_admins: bool
+    allowed_origins: tuple[str, ...]
     trusted_proxies: tuple[Network, ...]
     allowed_ips: tuple[Network, ...]
     isolation: Literal["auto", "bubblewrap", "none"]

@@ -20,6 +20,7 @@ _NOBODY = (errno.ECONNREFUSED, errno.ENOENT, errno.ENOTDIR, errno.EPROTOTYPE, er
 _NO_SOCKETS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # sshfs, some CIFS servers
 WAKE = "wake"
 LISTENERS = "listeners"
+TOKENS = b"tokens"  # the message that credentials have ended
 
 
 class Receiver:

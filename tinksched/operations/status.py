@@ -61,6 +61,20 @@ class _Record:
     new: Sequence[TaskStatus] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the tasks of a workspace run on, why those wait that are queued, and when things will probably happen."""
+
+    scheduler_pid: int | None
+    stopped: str | None  # who stopped the scheduler, if a user did
+    paused: Reason | None
+    gpus: Sequence[GpuStatus]
+    gpu_note: str | None
+    ended: Mapping[str, Run]  # by id: runs that have ended while no scheduler looked, as the next one will record them
+    waiting: Mapping[int, Reason]  # by task id, as what is expected
+    expected: Forecast
+
+
 def status(workspace: Workspace, most: int | None = None, sample: nvml.Sample | None = None) -> Status:
     """The workspace now. Works while nothing runs, and before anything was ever queued.
 
@@ -75,6 +89,23 @@ def status(workspace: Workspace, most: int | None = None, sample: nvml.Sample | 
     with store, store.snapshot():
         record = _read(workspace.settings, store, most)
     return _status(workspace, pid, record, most, sample)
+
+
+def outlook(workspace: Workspace, sample: nvml.Sample | None = None) -> Outlook:
+    """The same without the tasks themselves, for who follows them by other means.
+
+    Raises:
+        TinkschedError: the state can't be read.
+    """
+    pid = _scheduler(workspace)
+    store = workspace.store()
+    if store is None:
+        return _outlook(workspace, pid, _Record(), sample)
+    with store, store.snapshot():
+        queue, active = store.queue(), store.active_tasks()
+        runs = store.last_runs(active)
+        record = _Record(queue, active, runs=runs, **_circumstances(store, queue, runs))
+    return _outlook(workspace, pid, record, sample)
 
 
 def explain(workspace: Workspace, name: str, *, relative: bool = True) -> tuple[TaskStatus, list[str]]:
@@ -141,9 +172,7 @@ def _share(most: int | None, total: int) -> int | None:
     return None if most is None or total <= most else most // 5
 
 
-def _status(
-    workspace: Workspace, pid: int | None, record: _Record, most: int | None, sample: nvml.Sample | None = None
-) -> Status:
+def _outlook(workspace: Workspace, pid: int | None, record: _Record, sample: nvml.Sample | None) -> Outlook:
     settings = workspace.settings
     active = [record.runs[task.id] for task in record.active]
     ended = ended_unseen(settings, active) if pid is None else {}
@@ -152,14 +181,21 @@ def _status(
     inventory = known_again(sample.inventory, names_of((*living, *record.recent)))
     resolved = gpus_if_any(settings, inventory)  # `status` never fails for what `start` will refuse
     held = _held([*map(lease_name, resolved.gpus), CPU])
-    slots, gpu_status = _gpus(settings, resolved.gpus, living, record.recent, held, sample)
+    slots, gpus = _gpus(settings, resolved.gpus, living, record.recent, held, sample)
     waiting = _reasons(workspace, record, slots, held, living, pid, resolved.note)
     queue = record.queue if pid is not None and not (record.paused and record.queue) else None
     expected = estimates.of(settings, record.durations, queue, living, slots, time.time())
+    return Outlook(pid, record.stopped, record.paused, gpus, resolved.note, ended, waiting, expected)
+
+
+def _status(
+    workspace: Workspace, pid: int | None, record: _Record, most: int | None, sample: nvml.Sample | None = None
+) -> Status:
+    settings, now = workspace.settings, _outlook(workspace, pid, record, sample)
     tasks = {
         task.id: _done(task)
         if isinstance(task, DoneTask)
-        else _task(settings, task, record.runs.get(task.id), waiting.get(task.id), ended, expected, record.usage)
+        else _task(settings, task, record.runs.get(task.id), now, record.usage)
         for task in record.shown
     }
     counts = Counter({state: count for state, count in record.counts.items() if state != TaskState.ACTIVE.value})
@@ -171,14 +207,14 @@ def _status(
         at=time.time(),
         scheduler_pid=pid,
         stopped=record.stopped,
-        gpus=tuple(gpu_status),
-        gpu_note=resolved.note,
+        gpus=tuple(now.gpus),
+        gpu_note=now.gpu_note,
         tasks=(*tasks.values(), *record.new[: _share(most, counts.total())]),
         counts=counts,
         max_jobs_per_gpu=settings.max_jobs_per_gpu,
         log_dir=str(settings.log_dir),
         output_dir=str(settings.output_dir),
-        batch_ends=expected.batch_ends,
+        batch_ends=now.expected.batch_ends,
         paused=record.paused,
     )
 
@@ -255,14 +291,11 @@ def _reasons(
     return {task.id: waiting.get(task.id, unseen if task.spec.gpus else missing) for task in record.queue}
 
 
-def _task(
-    settings: Settings, task: Task, run: Run | None, waits: Reason | None, ended: Mapping[str, Run],
-    expected: Forecast, usage: Mapping[str, Usage],
-) -> TaskStatus:  # fmt: skip
+def _task(settings: Settings, task: Task, run: Run | None, now: Outlook, usage: Mapping[str, Usage]) -> TaskStatus:
     """A task that is queued or active, as it is now."""
-    run = ended.get(run.id, run) if run is not None else None
+    run = now.ended.get(run.id, run) if run is not None else None
     ran = run if task.state is TaskState.ACTIVE else None
-    state, reason = task.state.value, waits or task.reason
+    state, reason = task.state.value, now.waiting.get(task.id) or task.reason
     if ran is not None:
         state, reason = ran.outcome.value if ran.outcome else ran.state.value, ran.reason
     return TaskStatus(
@@ -283,8 +316,8 @@ def _task(
         log=run.log if run else None,
         pid=ran.pid if ran else None,
         attach=_attach(settings, ran) if ran and ran.session else "",
-        expected_start=expected.starts.get(task.id),
-        expected_end=expected.ends.get(task.id),
+        expected_start=now.expected.starts.get(task.id),
+        expected_end=now.expected.ends.get(task.id),
         usage=usage.get(ran.id) if ran else None,
         number=task.id,
     )

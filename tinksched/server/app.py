@@ -20,6 +20,10 @@ from .desk import Desk
 from .engine import Engine
 from .guard import Guard
 from .limits import Limits
+from .page.api import PageApi
+from .page.door import ServerDoor
+from .page.feed import Feed
+from .page.served import ServerSource
 from .queue_api import QueueApi, answer_of, http_error
 from .submission import Refused
 
@@ -42,13 +46,19 @@ _ENDPOINTS = {
 def make_app(engine: Engine) -> FastAPI:
     """The application of a server whose engine runs."""
     desk = Desk(engine)
+    limits = Limits(engine.settings)
+    door = ServerDoor(desk, limits)
+    feed = Feed(ServerSource(engine), door.allowed)
+    desk.on_stop = feed.stop
     refused = {"model": shapes.Error, "description": "anything else that is wrong with a request"}
     failed = {"model": shapes.Error, "description": "the server can't do it now: stopping, or its disk is full"}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await desk.open()
+        await feed.open()
         yield
+        await feed.close()
         await desk.close()
 
     app = FastAPI(
@@ -57,7 +67,8 @@ def make_app(engine: Engine) -> FastAPI:
     )  # fmt: skip
     app.state.desk = desk
     app.add_middleware(Guard, settings=engine.settings)
-    app.include_router(QueueApi(desk, Limits(engine.settings)).routes)
+    app.include_router(QueueApi(desk, limits).routes)
+    app.include_router(PageApi(feed, door).routes)
     _add_common(app, desk)
     _add_errors(app)
     return app

@@ -59,8 +59,8 @@ def bearer(headers: Sequence[str]) -> str | None:
     return found[1]
 
 
-def caller_of(known: Tables, token: str | None, kind: str = "queue") -> Caller:
-    """Whoever has this token.
+def caller_of(known: Tables, token: str | None, kind: str | None = "queue") -> Caller:
+    """Whoever has this token; None: whichever kind it is of.
 
     The time that this takes tells nothing of a good token. What is looked for in the index is the SHA-256 of what was
     sent; how far that agrees with one that is stored depends on the hash, which nobody can steer, and not on how many
@@ -72,7 +72,7 @@ def caller_of(known: Tables, token: str | None, kind: str = "queue") -> Caller:
     if token is None:
         raise Refused(401, "Authorization header required")
     found = known.token(tables.digest_of(token))
-    if found is None or found.kind != kind or not found.is_good(time.time()):
+    if found is None or kind not in (None, found.kind) or not found.is_good(time.time()):
         raise Refused(401, INVALID)
     return Caller(found.user, found.is_admin)
 

@@ -50,6 +50,7 @@ class Desk:
         self.tables = Tables(engine.database)
         self.folders = Folders(engine.folder)
         self.closing = False
+        self.on_stop: Callable[[], object] = _nothing  # called in the loop when the server begins to stop
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}  # by job
         self._projection: tuple[tuple[int, int], Projection] = ((-1, 0), Projection())
         self.growth = Growth()  # of outputs
@@ -88,6 +89,7 @@ class Desk:
         """Accept no more jobs, and answer those who wait with what is known now."""
         self.closing = True
         self._answer_all()
+        self.on_stop()
 
     def _answer_all(self) -> None:
         for futures in list(self._waiting.values()):

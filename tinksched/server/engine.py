@@ -46,6 +46,7 @@ class Engine:
         self.trouble: TinkschedError | None = None
         self.gpus: Mapping[int, str] = {}  # index to device name
         self.note: str | None = None
+        self.watch: Watch | None = None  # what looks at the GPUs, once it does
         self.on_renewed: Callable[[], object] = _nothing  # the database is another file now
         self.on_ended: Callable[[], object] = _nothing  # no job will be run any more
         self._begun = threading.Event()
@@ -157,7 +158,7 @@ class Engine:
         """Be the scheduler until it ends. Returns whether to begin anew: its state was deleted, and put back."""
         journal = Journal(_log_of(self.workspace, self._home), screen=False)
         try:
-            watch = Watch()
+            watch = self.watch = Watch()
             self.gpus, self.note = self._find_gpus(watch.inventory)
             self._resident = Resident(
                 self.workspace, self._state, self._home, self.gpus, journal, self._lock, watch,

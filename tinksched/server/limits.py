@@ -30,6 +30,7 @@ class Limits:
             "results": RateLimitItemPerMinute(settings.ip_results),
             "cancel": RateLimitItemPerMinute(settings.ip_cancel),
             "jobs": RateLimitItemPerMinute(settings.ip_jobs),
+            "page": RateLimitItemPerMinute(settings.ip_page),
             "user": RateLimitItemPerMinute(settings.submissions_per_minute),
         }
 

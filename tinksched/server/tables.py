@@ -50,6 +50,18 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a job is, and what it is to them."""
+
+    task_id: int
+    job_id: str
+    user: str
+    competition: str
+    project: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """A job that is accepted; its task was queued in the same transaction."""
 
@@ -271,6 +283,14 @@ class Tables:
         """Whether a job's end has been dealt with."""
         sql = "SELECT 1 FROM server_jobs WHERE job_id = ? AND collected = 1"
         return self._connection.execute(sql, (job_id,)).fetchone() is not None
+
+    def owners(self, task_ids: Sequence[int]) -> list[Owner]:
+        """Whose the jobs of these tasks are."""
+        sql = (
+            "SELECT task_id, job_id, user_id, competition_id, project_id, created_at FROM server_jobs "
+            "WHERE task_id IN (SELECT value FROM json_each(?))"
+        )
+        return [Owner(*row) for row in self._connection.execute(sql, (json.dumps(task_ids),))]
 
     def job_ids(self) -> set[str]:
         """The ids of all jobs."""

@@ -16,7 +16,7 @@ from ..core.usage import Usage
 from ..errors import Damaged, StoreError, Unwritable
 from . import packing, records
 from .database import REPAIR, connect, connect_copy, connect_new, transaction, trouble
-from .packing import ROSTER, RUNS, TASKS, DoneTask, Listed, Past, Ran, Remains
+from .packing import BARS, GLANCES, ROSTER, RUNS, TASKS, Bar, DoneTask, Glance, Listed, Past, Ran, Remains
 from .transaction import Transaction
 
 STOPPED = "stopped"  # the fact that a user stopped the scheduler; `start` clears it
@@ -294,6 +294,48 @@ class Store:
         where, values = ("", ()) if task is None else ("WHERE task_id = ?", (task.id,))
         with self._sense():
             return [_event_of(*row) for row in self._read(f"{_EVENTS} {where} ORDER BY events.id", *values)]
+
+    def glances(self, ids: Collection[int] | None = None) -> list[Glance]:
+        """All tasks, or those of these ids, each in a few words; by id."""
+        where, values = ("", ()) if ids is None else ("WHERE tasks.id IN (SELECT value FROM json_each(?))",
+                                                      (json.dumps(list(ids)),))  # fmt: skip
+        with self._sense():
+            return [packing.glance_of(*row) for row in self._read(f"{GLANCES} {where} ORDER BY tasks.id", *values)]
+
+    def bars(self, since: float, most: int, ids: Collection[int] | None = None) -> list[Bar]:
+        """The runs that had not ended at a time and all later ones, of all tasks or of those of these ids: at most so
+        many, those that go on and those that ended last."""
+        where, values = ("", ()) if ids is None else ("AND task_id IN (SELECT value FROM json_each(?))",
+                                                      (json.dumps(list(ids)),))  # fmt: skip
+        sql = f"{BARS} WHERE {{}} {where} {{}}"
+        with self._sense():
+            rows = self._read(sql.format("state IN ('starting', 'running')", ""), *values)
+            ended = "state = 'ended' AND ended_at >= ?"
+            rows += self._read(sql.format(ended, "ORDER BY ended_at DESC LIMIT ?"), since, *values, most)
+            return [packing.bar_of(*row) for row in rows]
+
+    def gpu_seconds(self, now: float) -> dict[int, float]:
+        """For how long each task, by id, had GPUs so far: of a run on two of them each second counts twice."""
+        rows = self._read(
+            "SELECT task_id, sum(max(0, coalesce(ended_at, ?) - created_at) * json_array_length(text, '$.gpus')) "
+            "FROM runs JOIN texts ON texts.id = runs.shared GROUP BY task_id",
+            now,
+        )
+        return {row[0]: row[1] for row in rows if row[1]}
+
+    def touched(self, after: int) -> tuple[int, set[int]]:
+        """The number of the last event, and the ids of the tasks that events behind `after` are about.
+
+        Numbers may be given again after `clean`, which is seen by the number of tasks (`population`).
+        """
+        rows = self._read("SELECT id, task_id FROM events WHERE id > ?", after)
+        last = self._read("SELECT coalesce(max(id), 0) FROM events")[0][0]
+        return int(last), {row["task_id"] for row in rows}
+
+    def population(self) -> tuple[int, int]:
+        """How many tasks there are, and the highest id of them."""
+        row = self._read("SELECT count(*), coalesce(max(id), 0) FROM tasks")[0]
+        return int(row[0]), int(row[1])
 
     def check_events(self) -> None:
         """Read the whole event log, and make nothing of it.

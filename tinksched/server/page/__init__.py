@@ -1,0 +1,1 @@
+"""The dashboard: its feed, its endpoints, and the page itself."""

@@ -1,0 +1,125 @@
+"""A job as the page has it: made once, as JSON, and again only when something of it changes. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ...core.model import Outcome, RunState, TaskState
+from ...store import Glance
+
+QUEUED, STARTING, RUNNING = "queued", "starting", "running"
+COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
+_ENDS = {Outcome.COMPLETED.value: COMPLETED, Outcome.CANCELLED.value: CANCELLED}
+
+
+class Owned(NamedTuple):
+    """What the store does not say of a task: whose it is, and what it is to them."""
+
+    id: str
+    kind: str  # job, training, inference, task
+    user: str
+    name: str
+    created_at: float
+    port: int | None = None
+    url: str | None = None
+    is_ready: bool = True  # False for a service that runs, and does not answer yet
+
+
+class Prospect(NamedTuple):
+    """What is to be said of a job besides; of one that waits it may change while nothing happens to the job."""
+
+    place: int | None = None  # from 1
+    reason: str | None = None
+    expected_start: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A job, ready to be sent. `core` and `rest` together are its JSON."""
+
+    id: str
+    user: str
+    kind: str
+    name: str
+    status: str
+    gpus: tuple[int, ...]
+    created_at: float
+    started_at: float | None
+    order: tuple[float, float, float]  # the most relevant ones first
+    core: str
+    prospect: Prospect
+    rest: str
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.status in (QUEUED, STARTING, RUNNING)
+
+    @property
+    def text(self) -> str:
+        """Its JSON."""
+        return self.core + self.rest
+
+
+def status_of(glance: Glance, *, is_ready: bool = True) -> str:
+    """The status of a task in the words of the page."""
+    if glance.state == TaskState.QUEUED.value:
+        return QUEUED
+    if glance.state == TaskState.ACTIVE.value:
+        return RUNNING if glance.run_state == RunState.RUNNING.value and is_ready else STARTING
+    return _ENDS.get(str(glance.outcome), FAILED)
+
+
+def card_of(glance: Glance, owned: Owned, prospect: Prospect, error: str | None) -> Card:
+    """The card of a task. `error` says why it failed, if it did."""
+    status = status_of(glance, is_ready=owned.is_ready)
+    ran = glance.has_run
+    over = glance.state == TaskState.DONE.value
+    began = glance.began_at if ran else None
+    ended = (glance.ended_at if ran and glance.ended_at is not None else glance.changed_at) if over else None
+    gpus = glance.gpus if ran else ()
+    core = {
+        "id": owned.id,
+        "kind": owned.kind,
+        "name": owned.name,
+        "user": owned.user,
+        "status": status,
+        "gpus": gpus,
+        "port": owned.port,
+        "url": owned.url,
+        "created_at": owned.created_at,
+        "started_at": began,
+        "ended_at": ended,
+        "error": error if status == FAILED else None,
+        "exit_code": glance.exit_code if over and ran else None,
+        "attempt": glance.attempts,
+    }
+    return Card(
+        owned.id, owned.user, owned.kind, owned.name, status, gpus, owned.created_at, began,
+        _order(glance, status, began, ended), json.dumps(core, allow_nan=False)[:-1], prospect, _rest(prospect),
+    )  # fmt: skip
+
+
+def with_prospect(card: Card, prospect: Prospect) -> Card:
+    """The card with other prospects."""
+    if card.prospect == prospect:
+        return card
+    return Card(
+        card.id, card.user, card.kind, card.name, card.status, card.gpus, card.created_at, card.started_at,
+        card.order, card.core, prospect, _rest(prospect),
+    )  # fmt: skip
+
+
+def _rest(prospect: Prospect) -> str:
+    return ", " + json.dumps(prospect._asdict(), allow_nan=False)[1:]
+
+
+def _order(glance: Glance, status: str, began: float | None, ended: float | None) -> tuple[float, float, float]:
+    """What runs, then what waits in the order in which it is considered, then what ended, the newest first."""
+    if ended is not None:
+        return (2, -ended, -glance.id)
+    if status == QUEUED:
+        return (1, -glance.priority, glance.queue_number)
+    return (0, began or 0.0, glance.id)

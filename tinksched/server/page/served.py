@@ -1,0 +1,82 @@
+"""A server as the source of its page: the jobs of both HTTP APIs, each with its owner."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from ...core.model import Reason, ReasonCode
+from ...operations.status import Outlook
+from ...operations.workspace import Workspace
+from ...scheduler.devices import Watch
+from ...store import Glance
+from ..engine import Engine
+from ..tables import Tables
+from .cards import Owned
+from .sources import Trouble
+
+NOBODY = ""  # whose the tasks are that somebody queued by hand in the server's workspace
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_OTHERS = {"user": "somebody else", "workspace": "not of this server"}
+_PLAIN = "the server starts no jobs at present"
+
+
+class ServerSource:
+    """See `Source`."""
+
+    mode = "server"
+    title = "tinksched"
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._tables: Tables | None = None
+        self._owners: dict[str, str] = {}  # by job
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self._engine.workspace, self._engine.state)
+
+    @property
+    def watch(self) -> Watch | None:
+        return self._engine.watch
+
+    def renewed(self) -> None:
+        """The database is another file now. Called in the feed's thread."""
+        self.close()
+
+    def owned(self, glances: Collection[Glance]) -> Mapping[int, Owned]:
+        if self._tables is None:
+            self._tables = Tables(self._engine.database)
+        found = {one.id: Owned(one.name, "task", NOBODY, one.name, one.queued_at) for one in glances}
+        for one in self._tables.owners([one.id for one in glances]):
+            name = f"{one.competition}/{one.project}"
+            found[one.task_id] = Owned(one.job_id, "job", one.user, name, one.created_at)
+        self._owners.update((one.id, one.user) for one in found.values())
+        return found
+
+    def moving(self) -> Collection[int]:
+        return ()
+
+    def said(self, reason: Reason, owned: Owned) -> str:
+        """Without other users' jobs, and without who else works on this machine but for foreign processes."""
+        detail = {key: _OTHERS.get(key, value) for key, value in reason.detail.items()}
+        if str(detail.get("others", "")).startswith("; one by "):
+            detail["others"] = "; others of this machine hold some"
+        if reason.code is ReasonCode.CANCELLED_BY_USER:
+            detail = dict(reason.detail)
+        text = Reason(reason.code, detail, reason.found).text
+        return _ID.sub(lambda found: found[0] if self._owners.get(found[0]) == owned.user else "another job", text)
+
+    def trouble(self, outlook: Outlook) -> Trouble | None:
+        engine = self._engine
+        if not engine.is_alive():
+            return Trouble(f"no job is run any more: {engine.trouble or 'the scheduler ended'}", _PLAIN)
+        if outlook.stopped is not None:
+            how = f"tinksched --workspace {engine.folder} start goes on"
+            return Trouble(f"stopped {outlook.stopped}; {how}", _PLAIN)
+        return Trouble(outlook.paused.text, _PLAIN) if outlook.paused is not None else None
+
+    def close(self) -> None:
+        if self._tables is not None:
+            self._tables.close()
+        self._tables = None
