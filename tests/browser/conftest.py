@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import sync_playwright
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
-
-from .browser import chromium, launched  # noqa: E402
-from .fake_feed import KEY, FakeFeed  # noqa: E402
-from .scenes import scene  # noqa: E402
-from .watched import Watched  # noqa: E402
+from .browser import chromium, launched
+from .fake_feed import KEY, FakeFeed
+from .scenes import scene
+from .watched import Watched
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +20,7 @@ def browser() -> Iterator[Any]:
     """Debian's chromium, without a window."""
     if chromium() is None:
         pytest.skip("chromium isn't there: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         running = launched(playwright)
         yield running
         running.close()

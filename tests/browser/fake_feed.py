@@ -1,6 +1,7 @@
-"""A small real HTTP server that speaks the page's side of the feed with made-up data: python -m tests.browser.fake_feed
+"""A small real HTTP server that speaks the feed with made-up data: python -m tests.browser.fake_feed [JOBS]
 
-It serves the page's own files with the headers of the real server. A test changes its scene and sees what the page does:
+It serves the page's own files with the headers of the real server. A test changes its scene and sees what the page
+does:
 
     with FakeFeed(scene(time.time())) as feed:
         feed.change(jobs=[...], counts={...})     # an event to every page that listens
@@ -38,7 +39,7 @@ CSP = (
 
 
 class FakeFeed:
-    """The server. `keys` are those it takes; `posted` what it was asked to do; `seen` every request line with its headers."""
+    """The server. `keys` are those it takes; `posted` is what it was asked to do, `seen` each path."""
 
     def __init__(self, first: Json, keys: tuple[str, ...] = (KEY,), streams: bool = True) -> None:
         self.scene = first
@@ -115,6 +116,13 @@ class FakeFeed:
         with self._changed:
             self.logs[job].append((kind, text))
             self._changed.notify_all()
+
+    def session_of(self, user: str | None) -> Json:
+        return {
+            "mode": "server", "title": self.scene["title"], "version": "0", "auth": bool(self.keys), "user": user,
+            "signed_in": user is not None, "is_admin": self.scene["me"]["is_admin"],
+            "may": {"cancel": True, "retry": True}, **self.session,
+        }  # fmt: skip
 
     def events(self) -> Iterator[str]:
         listener: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -204,8 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
         if user is None and (given or parts != ["session"]):
             self._json({"detail": feed.refusal if given else "Authorization header required"}, 401)
         elif parts == ["session"]:
-            self._json({"mode": "server", "title": feed.scene["title"], "version": "0", "auth": bool(feed.keys), "signed_in": user is not None,
-                        "user": user, "is_admin": feed.scene["me"]["is_admin"], "may": {"cancel": True, "retry": True}, **feed.session})  # fmt: skip
+            self._json(feed.session_of(user))
         elif parts == ["state"]:
             self._json(feed.first(200))
         elif parts == ["events"] and feed.streams:

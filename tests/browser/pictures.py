@@ -14,7 +14,10 @@ from .browser import launched
 from .fake_feed import FakeFeed
 from .scenes import scene
 
-LOG = "".join(f"step {step:5d}  loss {2.4 / (1 + step / 400):.4f}  lr 3.0e-04  {61 + step % 7} samples/s\n" for step in range(0, 4000, 25))
+LOG = "".join(
+    f"step {step:5d}  loss {2.4 / (1 + step / 400):.4f}  lr 3.0e-04  {61 + step % 7} samples/s\n"
+    for step in range(0, 4000, 25)
+)
 
 
 @dataclass(frozen=True)

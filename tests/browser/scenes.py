@@ -1,4 +1,4 @@
-"""Made-up scenes for the page: what the feed of a box with eight GPUs says, quiet or with 5,000 jobs. Always the same."""
+"""Made-up scenes for the page: what the feed of a box with eight GPUs says, with as many jobs as one wants."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def scene(now: float, jobs: int = 40, me: str = "alice", is_admin: bool = True) 
     """A whole scene at this instant."""
     dice = random.Random(7)
     timeline = [run for gpu in range(8) for run in _past(dice, now, gpu)]
-    running = [run for run in timeline if run["to"] is None and run["name"]]
+    open_runs = [run for run in timeline if run["to"] is None]
+    running = [run for run in open_runs if run["name"]]
     listed = [_running(run, number) for number, run in enumerate(running)]
     listed += [_queued(dice, now, place) for place in range(1, 1 + max(9, jobs // 20))]
     listed += [_ended(dice, now, number) for number in range(jobs - len(listed))]
@@ -39,8 +40,8 @@ def scene(now: float, jobs: int = 40, me: str = "alice", is_admin: bool = True) 
         "now": now, "mode": "server", "title": "gpu-box-1", "trouble": None, "counts": counts,
         "me": {"user": me, "is_admin": is_admin, "limits": {"active_jobs": 20, "jobs_per_day": 200},
                "use": {"active": 7, "today": 23, "gpu_hours": 61.4}},
-        "nodes": [{"name": "gpu-box-1", "state": "up", "gpus": 8, "running": 6, "queued": counts["queued"]}],
-        "gpus": [_gpu(dice, now, index, [run for run in timeline if run["to"] is None and index in run["gpus"]]) for index in range(8)],
+        "nodes": [{"name": "gpu-box-1", "state": "up", "gpus": 8, "running": 6, "queued": 9}],
+        "gpus": [_gpu(dice, now, index, [run for run in open_runs if index in run["gpus"]]) for index in range(8)],
         "jobs": listed, "timeline": timeline, "batch_ends": now + 6.2 * HOUR,
     }  # fmt: skip
 
@@ -77,45 +78,82 @@ def _run(dice: random.Random, gpu: int, start: float, end: float | None, outcome
 
 def _gpu(dice: random.Random, now: float, index: int, runs: list[Json]) -> Json:
     total = 80 * GIB
-    shown = [
-        {"job": run["job"], "user": _USERS[index % 4] if run["job"] else None, "name": run["name"], "since": run["from"],
-         "memory": (74 - 6 * index) // len(runs) * GIB}
-        for run in runs
-    ]  # fmt: skip
-    foreign = [{"user": "root", "command": "python -m vllm.entrypoints.api_server --model qwen", "memory": 23 * GIB}] if index in (2, 4) else []  # fmt: skip
+    held = (74 - 6 * index) // max(1, len(runs)) * GIB
+    shown = [_occupant(run, _USERS[index % 4], held) for run in runs]
+    command = "python -m vllm.entrypoints.api_server --model qwen"
+    foreign = [{"user": "root", "command": command, "memory": 23 * GIB}] if index in (2, 4) else []
     used = sum(one["memory"] for one in shown + foreign) + 600 * 2**20
     level = 92 - 5 * index if runs else (41 if foreign else 0)
-    wave = [level and max(0, min(100, level + 9 * math.sin(step / (2 + index)) + dice.uniform(-7, 7))) for step in range(60)]
-    memory = [float(used if step > 12 + index or not runs else 0.9 * GIB) for step in range(60)]
+    waves = [9 * math.sin(step / (2 + index)) + dice.uniform(-7, 7) for step in range(56)]
+    busy = [level and max(0, min(100, level + wave)) for wave in waves]
+    memory = [float(used if step > 8 + index or not runs else 0.9 * GIB) for step in range(56)]
+    unknown = [None] * 4
     return {
-        "index": index, "uuid": f"GPU-{index:08x}", "name": "NVIDIA H100 80GB", "memory_total": total, "memory_used": used,
-        "utilization": wave[-1], "temperature": 38 + level * 0.4, "power": 90 + level * 5.6, "slots": 2 if index == 0 else 1,
-        "runs": shown, "foreign": foreign,
-        "history": {"from": now - HOUR, "step": 60, "memory": [None] * 4 + memory[4:], "utilization": [None] * 4 + wave[4:]},
+        "index": index, "uuid": f"GPU-{index:08x}", "name": "NVIDIA H100 80GB", "memory_total": total,
+        "memory_used": used, "utilization": busy[-1], "temperature": 38 + level * 0.4, "power": 90 + level * 5.6,
+        "slots": 2 if index == 0 else 1, "runs": shown, "foreign": foreign,
+        "history": {"from": now - HOUR, "step": 60, "memory": unknown + memory, "utilization": unknown + busy},
     }  # fmt: skip
+
+
+def _occupant(run: Json, user: str, memory: int) -> Json:
+    is_mine = run["job"] is not None
+    return {"job": run["job"], "user": user if is_mine else None, "name": run["name"], "since": run["from"],
+            "memory": memory}  # fmt: skip
 
 
 def job(id: str, status: str, **more: Any) -> Json:
     """A job as the feed tells it."""
-    return {"id": id, "kind": "job", "name": None, "user": "alice", "status": status, "gpus": [], "port": None, "url": None,
-            "created_at": 0.0, "started_at": None, "ended_at": None, "place": None, "reason": None, "expected_start": None,
-            "error": None, "exit_code": None, "attempt": 1, **more}  # fmt: skip
+    return {
+        "id": id,
+        "kind": "job",
+        "name": None,
+        "user": "alice",
+        "status": status,
+        "gpus": [],
+        "port": None,
+        "url": None,
+        "created_at": 0.0,
+        "started_at": None,
+        "ended_at": None,
+        "place": None,
+        "reason": None,
+        "expected_start": None,
+        "error": None,
+        "exit_code": None,
+        "attempt": 1,
+        **more,
+    }
 
 
 def _running(run: Json, number: int) -> Json:
     kind = ("training", "job", "inference")[number % 3]
     port = 38000 + number if kind != "job" else None
     return job(
-        run["job"], "running", kind=kind, name=run["name"], user=_USERS[run["gpus"][0] % 4], gpus=run["gpus"], port=port,
-        url=f"http://gpu-box-1:{port}" if port else None, created_at=run["from"] - 300, started_at=run["from"],
-    )  # fmt: skip
+        run["job"],
+        "running",
+        kind=kind,
+        name=run["name"],
+        user=_USERS[run["gpus"][0] % 4],
+        gpus=run["gpus"],
+        port=port,
+        url=f"http://gpu-box-1:{port}" if port else None,
+        created_at=run["from"] - 300,
+        started_at=run["from"],
+    )
 
 
 def _queued(dice: random.Random, now: float, place: int) -> Json:
     return job(
-        f"job_{dice.randrange(16**8):08x}", "queued", name=_name(dice), user=dice.choice(_USERS), created_at=now - 600 * place,
-        place=place, reason=_REASONS[(place - 1) % len(_REASONS)], expected_start=now + 1500 * place if place % 4 else None,
-    )  # fmt: skip
+        f"job_{dice.randrange(16**8):08x}",
+        "queued",
+        name=_name(dice),
+        user=dice.choice(_USERS),
+        created_at=now - 600 * place,
+        place=place,
+        reason=_REASONS[(place - 1) % len(_REASONS)],
+        expected_start=now + 1500 * place if place % 4 else None,
+    )
 
 
 def _ended(dice: random.Random, now: float, number: int) -> Json:
@@ -132,13 +170,19 @@ def _ended(dice: random.Random, now: float, number: int) -> Json:
 
 def details(of: Json, runs: list[Json]) -> Json:
     """A job's page."""
-    rows = [[step, round(2.4 * math.exp(-step / 900) + 0.31, 4), round(1 - math.exp(-step / 700), 4), 3e-4] for step in range(0, 3000, 50)]
+    rows = [
+        [step, round(2.4 * math.exp(-step / 900) + 0.31, 4), round(1 - math.exp(-step / 700), 4), 3e-4]
+        for step in range(0, 3000, 50)
+    ]
     failed = of["status"] == "failed"
     return {
-        "job": of, "runs": [run for run in runs if run["job"] == of["id"]],
+        "job": of,
+        "runs": [run for run in runs if run["job"] == of["id"]],
         "config": "model: qwen2.5-1.5b\nlr: 3.0e-4\nbatch_size: 64\nsteps: 3000\nseed: 7\n",
         "command": ["python", "train.py", "--config", "configs/run.yaml", "--note", "two words"],
         "metrics": {"columns": ["step", "loss", "accuracy", "lr"], "rows": rows},
         "usage": {"gpu_memory_peak": 61 * GIB, "gpu_utilization": 93.4, "cpu_seconds": 5123.0, "memory_peak": 12 * GIB},
-        "diagnosis": "The GPU's memory was full. Ask for more with gpu_memory, or make the batch smaller." if failed else None,
-    }  # fmt: skip
+        "diagnosis": "The GPU's memory was full. Ask for more with gpu_memory, or make the batch smaller."
+        if failed
+        else None,
+    }

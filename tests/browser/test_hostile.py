@@ -8,9 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
-
 from playwright.sync_api import expect
 
 from .fake_feed import FakeFeed
@@ -31,34 +28,94 @@ def hostile(now: float) -> Json:
     """A scene whose every text is markup."""
     made = scene(now)
     texts: dict[str, Any] = {"created_at": now - 60, "reason": nasty("reason")}
-    bad = job("job_bad", "failed", name=nasty("name"), user=nasty("user"), kind=nasty("kind"), url="javascript:window.canary='url'",
-              error=nasty("error"), port=1, gpus=[0], started_at=now - 50, ended_at=now - 1, **texts)  # fmt: skip
+    bad = job(
+        "job_bad",
+        "failed",
+        name=nasty("name"),
+        user=nasty("user"),
+        kind=nasty("kind"),
+        url="javascript:window.canary='url'",
+        error=nasty("error"),
+        port=1,
+        gpus=[0],
+        started_at=now - 50,
+        ended_at=now - 1,
+        **texts,
+    )
     waits = {**job('"><b onclick=canary=1>', "queued", name=nasty("queued"), user=nasty("waiting"), place=1, **texts)}
-    strange = job("job_strange", nasty("status"), name="constructor", user="__proto__", url=nasty("url"), ended_at=now - 5, **texts)
+    strange = job(
+        "job_strange",
+        nasty("status"),
+        name="constructor",
+        user="__proto__",
+        url=nasty("url"),
+        ended_at=now - 5,
+        **texts,
+    )
     runs = [{"job": "job_bad", "user": nasty("runner"), "name": nasty("run"), "since": now - 50, "memory": 2**30}]
     gpu = {**made["gpus"][0], "uuid": nasty("uuid"), "name": nasty("gpu"), "runs": runs,
            "foreign": [{"user": nasty("foreign user"), "command": nasty("command"), "memory": 2**30}]}  # fmt: skip
-    run = {"run": nasty("run id"), "job": "job_bad", "name": nasty("bar"), "gpus": [0], "from": now - 9000, "to": now, "outcome": "failed"}
+    run = {
+        "run": nasty("run id"),
+        "job": "job_bad",
+        "name": nasty("bar"),
+        "gpus": [0],
+        "from": now - 9000,
+        "to": now,
+        "outcome": "failed",
+    }
     return {
-        **made, "title": nasty("title"), "trouble": nasty("trouble"), "gpus": [gpu], "jobs": [waits, bad, strange], "timeline": [run],
+        **made,
+        "title": nasty("title"),
+        "trouble": nasty("trouble"),
+        "gpus": [gpu],
+        "jobs": [waits, bad, strange],
+        "timeline": [run],
         "me": {"user": nasty("me"), "is_admin": True, "limits": {nasty("limit"): 3}, "use": {nasty("use"): 1}},
         "nodes": [{"name": nasty("node"), "state": nasty("state"), "gpus": 1, "running": 1, "queued": 1}],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("is_policed", [True, False], ids=["with the policy", "with text alone"])
 def test_no_markup_is_ever_done(is_policed: bool, opened: Callable[..., Watched]) -> None:
     now = time.time()
     with FakeFeed(hostile(now)) as feed:
-        feed.users = [{"user": nasty("users"), "is_admin": False, "created_at": now, "active": 1, "total": 1, "gpu_hours": 1, "last_seen": now}]
+        feed.users = [
+            {
+                "user": nasty("users"),
+                "is_admin": False,
+                "created_at": now,
+                "active": 1,
+                "total": 1,
+                "gpu_hours": 1,
+                "last_seen": now,
+            }
+        ]
         feed.more = {
-            "config": nasty("config"), "command": [nasty("command")], "diagnosis": nasty("diagnosis"), "usage": {nasty("usage"): nasty("value")},
+            "config": nasty("config"),
+            "command": [nasty("command")],
+            "diagnosis": nasty("diagnosis"),
+            "usage": {nasty("usage"): nasty("value")},
             "metrics": {"columns": ["step", nasty("column")], "rows": [[1, nasty("cell")], [2, 3.5]]},
-        }  # fmt: skip
+        }
         feed.print("job_bad", nasty("log") + "\n")
         feed.print("job_bad", nasty("stderr") + "\n", "stderr")
         page = opened(f"{feed.url}/dashboard", bypass_csp=not is_policed).page
-        for field in ("name", "user", "reason", "error", "queued", "gpu", "command", "foreign user", "title", "trouble", "me", "limit", "use"):
+        for field in (
+            "name",
+            "user",
+            "reason",
+            "error",
+            "queued",
+            "gpu",
+            "command",
+            "foreign user",
+            "title",
+            "trouble",
+            "me",
+            "limit",
+            "use",
+        ):
             expect(page.get_by_text(nasty(field)).first).to_be_attached()
         expect(page.locator('a[href^="javascript"]')).to_have_count(0)
         page.goto(f"{feed.url}/dashboard#job=job_bad")

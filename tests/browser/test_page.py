@@ -6,10 +6,6 @@ import re
 import time
 from collections.abc import Callable
 
-import pytest
-
-pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
-
 from playwright.sync_api import expect
 
 from .fake_feed import KEY, STATIC, FakeFeed
@@ -77,7 +73,9 @@ def test_a_card_and_a_search_filter_and_the_url_keeps_them(feed: FakeFeed, opene
     page.get_by_role("button", name="Failed").click()
     expect(page.locator(ROWS)).to_have_count(count_of(feed, "failed"))
     page.get_by_role("searchbox").fill("user:alice gpu:3")
-    wanted = [one for one in feed.scene["jobs"] if one["status"] == "failed" and one["user"] == "alice" and 3 in one["gpus"]]
+    wanted = [
+        one for one in feed.scene["jobs"] if one["status"] == "failed" and one["user"] == "alice" and 3 in one["gpus"]
+    ]
     expect(page.locator(ROWS)).to_have_count(len(wanted))
     assert "status=failed" in page.url and "alice" in page.url
     page.reload()
@@ -89,7 +87,9 @@ def test_a_card_and_a_search_filter_and_the_url_keeps_them(feed: FakeFeed, opene
 
 
 def test_the_search_finds_a_job_by_all_that_names_it(feed: FakeFeed, opened: Opened) -> None:
-    feed.scene["jobs"][5].update(id="job_sought", name="sought-name", user="zoe", port=45678, url="http://127.0.0.1:45678/x")
+    feed.scene["jobs"][5].update(
+        id="job_sought", name="sought-name", user="zoe", port=45678, url="http://127.0.0.1:45678/x"
+    )
     page = opened(f"{feed.url}/dashboard").page
     for text in ("ob_sought", "sought-na", "ZOE", "45678", "127.0.0.1:45678/x", "port:45678", "user:zoe sought"):
         page.get_by_role("searchbox").fill(text)
@@ -103,7 +103,10 @@ def test_a_change_is_shown_and_told(feed: FakeFeed, opened: Opened) -> None:
     page = opened(f"{feed.url}/dashboard").page
     expect(page.get_by_role("status").filter(has_text="Live")).to_be_visible()
     first = next(one for one in feed.scene["jobs"] if one["status"] == "queued")
-    feed.change(jobs=[{**first, "status": "running", "gpus": [6], "place": None, "started_at": time.time()}], counts={**feed.scene["counts"], "queued": 8, "running": 7})
+    feed.change(
+        jobs=[{**first, "status": "running", "gpus": [6], "place": None, "started_at": time.time()}],
+        counts={**feed.scene["counts"], "queued": 8, "running": 7},
+    )
     expect(page.get_by_role("button", name="Running")).to_contain_text("7")
     expect(page.locator(ROWS).filter(has_text=first["id"])).to_contain_text("Running")
     expect(page.locator("#news")).to_have_text(f"{first['name']}: running")
@@ -250,7 +253,17 @@ def test_the_keyboard_is_enough(feed: FakeFeed, opened: Opened) -> None:
 
 
 def test_users_and_nodes_are_for_admins(feed: FakeFeed, opened: Opened) -> None:
-    feed.users = [{"user": "bao", "is_admin": False, "created_at": time.time() - 9e5, "active": 3, "total": 41, "gpu_hours": 12.5, "last_seen": time.time() - 70}]
+    feed.users = [
+        {
+            "user": "bao",
+            "is_admin": False,
+            "created_at": time.time() - 9e5,
+            "active": 3,
+            "total": 41,
+            "gpu_hours": 12.5,
+            "last_seen": time.time() - 70,
+        }
+    ]
     page = opened(f"{feed.url}/dashboard").page
     page.get_by_role("link", name="Users").click()
     expect(page.locator("#people")).to_contain_text("12.5")

@@ -9,14 +9,22 @@ WATCH = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
 """
-QUIET = ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_EMPTY_RESPONSE", "401 (Unauthorized)", "404 (Not Found)")
+QUIET = (
+    "ERR_CONNECTION_REFUSED",
+    "ERR_INCOMPLETE_CHUNKED_ENCODING",
+    "ERR_EMPTY_RESPONSE",
+    "401 (Unauthorized)",
+    "404 (Not Found)",
+)
 
 
 class Watched:
     """A page whose errors, dialogs, requests and responses are kept. `key` is in its storage before it begins."""
 
     def __init__(self, browser: Any, url: str, key: str | None, **context: Any) -> None:
-        self.context = browser.new_context(**{"viewport": {"width": 1400, "height": 1000}, "reduced_motion": "reduce", **context})
+        self.context = browser.new_context(
+            **{"viewport": {"width": 1400, "height": 1000}, "reduced_motion": "reduce", **context}
+        )
         self.page = self.context.new_page()
         self.errors: list[str] = []
         self.dialogs: list[str] = []
@@ -31,7 +39,9 @@ class Watched:
         self.page.add_init_script(WATCH)
         self.url = url
         if key:
-            self.page.add_init_script(f"sessionStorage.begun || localStorage.setItem('opentinker_api_key', '{key}'); sessionStorage.begun = 1;")
+            self.page.add_init_script(
+                f"sessionStorage.begun || localStorage.setItem('opentinker_api_key', '{key}'); sessionStorage.begun = 1;"
+            )
         self.page.goto(url)
 
     def close(self) -> None:
@@ -40,7 +50,11 @@ class Watched:
 
     def check(self) -> None:
         """Nothing went wrong."""
-        assert not self.errors and not self.dialogs and not self.violations, (self.errors, self.dialogs, self.violations)
+        assert not self.errors and not self.dialogs and not self.violations, (
+            self.errors,
+            self.dialogs,
+            self.violations,
+        )
         home = urlsplit(self.url).netloc
         assert {urlsplit(request.url).netloc for request in self.requests} == {home}
 

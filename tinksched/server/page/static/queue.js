@@ -38,7 +38,7 @@ export function drawMe(into, me) {
       limit > 0 && h("meter", { min: 0, max: limit, value: Math.min(used, limit), high: 0.85 * limit, "aria-label": `${NAMES[name] ?? plain(name)}: ${number(used)} of ${number(limit)}` })));
   });
   const others = limits.filter(([name]) => !taken.has(name))
-    .map(([name, limit]) => h("div", { key: `limit ${name}` }, h("dt", null, plain(name)), h("dd", null, `at most ${number(limit)}`)));
+    .map(([name, limit]) => h("div", { key: `limit ${name}` }, h("dt", null, plain(name)), h("dd", null, `at most ${/time|seconds/.test(name) ? duration(limit) : number(limit)}`)));
   draw(into, h("div", { class: "head" }, h("h2", { id: "me-title" }, "My use"), h("p", null, `${me.user}${me.is_admin ? ", admin" : ""}`)), h("dl", { class: "use" }, rows, others));
 }
 
