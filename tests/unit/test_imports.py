@@ -75,6 +75,7 @@ LATE = {
             ("app", "command"),
             ("app", "cleaning"),
             ("app", "serve"),
+            ("app", "dashboard"),
             ("app", "scan"),
             ("app", "remote"),
             ("app", "database"),
@@ -83,6 +84,7 @@ LATE = {
         )
     ),  # of the commands only the one that was called
     *(("cli.serve", target) for target in SERVED),
+    ("cli.dashboard", "server.page.alone"),
     ("cli.scan", "server.tables"),
     ("cli.remote", "operations.remote"),  # httpx
     ("server.scan", "server.review"),  # httpx, where a model is asked

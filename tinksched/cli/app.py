@@ -46,6 +46,7 @@ COMMANDS = {  # by name: the first paragraph of its help, whose first sentence s
     "doctor": "Check this machine and the workspace. Tmux, logging out, the driver, the config, permissions, "
     "locks, the disk. Exit code 1 if something is broken.",
     "config": "Show every setting, its value, and where that came from.",
+    "dashboard": "Show the workspace in a browser. GPUs, queue, timeline and logs, live; it only shows.",
     "serve": "Serve jobs over HTTP to a team. With tokens, limits and isolation; on loopback unless server.yml "
     "says otherwise.",
     "token": "Make, list and revoke the tokens of the server's users.",

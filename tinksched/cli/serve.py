@@ -13,6 +13,7 @@ import typer
 
 from ..config.server import LONGEST_TOKEN_DAYS
 from ..errors import NothingToActOn, UsageError
+from ..host import wake
 from .options import JsonOption
 
 if TYPE_CHECKING:
@@ -104,11 +105,13 @@ def create(
     if generate == (token is not None):
         raise UsageError("name a TOKEN, - for standard input, or --generate")
     secret = auth.generate() if generate else _secret(str(token))
-    with open_store(config) as store, store.transaction("token create", time.time()) as tx:
+    with open_store(config) as store:
         try:
-            made = auth.issue(tx, user, secret, days=days, is_admin=admin)
+            with store.transaction("token create", time.time()) as tx:
+                made = auth.issue(tx, user, secret, days=days, is_admin=admin)
         except ValueError as error:
             raise UsageError(f"{error}; nothing was created") from None
+        _tell(store)
     if generate:
         print(secret)
     cut = f" ({days:g} were asked for; {LONGEST_TOKEN_DAYS} are the most)" if days > LONGEST_TOKEN_DAYS else ""
@@ -161,9 +164,11 @@ def revoke(
     from ..server import tables
 
     secret = _secret(token)
-    with open_store(config) as store, store.transaction("token revoke", time.time()) as tx:
-        if not tables.revoke_token(tx, tables.digest_of(secret), time.time()):
-            raise NothingToActOn("there is no such token, or it was revoked before")
+    with open_store(config) as store:
+        with store.transaction("token revoke", time.time()) as tx:
+            if not tables.revoke_token(tx, tables.digest_of(secret), time.time()):
+                raise NothingToActOn("there is no such token, or it was revoked before")
+        _tell(store)
     print("revoked")
 
 
@@ -179,8 +184,10 @@ def revoke_user(
     """
     from ..server import tables
 
-    with open_store(config) as store, store.transaction("token revoke-user", time.time()) as tx:
-        count = tables.revoke(tx, user, time.time())
+    with open_store(config) as store:
+        with store.transaction("token revoke-user", time.time()) as tx:
+            count = tables.revoke(tx, user, time.time())
+        _tell(store)
     if not count:
         raise NothingToActOn(f"{user} has no token that is good")
     print(f"revoked: {count}")
@@ -204,6 +211,11 @@ def open_store(config: Path | None) -> Store:
     os.umask(_OWN)
     place, _ = state.prepare(state.find(config))
     return Store(place.database)
+
+
+def _tell(store: Store) -> None:
+    """Have the server look at once whether those who follow something still may."""
+    wake.announce(store.path.parent, wake.TOKENS)
 
 
 def _secret(argument: str) -> str:

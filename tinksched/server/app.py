@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
 from ..errors import StoreError, TinkschedError, Unwritable
@@ -24,7 +25,9 @@ from .page.api import PageApi
 from .page.door import ServerDoor
 from .page.feed import Feed
 from .page.served import ServerSource
+from .page.works import ServerWorks
 from .queue_api import QueueApi, answer_of, http_error
+from .reference import add_reference
 from .submission import Refused
 
 _log = logging.getLogger("tinksched.server")
@@ -40,6 +43,7 @@ _ENDPOINTS = {
     "dashboard": "GET /api/dashboard",
     "health": "GET /health",
     "docs": "GET /docs",
+    "page": "GET /dashboard",
 }
 
 
@@ -63,13 +67,19 @@ def make_app(engine: Engine) -> FastAPI:
 
     app = FastAPI(
         title="tinksched", version=__version__, description="GPU jobs over HTTP.", lifespan=lifespan,
-        responses={"4XX": refused, "5XX": failed}, redirect_slashes=False,
+        responses={"4XX": refused, "5XX": failed}, redirect_slashes=False, docs_url=None, redoc_url=None,
     )  # fmt: skip
     app.state.desk = desk
     app.add_middleware(Guard, settings=engine.settings)
+    if engine.settings.allowed_origins:  # outside of the guard: who is refused there may read why
+        app.add_middleware(
+            CORSMiddleware, allow_origins=engine.settings.allowed_origins, allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Last-Event-ID"], expose_headers=["Retry-After"],
+        )  # fmt: skip
     app.include_router(QueueApi(desk, limits).routes)
-    app.include_router(PageApi(feed, door).routes)
+    app.include_router(PageApi(feed, door, ServerWorks(desk, limits), desk.growth).routes)
     _add_common(app, desk)
+    add_reference(app)
     _add_errors(app)
     return app
 

@@ -74,6 +74,7 @@ def caller_of(known: Tables, token: str | None, kind: str | None = "queue") -> C
     found = known.token(tables.digest_of(token))
     if found is None or kind not in (None, found.kind) or not found.is_good(time.time()):
         raise Refused(401, INVALID)
+    known.seen[found.user] = time.time()
     return Caller(found.user, found.is_admin)
 
 

@@ -60,6 +60,7 @@ class Desk:
         self._stuck: set[str] = set()  # those whose results can't be written at present
         self._copies = asyncio.Semaphore(_COPIES)
         self._news = asyncio.Event()
+        self._revoked = asyncio.Event()
         self._accepting: set[asyncio.Task[Job]] = set()
         self._trouble: str | None = None  # of the last look at the jobs
         self._tasks: list[asyncio.Task[None]] = []
@@ -111,6 +112,7 @@ class Desk:
         """The state was deleted and put back: what is open here is the old one."""
         loop = asyncio.get_running_loop()
         tables = Tables(self.engine.database)
+        tables.seen = self.tables.seen
         listener = wake.listen(self.engine.state.path)
         loop.remove_reader(self._listener.fileno())
         self._listener.close()
@@ -152,7 +154,7 @@ class Desk:
             tables.add_job(tx, job, at)
 
         try:
-            await self._write(accept)
+            await self.write(accept)
         except Exception:  # if the server ends here, the job may be on record: the next start sees to its folders
             self.folders.remove(job_id)
             raise
@@ -164,7 +166,7 @@ class Desk:
         digest = hashlib.sha256(wanted.code.encode()).hexdigest()
         made = tables.Rejection(wanted.user, time.time(), tuple(findings), digest)
         with contextlib.suppress(TinkschedError):
-            await self._write(functools.partial(tables.add_rejection, rejection=made))
+            await self.write(functools.partial(tables.add_rejection, rejection=made))
         _log.info("Submission rejected by the code scan user_id=%s sha256=%s", wanted.user, digest)
 
     def _spec(self, job_id: str, wanted: Wanted) -> TaskSpec:
@@ -255,7 +257,7 @@ class Desk:
                 tx.apply(task, Dropped(Outcome.CANCELLED, Reason(ReasonCode.CANCELLED_BY_USER, {"user": by})))
 
         try:
-            await self._write(take_back)
+            await self.write(take_back)
         except Conflict:
             raise Refused(400, "Job already completed") from None
         job = await self.ended(job_id, self.settings.stop_grace + _KILL_SECONDS)
@@ -266,8 +268,16 @@ class Desk:
     # -- following
 
     def _heard(self) -> None:
-        self._listener.clear()
+        messages = self._listener.clear()
         self._news.set()
+        if wake.TOKENS in messages:
+            self._revoked.set()
+            self._revoked = asyncio.Event()
+
+    @property
+    def revoked(self) -> asyncio.Event:
+        """Is set when tokens have ended before their time. Ask for it before you look at yours."""
+        return self._revoked
 
     async def _follow(self) -> None:
         """Deal with the ends of jobs as they are announced; now and then without."""
@@ -330,7 +340,7 @@ class Desk:
         try:
             async with self._copies:
                 await self._write_results(job)
-            await self._write(functools.partial(tables.set_collected, job_ids=[job.id]))
+            await self.write(functools.partial(tables.set_collected, job_ids=[job.id]))
             self._stuck.discard(job.id)
             self._started.discard(job.id)
             _log.info("Job %s ended user_id=%s status=%s exit_code=%s", job.id, job.user, job.status, job.exit_code)
@@ -343,7 +353,8 @@ class Desk:
         for future in self._waiting.get(job.id, ()):
             _settle(future)
 
-    def _write(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
+    def write(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
+        """Have this written by the engine. What it returns is there once it is on the disk."""
         return asyncio.wrap_future(self.engine.do(work))
 
     async def _write_results(self, job: Job) -> None:
@@ -360,7 +371,7 @@ class Desk:
         if path is None:
             for candidate in _names(self.settings.results_dir, job):
                 name = str(candidate)
-                if await self._write(functools.partial(tables.choose_results_file, job_id=job.id, path=name)):
+                if await self.write(functools.partial(tables.choose_results_file, job_id=job.id, path=name)):
                     path = str(candidate)
                     break
         await asyncio.to_thread(self.folders.keep, source, Path(str(path)))

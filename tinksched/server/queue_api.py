@@ -138,7 +138,7 @@ class QueueApi:
     async def logs(self, request: Request, job_id: str = _JOB, user_id: str | None = _USER) -> StreamingResponse:
         """What a job prints, as it prints it (server-sent events)."""
         job = self._job(request, job_id, user_id)
-        events = streaming.follow(self._desk, job, request.headers.get("last-event-id"))
+        events = streaming.follow(self._desk, job, request.headers.get("last-event-id"), self._may_go_on(request))
         return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     async def cancel(self, request: Request, job_id: str = _JOB, user_id: str | None = _USER) -> JSONResponse:
@@ -184,6 +184,18 @@ class QueueApi:
         with _noted(request):
             token = auth.bearer(request.headers.getlist("authorization"))
             request.state.caller = auth.caller_of(self._desk.tables, token)
+
+    def _may_go_on(self, request: Request) -> Callable[[], bool]:
+        """What says whether the token of a request is still good, for an answer that takes long."""
+        token = auth.bearer(request.headers.getlist("authorization"))
+
+        def good() -> bool:
+            try:
+                return auth.caller_of(self._desk.tables, token) == _caller(request)
+            except Refused:
+                return False
+
+        return good
 
     def _submitter(self, request: Request, form: Form) -> tuple[Caller, str]:
         """Who submits, and by which token: that of the header or of the config."""

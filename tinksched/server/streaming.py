@@ -3,7 +3,8 @@
     event: stdout | stderr      data: what was printed, line by line      id: how far both files were read
     event: end                  data: {"status": …, "exit_code": …}
 
-Whoever comes back with the last id (`Last-Event-ID`) gets what came since.
+Whoever comes back with the last id (`Last-Event-ID`) gets what came since. The stream ends with the token by which it
+is read.
 """
 
 from __future__ import annotations
@@ -13,20 +14,21 @@ import codecs
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from .desk import Desk
 from .tables import Job
 
-_CHUNK = 64 * 1024
+CHUNK = 64 * 1024
 _NET_SECONDS = 15.0  # after so long without news a comment is sent, so that a proxy keeps the connection
 _BLIND_SECONDS = 1.0  # where the kernel has no more inotify instances
 _AT = re.compile(r"(\d{1,18})-(\d{1,18})")
 
 
-async def follow(desk: Desk, job: Job, last_id: str | None) -> AsyncIterator[str]:
-    """The events of a job, from its beginning or from where somebody was."""
+async def follow(desk: Desk, job: Job, last_id: str | None, may_go_on: Callable[[], bool]) -> AsyncIterator[str]:
+    """The events of a job, from its beginning or from where somebody was, while the token that they are read by is
+    good."""
     begun = _AT.fullmatch(last_id or "")
     at = {"stdout": int(begun[1]), "stderr": int(begun[2])} if begun else {"stdout": 0, "stderr": 0}
     paths = {"stdout": desk.folders.stdout(job.id), "stderr": desk.folders.stderr(job.id)}
@@ -34,6 +36,9 @@ async def follow(desk: Desk, job: Job, last_id: str | None) -> AsyncIterator[str
         while True:
             if grown is not None:
                 grown.clear()
+            revoked = desk.revoked
+            if not may_go_on():
+                return
             is_over = desk.known(job.id).is_over  # before the files are read: what was printed is there by then
             for event in _events(paths, at, is_over=is_over):
                 yield event
@@ -42,7 +47,8 @@ async def follow(desk: Desk, job: Job, last_id: str | None) -> AsyncIterator[str
             if desk.closing or not desk.engine.is_alive():  # nothing would ever be heard of it
                 return
             ended = asyncio.ensure_future(desk.ended(job.id, _NET_SECONDS if grown else _BLIND_SECONDS))
-            both = {ended, asyncio.ensure_future(grown.wait())} if grown else {ended}
+            both = {ended, asyncio.ensure_future(revoked.wait())}
+            both |= {asyncio.ensure_future(grown.wait())} if grown else set()
             try:
                 done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -56,19 +62,24 @@ async def follow(desk: Desk, job: Job, last_id: str | None) -> AsyncIterator[str
 
 def _events(paths: dict[str, Path], at: dict[str, int], *, is_over: bool) -> Iterator[str]:
     for name, path in paths.items():
-        while text := _read(path, at, name, is_over=is_over):
-            lines = "".join(f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", text))
-            yield f"event: {name}\nid: {at['stdout']}-{at['stderr']}\n{lines}\n"
+        while text := read(path, at, name, is_over=is_over):
+            yield as_event(name, f"{at['stdout']}-{at['stderr']}", text)
 
 
-def _read(path: Path, at: dict[str, int], name: str, *, is_over: bool) -> str:
+def as_event(name: str, at: str, text: str) -> str:
+    """A piece of text as an event."""
+    lines = "".join(f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", text))
+    return f"event: {name}\nid: {at}\n{lines}\n"
+
+
+def read(path: Path, at: dict[str, int], name: str, *, is_over: bool) -> str:
     """What has come since, without half a character at its end unless the rest of it will never come."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return ""
     try:
-        found = os.pread(descriptor, _CHUNK, at[name])
+        found = os.pread(descriptor, CHUNK, at[name])
     finally:
         os.close(descriptor)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")

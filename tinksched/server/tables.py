@@ -158,6 +158,12 @@ def set_collected(tx: Transaction, job_ids: Sequence[str]) -> None:
     tx.connection.executemany("UPDATE server_jobs SET collected = 1 WHERE job_id = ?", [(one,) for one in job_ids])
 
 
+def is_dealt_with(tx: Transaction, job_id: str) -> bool:
+    """Whether nothing is left to be done about the end of a job's last run."""
+    sql = "SELECT 1 FROM server_jobs WHERE job_id = ? AND collected = 0"
+    return tx.connection.execute(sql, (job_id,)).fetchone() is None
+
+
 def add_rejection(tx: Transaction, rejection: Rejection) -> None:
     """Put a refusal on record; the user's oldest ones go."""
     tx.connection.execute(
@@ -229,6 +235,7 @@ class Tables:
     def __init__(self, path: Path) -> None:
         """Raises StoreError: the database can't be opened."""
         self._connection = connect(path, create=False)
+        self.seen: dict[str, float] = {}  # when users last called, since the server began
 
     def close(self) -> None:
         """Give the file back."""
@@ -291,6 +298,11 @@ class Tables:
             "WHERE task_id IN (SELECT value FROM json_each(?))"
         )
         return [Owner(*row) for row in self._connection.execute(sql, (json.dumps(task_ids),))]
+
+    def config_of(self, job_id: str) -> str | None:
+        """The config of a job, without its token."""
+        row = self._connection.execute("SELECT config FROM server_jobs WHERE job_id = ?", (job_id,)).fetchone()
+        return None if row is None else str(row[0])
 
     def job_ids(self) -> set[str]:
         """The ids of all jobs."""

@@ -5,17 +5,22 @@ They are the page's own, may change with it, and so are not in the OpenAPI docum
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from ... import __version__
+from ..growth import Growth
 from ..submission import Refused
-from . import files
+from . import detail, files
+from .cards import Card
 from .feed import Check, Feed
-from .views import Viewer
+from .logs import Logs
+from .views import User, Viewer, users_of
+from .works import Works
 
 MOST = 200  # jobs of a scene, unless somebody asks for more
 LARGEST = 100_000
@@ -25,7 +30,7 @@ _JOBS = Query(MOST, ge=0, le=LARGEST)
 class Door(Protocol):
     """Who may come in, and what they may do."""
 
-    asks: bool  # whether a credential is needed
+    asks: bool  # whether it asks for a key; if not, there are no users
 
     def viewer(self, request: Request) -> Viewer | None:
         """Who asks; None without a credential. Raises Refused (401): it is not good."""
@@ -39,13 +44,18 @@ class Door(Protocol):
     def may(self) -> dict[str, bool]:
         """What may be done to jobs."""
 
+    def known_users(self) -> Sequence[User]:
+        """Who may come in, or might."""
+
 
 class PageApi:
     """The endpoints. `routes` is what an app includes."""
 
-    def __init__(self, feed: Feed, door: Door) -> None:
+    def __init__(self, feed: Feed, door: Door, works: Works, growth: Growth) -> None:
         self._feed = feed
         self._door = door
+        self._works = works
+        self._logs = Logs(feed, growth)
         self.routes = APIRouter(include_in_schema=False)
         for path in ("/dashboard", "/web_dashboard.html"):
             self._add(path, self.page)
@@ -54,6 +64,11 @@ class PageApi:
         self._add("/dashboard/api/state", self.state)
         self._add("/dashboard/api/jobs", self.jobs)
         self._add("/dashboard/api/events", self.events)
+        self._add("/dashboard/api/users", self.users)
+        self._add("/dashboard/api/jobs/{job_id}", self.job)
+        self._add("/dashboard/api/jobs/{job_id}/log", self.log)
+        self._add("/dashboard/api/jobs/{job_id}/cancel", self.cancel, "POST")
+        self._add("/dashboard/api/jobs/{job_id}/retry", self.retry, "POST")
 
     def _add(self, path: str, endpoint: Callable[..., object], method: str = "GET") -> None:
         self.routes.add_api_route(path, endpoint, methods=[method], response_model=None)
@@ -87,7 +102,7 @@ class PageApi:
             "auth": self._door.asks,
             "signed_in": viewer is not None,
             "user": viewer.user if viewer else None,
-            "is_admin": viewer is not None and viewer.is_admin,
+            "is_admin": viewer is not None and viewer.is_admin and self._door.asks,
             "may": self._door.may(),
         }
         return JSONResponse(answer)
@@ -107,12 +122,62 @@ class PageApi:
         viewer = self._viewer(request)
         return stream(self._feed.follow(viewer, jobs, self._door.check(request, viewer)))
 
+    async def users(self, request: Request) -> JSONResponse:
+        """Who there is, for an admin."""
+        viewer = self._viewer(request)
+        if not viewer.is_admin or not self._door.asks:
+            raise Refused(403, "Only an admin may see the users")
+        picture = await self._feed.picture()
+        return JSONResponse({"users": users_of(picture, self._door.known_users())})
+
+    # -- one job
+
+    async def job(self, request: Request, job_id: str) -> Response:
+        """All about one."""
+        viewer = self._viewer(request)
+        facts = await self._feed.facts(await self._card(viewer, job_id))
+        with_command = viewer.is_admin  # on a server it is the isolation's, and says nothing to a user
+        return _json(await asyncio.to_thread(detail.answer, facts, with_command=with_command))
+
+    async def log(self, request: Request, job_id: str) -> StreamingResponse:
+        """What it prints."""
+        viewer = self._viewer(request)
+        card = await self._card(viewer, job_id)
+        paths = (await self._feed.facts(card)).logs
+        last_id = request.headers.get("last-event-id")
+        return stream(self._logs.follow(card, paths, last_id, self._door.check(request, viewer)))
+
+    async def cancel(self, request: Request, job_id: str) -> JSONResponse:
+        """End it."""
+        viewer = self._viewer(request)
+        card = await self._card(viewer, job_id)
+        return JSONResponse({"message": await self._works.cancel(viewer, card, address_of(request))})
+
+    async def retry(self, request: Request, job_id: str) -> JSONResponse:
+        """Queue it again."""
+        viewer = self._viewer(request)
+        card = await self._card(viewer, job_id)
+        return JSONResponse({"message": await self._works.retry(viewer, card, address_of(request))})
+
+    async def _card(self, viewer: Viewer, job_id: str) -> Card:
+        card = (await self._feed.picture()).by_id.get(job_id)
+        if card is None:
+            raise Refused(404, "Job not found")
+        if not viewer.may_see(card):
+            raise Refused(403, "Job belongs to another user")
+        return card
+
     def _viewer(self, request: Request) -> Viewer:
         self._door.count(request)
         viewer = self._door.viewer(request)
         if viewer is None:
             raise Refused(401, "Authorization header required")
         return viewer
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from."""
+    return str(getattr(request.state, "address", ""))
 
 
 def stream(events: AsyncIterator[str]) -> StreamingResponse:

@@ -21,6 +21,7 @@ from ...operations.snapshot import GpuStatus
 from ...operations.status import Outlook, outlook
 from ...store import Bar, Glance, Store
 from .cards import CANCELLED, FAILED, Card, Owned, Prospect, card_of, status_of, with_prospect
+from .detail import Facts, facts_of
 from .gauges import Gauge
 from .sources import Source, Trouble
 
@@ -37,6 +38,7 @@ class Picture:
     at: float = 0.0
     cards: Sequence[Card] = ()  # in their order
     by_task: Mapping[int, Card] = field(default_factory=dict)
+    by_id: Mapping[str, Card] = field(default_factory=dict)
     bars: Sequence[Bar] = ()
     names: Mapping[str, str] = field(default_factory=dict)  # of the runs in `bars`, for whom they are not
     gpus: Sequence[GpuStatus] = ()
@@ -91,6 +93,17 @@ class Book:
         except sqlite3.Error as error:
             raise TinkschedError(f"the state can't be read: {error}") from None
         return self._picture(now)
+
+    def facts(self, card: Card) -> Facts:
+        """What is on record of a job.
+
+        Raises:
+            TinkschedError: it is gone, or can't be read.
+        """
+        store = self._opened()
+        if store is None:
+            raise TinkschedError("the job is gone")
+        return self._source.facts(facts_of(store, card))
 
     # -- reading
 
@@ -192,6 +205,7 @@ class Book:
             now,
             sorted(self._cards.values(), key=lambda card: card.order),
             dict(self._cards),
+            {card.id: card for card in self._cards.values()},
             tuple(self._bars.values()),
             self._names,
             outlook.gpus if outlook is not None else (),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ...core.model import Outcome, RunState, TaskState
@@ -40,13 +40,14 @@ class Card:
     """A job, ready to be sent. `core` and `rest` together are its JSON."""
 
     id: str
+    task: str  # its name in the store
     user: str
     kind: str
     name: str
     status: str
-    gpus: tuple[int, ...]
+    attempt: int
+    exit_code: int | None
     created_at: float
-    started_at: float | None
     order: tuple[float, float, float]  # the most relevant ones first
     core: str
     prospect: Prospect
@@ -79,37 +80,33 @@ def card_of(glance: Glance, owned: Owned, prospect: Prospect, error: str | None)
     over = glance.state == TaskState.DONE.value
     began = glance.began_at if ran else None
     ended = (glance.ended_at if ran and glance.ended_at is not None else glance.changed_at) if over else None
-    gpus = glance.gpus if ran else ()
+    exit_code = glance.exit_code if over and ran else None
     core = {
         "id": owned.id,
         "kind": owned.kind,
         "name": owned.name,
         "user": owned.user,
         "status": status,
-        "gpus": gpus,
+        "gpus": glance.gpus if ran else (),
         "port": owned.port,
         "url": owned.url,
         "created_at": owned.created_at,
         "started_at": began,
         "ended_at": ended,
         "error": error if status == FAILED else None,
-        "exit_code": glance.exit_code if over and ran else None,
+        "exit_code": exit_code,
         "attempt": glance.attempts,
     }
     return Card(
-        owned.id, owned.user, owned.kind, owned.name, status, gpus, owned.created_at, began,
-        _order(glance, status, began, ended), json.dumps(core, allow_nan=False)[:-1], prospect, _rest(prospect),
+        owned.id, glance.name, owned.user, owned.kind, owned.name, status, glance.attempts, exit_code,
+        owned.created_at, _order(glance, status, began, ended), json.dumps(core, allow_nan=False)[:-1], prospect,
+        _rest(prospect),
     )  # fmt: skip
 
 
 def with_prospect(card: Card, prospect: Prospect) -> Card:
     """The card with other prospects."""
-    if card.prospect == prospect:
-        return card
-    return Card(
-        card.id, card.user, card.kind, card.name, card.status, card.gpus, card.created_at, card.started_at,
-        card.order, card.core, prospect, _rest(prospect),
-    )  # fmt: skip
+    return card if card.prospect == prospect else replace(card, prospect=prospect, rest=_rest(prospect))
 
 
 def _rest(prospect: Prospect) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from fastapi import Request
 
@@ -13,7 +14,7 @@ from ..limits import Limits
 from ..submission import Refused
 from .feed import Check
 from .views import Limits as Allowed
-from .views import Viewer
+from .views import User, Viewer
 
 _log = logging.getLogger("tinksched.server")
 _ENDED = "Your key has expired or was revoked"
@@ -55,6 +56,18 @@ class ServerDoor:
 
     def may(self) -> dict[str, bool]:
         return {"cancel": True, "retry": True}
+
+    def known_users(self) -> list[User]:
+        found: dict[str, User] = {}
+        now = time.time()
+        for token in self._desk.tables.tokens():
+            known = found.get(token.user)
+            admin = (token.is_admin and token.is_good(now)) or (known is not None and known.is_admin)
+            first = (
+                min(token.created_at, known.created_at or token.created_at) if known is not None else token.created_at
+            )
+            found[token.user] = User(token.user, admin, first, self._desk.tables.seen.get(token.user))
+        return list(found.values())
 
     def allowed(self, viewer: Viewer) -> Allowed:
         """The limits of somebody."""

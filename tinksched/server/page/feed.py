@@ -18,6 +18,8 @@ from ...errors import TinkschedError
 from ...host import wake
 from ...scheduler.devices import Watch
 from .book import Book, Picture
+from .cards import Card
+from .detail import Facts
 from .gauges import STEP, Gauge
 from .sources import Source
 from .views import Frame, Limits, View, Viewer, cards_of, listed, scene
@@ -28,6 +30,7 @@ SAMPLE_SECONDS = 5.0  # from one sample of the GPUs to the next while somebody f
 REST, LONG_REST = 2, 20  # a look is followed by so many times as much rest; a deep one by more
 DEEP_SECONDS = 1.0  # between two deep looks, at least
 STALE_SECONDS = 30.0  # a deep look is made again after that, though nothing is announced: for what nobody announces
+DEAF_SECONDS = 1.0  # from one look to the next where nothing can be announced: no scheduler was ever there
 SHORTEST = 0.02  # between two looks; what comes at once is one change
 BACKLOG = 100  # events that a slow client may be behind; then it gets the whole scene again
 Check = Callable[[], str | None]  # why a credential is not good any more; None if it is
@@ -68,6 +71,8 @@ class Feed:
         self._is_fresh = False
         self._gauges: dict[str, Gauge] = {}
         self._views: dict[tuple[Viewer, int], tuple[View, set[_Client]]] = {}
+        self.is_ending = False
+        self._changed = asyncio.Event()
         self._news = asyncio.Event()
         self._looking = asyncio.Lock()
         self._deep_at = 0.0  # monotonic: when a deep look may be made, and before
@@ -85,6 +90,8 @@ class Feed:
 
     def stop(self) -> None:
         """End all streams."""
+        self.is_ending = True
+        self._ring()
         for _, clients in self._views.values():
             for client in clients:
                 client.end()
@@ -121,6 +128,10 @@ class Feed:
         """Some of somebody's jobs, as JSON. Raises as `picture`."""
         cards = cards_of(await self.picture(), viewer)
         return f'{{"jobs": {listed(cards[offset : offset + limit])}, "total": {len(cards)}}}'
+
+    async def facts(self, card: Card) -> Facts:
+        """What is on record of a job. Raises as `picture`."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._book.facts, card)
 
     # -- for those who follow
 
@@ -202,6 +213,8 @@ class Feed:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), self._patience())
             self._news.clear()
+            if self._listener is None:
+                self._is_fresh = False
             await asyncio.sleep(max(0.0, self._free_at - time.monotonic()))
             if self._views and (not self._is_fresh or self._is_due()):
                 try:
@@ -216,7 +229,8 @@ class Feed:
         if not self._views:
             return STALE_SECONDS
         until = self._deep_at if self._wants_deep else self._stale_at
-        return max(SHORTEST, until - time.monotonic())
+        most = STALE_SECONDS if self._listener is not None else DEAF_SECONDS
+        return min(most, max(SHORTEST, until - time.monotonic()))
 
     def _is_due(self) -> bool:
         now = time.monotonic()
@@ -227,7 +241,7 @@ class Feed:
         loop, begun = asyncio.get_running_loop(), time.monotonic()
         self._listen()
         was_fresh, self._is_fresh = self._is_fresh, True  # before looking: what comes meanwhile is not missed
-        deep = self._is_due() and was_fresh
+        deep = self._is_due() and (was_fresh or self._listener is None)
         try:
             self._picture = await loop.run_in_executor(self._thread, lambda: self._book.look(deep=deep))
         except BaseException:
@@ -276,6 +290,16 @@ class Feed:
                     client.put("")
         self._is_fresh = False
         self._news.set()
+        self._ring()
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """Is set when something has been announced. Ask for it before you look."""
+        return self._changed
+
+    def _ring(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     # -- the GPUs
 

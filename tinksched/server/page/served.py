@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from ...core.model import Reason, ReasonCode
+from ...operations.metrics import ENDINGS
 from ...operations.status import Outlook
 from ...operations.workspace import Workspace
 from ...scheduler.devices import Watch
 from ...store import Glance
 from ..engine import Engine
+from ..folders import RESULTS, Folders
 from ..tables import Tables
 from .cards import Owned
+from .detail import Facts
 from .sources import Trouble
 
 NOBODY = ""  # whose the tasks are that somebody queued by hand in the server's workspace
@@ -30,6 +34,7 @@ class ServerSource:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._tables: Tables | None = None
+        self._folders = Folders(engine.folder)
         self._owners: dict[str, str] = {}  # by job
 
     @property
@@ -45,14 +50,17 @@ class ServerSource:
         self.close()
 
     def owned(self, glances: Collection[Glance]) -> Mapping[int, Owned]:
-        if self._tables is None:
-            self._tables = Tables(self._engine.database)
         found = {one.id: Owned(one.name, "task", NOBODY, one.name, one.queued_at) for one in glances}
-        for one in self._tables.owners([one.id for one in glances]):
+        for one in self._known().owners([one.id for one in glances]):
             name = f"{one.competition}/{one.project}"
             found[one.task_id] = Owned(one.job_id, "job", one.user, name, one.created_at)
         self._owners.update((one.id, one.user) for one in found.values())
         return found
+
+    def _known(self) -> Tables:
+        if self._tables is None:
+            self._tables = Tables(self._engine.database)
+        return self._tables
 
     def moving(self) -> Collection[int]:
         return ()
@@ -66,6 +74,15 @@ class ServerSource:
             detail = dict(reason.detail)
         text = Reason(reason.code, detail, reason.found).text
         return _ID.sub(lambda found: found[0] if self._owners.get(found[0]) == owned.user else "another job", text)
+
+    def facts(self, facts: Facts) -> Facts:
+        """The command is the isolation's, and says nothing to a user."""
+        job_id = facts.card.id
+        work = self._folders.work(job_id)
+        config = self._known().config_of(job_id)
+        measured = [work / f"metrics.{ending}" for ending in ENDINGS]
+        logs = {"stdout": self._folders.stdout(job_id), "stderr": self._folders.stderr(job_id)}
+        return replace(facts, config=config, config_file=None, measured=[*measured, work / RESULTS], logs=logs)
 
     def trouble(self, outlook: Outlook) -> Trouble | None:
         engine = self._engine

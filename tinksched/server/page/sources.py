@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from ...core.model import Reason
+from ...errors import TinkschedError
+from ...host.completion import marker_identity
+from ...operations.metrics import ENDINGS, files_of
 from ...operations.status import Outlook
-from ...operations.workspace import Workspace, user_name
+from ...operations.workspace import Workspace, find, user_name
 from ...scheduler.devices import Watch
 from ...store import Glance
 from .cards import Owned
+from .detail import Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,9 @@ class Source(Protocol):
     def said(self, reason: Reason, owned: Owned) -> str:
         """A reason, as its owner may read it."""
 
+    def facts(self, facts: Facts) -> Facts:
+        """What the store knows of a job, and what else there is: its config, its logs, where its numbers may be."""
+
     def trouble(self, outlook: Outlook) -> Trouble | None:
         """What is wrong as a whole."""
 
@@ -62,10 +71,22 @@ class WorkspaceSource:
     mode = "workspace"
 
     def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
+        self._workspace = workspace
+        self._config = marker_identity(workspace.settings.file)
         self.title = workspace.settings.task_name
         self.watch: Watch | None = Watch(patience=1.0)
         self._user = user_name()
+
+    @property
+    def workspace(self) -> Workspace:
+        """As its configuration is now; one that has problems is not taken over."""
+        settings = self._workspace.settings
+        identity = marker_identity(settings.file)
+        if identity not in (None, self._config):
+            self._config = identity
+            with contextlib.suppress(TinkschedError):
+                self._workspace = find(settings.workspace, settings.file)
+        return self._workspace
 
     def owned(self, glances: Collection[Glance]) -> Mapping[int, Owned]:
         return {one.id: Owned(str(one.id), "task", self._user, one.name, one.queued_at) for one in glances}
@@ -75,6 +96,14 @@ class WorkspaceSource:
 
     def said(self, reason: Reason, owned: Owned) -> str:
         return reason.text
+
+    def facts(self, facts: Facts) -> Facts:
+        folder, task = self.workspace.settings.output_dir, facts.card.task
+        there = {path.name for path in (folder / f"{task}_metrics.{ending}" for ending in ENDINGS) if path.exists()}
+        there |= {task} if (folder / task).is_dir() else set()
+        log = facts.runs[-1].log if facts.runs else None
+        logs = {"log": Path(log)} if log is not None else {}
+        return replace(facts, measured=files_of(folder, task, there), logs=logs)
 
     def trouble(self, outlook: Outlook) -> Trouble | None:
         if outlook.scheduler_pid is None:

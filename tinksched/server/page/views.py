@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,16 @@ class Viewer:
     def may_see(self, card: Card | None) -> bool:
         """Whether a job is any business of the viewer's."""
         return card is not None and (self.is_admin or card.user == self.user)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who has a credential, or had one. Times are seconds since the epoch."""
+
+    name: str
+    is_admin: bool
+    created_at: float | None
+    last_seen: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,27 @@ def run(picture: Picture, viewer: Viewer, bar: Bar) -> dict[str, Any]:
         "to": bar.ended_at,
         "outcome": over if seen or over == "running" else "other",
     }
+
+
+def users_of(picture: Picture, known: Sequence[User]) -> list[dict[str, Any]]:
+    """Who there is, and what they use: for admins."""
+    total = Counter(card.user for card in picture.cards)
+    active = Counter(card.user for card in picture.cards if card.is_active)
+    there = {user.name: user for user in known}
+    names = sorted({*there, *total} - {""})
+    users = [there.get(name) or User(name, False, None, None) for name in names]
+    return [
+        {
+            "user": user.name,
+            "is_admin": user.is_admin,
+            "created_at": user.created_at,
+            "active": active[user.name],
+            "total": total[user.name],
+            "gpu_hours": round(picture.gpu_seconds.get(user.name, 0.0) / 3600, 2),
+            "last_seen": user.last_seen,
+        }
+        for user in users
+    ]
 
 
 def _counts(cards: Sequence[Card]) -> dict[str, int]:
