@@ -21,6 +21,7 @@ EXPECTED = (  # what a browser says of a server that is away, or refuses
     "ERR_INCOMPLETE_CHUNKED_ENCODING",
     "ERR_EMPTY_RESPONSE",
     "401 (Unauthorized)",
+    "403 (Forbidden)",
     "404 (Not Found)",
 )
 
@@ -28,7 +29,7 @@ EXPECTED = (  # what a browser says of a server that is away, or refuses
 class Watched:
     """A page whose errors, dialogs, requests and responses are kept. `key` is in its storage before it begins."""
 
-    def __init__(self, browser: Any, url: str, key: str | None, **context: Any) -> None:
+    def __init__(self, browser: Any, url: str, key: str | None, script: str = "", **context: Any) -> None:
         usual = {"viewport": {"width": 1400, "height": 1000}, "reduced_motion": "reduce"}
         self.context = browser.new_context(**{**usual, **context})
         self.page = self.context.new_page()
@@ -38,7 +39,7 @@ class Watched:
         self.page.on("console", self._said)
         self.page.on("dialog", self._asked)
         self.page.on("request", lambda request: self.requests.append(request))
-        self.page.add_init_script(WATCH)
+        self.page.add_init_script(WATCH + script)
         if key:
             self.page.add_init_script(SIGN_IN.replace("KEY", key))
         self.url = url
