@@ -25,6 +25,8 @@ for shell in zsh fish; do
 done
 # What the server's jobs are isolated by.
 ! command -v apt-get >/dev/null || command -v bwrap >/dev/null || missing="$missing bubblewrap"
+# The browser that opens the dashboard.
+! command -v apt-get >/dev/null || command -v chromium >/dev/null || missing="$missing chromium"
 # And a FUSE file system that can call itself a network's.
 ! command -v apt-get >/dev/null || [ ! -e /dev/fuse ] || command -v bindfs >/dev/null || missing="$missing bindfs"
 if [ -n "$missing" ]; then

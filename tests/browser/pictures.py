@@ -1,7 +1,8 @@
-"""Makes the pictures of the page: python -m tests.browser.pictures FOLDER [NAME …]"""
+"""Makes the pictures of the page that the guides show: python -m tests.browser.pictures examples/server [NAME …]"""
 
 from __future__ import annotations
 
+import base64
 import sys
 import time
 from dataclasses import dataclass
@@ -29,14 +30,12 @@ class Picture:
     scheme: Literal["light", "dark"] = "dark"
     jobs: int = 40
     route: str = ""
-    whole: bool = False
 
 
 PICTURES = {
     "dark": Picture(),
     "light": Picture(scheme="light"),
-    "phone": Picture(360, 780, whole=False),
-    "phone-whole": Picture(360, 780, whole=True, scheme="light"),
+    "phone": Picture(360, 780),
     "wall": Picture(3840, 2160),
     "5000-jobs": Picture(jobs=5000, scheme="light", route="#status=failed&q=memory"),
     "job": Picture(route="#job=FIRST"),
@@ -60,8 +59,10 @@ def take(browser: Browser, name: str, picture: Picture, into: Path) -> Path:
             page.evaluate("document.querySelector('#jobs-section').scrollIntoView()")
         if "job=" in picture.route:
             page.get_by_text("step  3975").wait_for()
-        path = into / f"page-{name}.png"
-        page.screenshot(path=path, full_page=picture.whole)
+        path = into / f"page-{name}.webp"
+        asked = {"format": "webp", "quality": 78, "captureBeyondViewport": False}
+        shot = context.new_cdp_session(page).send("Page.captureScreenshot", asked)
+        path.write_bytes(base64.b64decode(shot["data"]))
         context.close()
     return path
 

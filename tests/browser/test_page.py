@@ -115,6 +115,24 @@ def test_a_change_is_shown_and_told(feed: FakeFeed, opened: Opened) -> None:
     expect(page.locator(ROWS).filter(has_text=first["id"])).to_have_count(0)
 
 
+def test_new_numbers_wait_for_the_next_tick_while_nobody_is_there(feed: FakeFeed, opened: Opened) -> None:
+    page = opened(f"{feed.url}/dashboard", clock=True).page
+    expect(page.locator(".gpu")).to_have_count(8)
+    gpus = [{**gpu, "utilization": 12} for gpu in feed.scene["gpus"]]
+    feed.change(gpus=gpus)
+    expect(page.locator(".gpu").first).to_contain_text("12 %")
+    page.clock.fast_forward(31_000)
+    feed.change(gpus=[{**gpu, "utilization": 34} for gpu in gpus])
+    feed.change(title="a sign that it was heard")
+    expect(page.locator("#title")).to_have_text("a sign that it was heard")
+    expect(page.locator(".gpu").first).to_contain_text("12 %")
+    feed.change(gpus=[{**gpu, "utilization": 56, "foreign": []} for gpu in gpus])
+    expect(page.locator(".gpu").first).to_contain_text("56 %")
+    feed.change(gpus=[{**gpu, "utilization": 78, "foreign": []} for gpu in gpus])
+    page.clock.fast_forward(30_000)
+    expect(page.locator(".gpu").first).to_contain_text("78 %")
+
+
 def test_a_run_that_ends_is_drawn_by_its_outcome(feed: FakeFeed, opened: Opened) -> None:
     page = opened(f"{feed.url}/dashboard#span=6").page
     run = next(one for one in feed.scene["timeline"] if one["to"] is None and one["job"])

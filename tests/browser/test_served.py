@@ -105,7 +105,7 @@ def test_the_page_goes_on_after_a_restart_and_ends_with_its_token(server: Servin
     expect(page.locator(ROWS).filter(has_text=job)).to_contain_text("Completed")
     server.run("token", "revoke-user", "alice")
     page.get_by_role("button", name="Refresh").click()
-    expect(page.get_by_role("heading", name="This key isn't taken")).to_be_visible()
+    expect(page.get_by_role("heading", name="The server refuses this key")).to_be_visible()
     expect(page.locator("#scene")).to_be_hidden()
 
 

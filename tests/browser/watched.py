@@ -27,9 +27,14 @@ EXPECTED = (  # what a browser says of a server that is away, or refuses
 
 
 class Watched:
-    """A page whose errors, dialogs, requests and responses are kept. `key` is in its storage before it begins."""
+    """A page whose errors, dialogs, requests and responses are kept. `key` is in its storage before it begins.
 
-    def __init__(self, browser: Any, url: str, key: str | None, script: str = "", **context: Any) -> None:
+    With `clock` a test moves its time.
+    """
+
+    def __init__(
+        self, browser: Any, url: str, key: str | None, script: str = "", clock: bool = False, **context: Any
+    ) -> None:
         usual = {"viewport": {"width": 1400, "height": 1000}, "reduced_motion": "reduce"}
         self.context = browser.new_context(**{**usual, **context})
         self.page = self.context.new_page()
@@ -42,6 +47,8 @@ class Watched:
         self.page.add_init_script(WATCH + script)
         if key:
             self.page.add_init_script(SIGN_IN.replace("KEY", key))
+        if clock:
+            self.page.clock.install()
         self.url = url
         self.page.goto(url)
 

@@ -24,12 +24,15 @@ const TICK_MS = 30000; // relative times; nothing else moves while nothing happe
 const TYPING_MS = 120;
 const TOAST_MS = 7000;
 
+const ATTENDED_MS = 30000; // so long after somebody moved something, every new number is drawn at once
+
 const scene = new Scene();
 let session = null;
 let hasServer = false; // whether this page was told of a server elsewhere
 let link = { how: "away", since: Date.now() / 1000, detail: null };
 let users = null;
 let timelineWidth = 0;
+let touchedAt = Date.now();
 
 // -- what is drawn, and when
 
@@ -56,6 +59,7 @@ const SHOWN_IN = {
   counts: ["head", "cards", "queue", "jobs"], title: ["head"], gpus: ["gpus"], runs: ["timeline"], jobs: ["queue", "lately", "jobs"], gone: ["queue", "lately", "jobs"],
   me: ["me"], nodes: ["people"], batch_ends: ["queue"],
 };
+const NUMBERS = new Set(["gpus", "me"]); // a page that nobody touches shows these with its next tick
 const stale = new Set();
 
 /** Draw these parts before the next frame; nothing is drawn while nobody sees it. */
@@ -103,14 +107,21 @@ async function drawPeople() {
 
 function hear(kind, parts) {
   if (parts.now) serverTime(parts.now);
+  const isQuiet = kind === "change" && Date.now() - touchedAt > ATTENDED_MS && !isOccupiedAnew(scene.parts.gpus, parts.gpus);
   const news = kind === "state" ? scene.replace(parts) : scene.merge(parts);
   byId("welcome").hidden = true;
   draw(byId("welcome"));
   if (kind === "state") paint();
-  else paint(Object.keys(parts).flatMap((name) => SHOWN_IN[name] ?? []));
+  else paint(Object.keys(parts).flatMap((name) => (isQuiet && NUMBERS.has(name) ? [] : SHOWN_IN[name] ?? [])));
   if (news.length) byId("news").textContent = news.slice(0, 3).map((job) => `${job.name ?? job.id}: ${(WORDS[job.status] ?? job.status).toLowerCase()}`).join(", ");
   if (news.some((job) => job.id === page.id) || (kind === "state" && page.id)) page.refresh();
   if ("trouble" in parts) drawLink();
+}
+
+/** Whether somebody else has a GPU now; if not, only numbers have changed. */
+function isOccupiedAnew(before, after) {
+  const who = (gpus) => JSON.stringify(gpus.map(({ index, runs, foreign }) => [index, runs.map((run) => run.job), foreign.map(({ command }) => command)]));
+  return after !== undefined && who(before) !== who(after);
 }
 
 function tell(how, detail = null) {
@@ -188,7 +199,7 @@ function denied(error) {
   const isWorkspace = session?.mode === "workspace";
   draw(byId("settings"));
   draw(byId("welcome"));
-  draw(byId("welcome"), h("form", { onsubmit: signIn }, h("h2", null, error && key() ? "This key isn't taken" : "Sign in"),
+  draw(byId("welcome"), h("form", { onsubmit: signIn }, h("h2", null, error && key() ? "The server refuses this key" : "Sign in"),
     error && (key() || error.status === 403) && h("p", { class: "trouble", role: "alert" }, `The server says: ${error.message}.`),
     isWorkspace
       ? h("p", null, "Open the URL that ", h("code", null, "tinksched dashboard"), " printed. It works once; run the command again for another.")
@@ -256,6 +267,7 @@ listen({
   Escape: () => (page.id ? leave() : go({ q: "", status: "" })),
 });
 onRoute(() => { paint(); page.open(route().job); });
+for (const sort of ["pointermove", "pointerdown", "keydown", "scroll"]) addEventListener(sort, () => { touchedAt = Date.now(); }, { passive: true });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) paint(); });
 setInterval(() => { if (!document.hidden && scene.parts) paint(); }, TICK_MS);
 new ResizeObserver(([{ contentRect }]) => {

@@ -53,6 +53,7 @@ function create(fresh, parent) {
 
 function update(old, fresh) {
   const { node } = old;
+  if (old === fresh) return node; // kept by its maker: nothing has changed
   if (fresh.tag === "#text") {
     if (old.text !== fresh.text) node.data = fresh.text;
     return node;

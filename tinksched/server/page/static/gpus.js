@@ -2,10 +2,11 @@
 
 import { hour } from "./chart.js";
 import { draw, h } from "./dom.js";
-import { bytes, counted, exactly, lasting, number, percent, UNKNOWN } from "./format.js";
+import { bytes, counted, exactly, lasting, number, percent, serverTime, UNKNOWN } from "./format.js";
 import { address } from "./route.js";
 import { sign } from "./signs.js";
 
+const curves = new Map(); // GPU → its curve of this minute
 const MOST_FREE = 4; // so many free slots are drawn one by one
 
 export function drawGpus(into, note, gpus) {
@@ -44,7 +45,17 @@ function readings({ temperature, power }) {
   return [temperature != null && `${Math.round(temperature)} °C`, power != null && `${Math.round(power)} W`].filter(Boolean).join(" · ");
 }
 
-function past({ history, memory_total: total, index }) {
+/** The last hour. A new sample changes little of it, and drawing costs: it is drawn anew once a minute. */
+function past(gpu) {
+  const minute = Math.floor(serverTime() / 60);
+  const kept = curves.get(gpu.index);
+  if (kept?.minute === minute) return kept.node;
+  const node = curveOf(gpu);
+  curves.set(gpu.index, { minute, node });
+  return node;
+}
+
+function curveOf({ history, memory_total: total, index }) {
   const busy = (history?.utilization ?? []).map((value) => (value == null ? null : value / 100));
   const held = (history?.memory ?? []).map((value) => (value == null || !total ? null : value / total));
   const known = busy.filter((value) => value != null);

@@ -72,7 +72,7 @@ export class JobPage {
         job && state(job.status),
         job && ACTIVE.has(job.status) && this.may().cancel && h("button", { key: "cancel", type: "button", class: "danger", onclick: () => this.act("cancel", job) }, "Cancel job"),
         job && !ACTIVE.has(job.status) && this.may().retry && h("button", { key: "retry", type: "button", onclick: () => this.act("retry", job) }, "Retry"),
-        h("button", { key: "close", type: "button", "aria-label": "Close (Esc)", onclick: this.leave }, "✕")),
+        h("button", { key: "close", type: "button", class: "close", "aria-label": "Close (Esc)", onclick: this.leave }, "✕")),
       this.#trouble && h("p", { key: "trouble", class: "trouble", role: "alert" }, this.#trouble),
       job && [this.#about(job), this.#tabs(), this.#panel()]);
   }

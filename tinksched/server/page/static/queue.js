@@ -31,7 +31,8 @@ export function drawMe(into, me) {
   if (!me?.user) return void draw(into);
   const limits = Object.entries(me.limits ?? {});
   const taken = new Set();
-  const rows = Object.entries(me.use ?? {}).map(([name, used]) => {
+  const rows = Object.entries(me.use ?? {}).map(([name, exact]) => {
+    const used = typeof exact === "number" ? Number(exact.toFixed(1)) : exact;
     const [limitName, limit] = limits.find(([known]) => LIMIT_OF[name]?.test(known)) ?? [];
     taken.add(limitName);
     return h("div", { key: name }, h("dt", null, NAMES[name] ?? plain(name)), h("dd", null, limit == null ? number(used) : `${number(used)} of ${number(limit)}`,

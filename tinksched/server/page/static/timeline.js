@@ -14,7 +14,8 @@ export function drawTimeline(into, tools, { gpus, runs, span, width, unit }) {
   draw(tools, h("div", { class: "choice", role: "group", "aria-label": "Span of the timeline" }, SPANS.map(([value, text]) =>
     h("button", { key: value, type: "button", "aria-pressed": String(value === span), onclick: () => go({ span: value }) }, text))));
   if (!gpus.length || width < 50) return void draw(into);
-  const to = serverTime();
+  const pixel = (Number(span) * 3600) / width;
+  const to = Math.ceil(serverTime() / pixel) * pixel; // so that nothing is drawn anew before it would look different
   const view = { from: to - Number(span) * 3600, to, left: 2.2 * unit, right: width - 4.6 * unit, row: 1.9 * unit, unit, width };
   view.x = (at) => view.left + ((Math.min(Math.max(at, view.from), to) - view.from) / (to - view.from)) * (view.right - view.left);
   const shown = runs.filter((run) => (run.to ?? to) > view.from);
