@@ -36,8 +36,8 @@ class Serving:
     def configure(self, **settings: object) -> None:
         """Write server.yml. A test wants many calls at once, and no bubblewrap unless it says so."""
         values: dict[str, object] = {
-            "port": 0, "state_dir": str(self.state), "isolation": "none", "limits": False, "active_jobs": 1000,
-            "executor": "local", "stop_grace": 1, "min_free_disk": "0B",
+            "port": 0, "scheduler_port": 0, "state_dir": str(self.state), "isolation": "none", "limits": False,
+            "active_jobs": 1000, "executor": "local", "stop_grace": 1, "min_free_disk": "0B",
         }  # fmt: skip
         lines = [f"{key}: {json.dumps(value)}\n" for key, value in {**values, **settings}.items()]
         self.config.write_text("".join(lines))

@@ -24,7 +24,7 @@ import pytest
 from tests.faults.check import rows
 from tests.serving import QUICK, Serving, until
 from tests.support import TIMEOUT
-from tinksched.server.folders import Folders
+from tinksched.server.folders import CODE, CONFIG, Folders
 
 FAULTS = int(os.environ.get("TINKSCHED_SERVER_FAULTS") or 8)
 SEED = os.environ.get("TINKSCHED_SEED") or str(random.randrange(10**6))
@@ -200,8 +200,8 @@ def test_what_was_written_for_a_job_that_never_got_on_record_is_deleted(serving:
     server.stop(signal.SIGKILL)
     folders = Folders(server.state)
     new, old, own = str(uuid.uuid4()), str(uuid.uuid4()), "somebody's own"
-    folders.make(new, QUICK, "")
-    folders.make(old, QUICK, "")  # its job waits in a database that is newer than that of today
+    folders.make(new, {CODE: QUICK, CONFIG: ""})
+    folders.make(old, {CODE: QUICK, CONFIG: ""})  # its job waits in a database that is newer than that of today
     folders.accepted(old)
     for parent in (folders.jobs, folders.outputs):
         (parent / own).mkdir()

@@ -191,6 +191,8 @@ def function(command: str) -> Callable[..., None]:
         from . import waiting as module  # type: ignore[no-redef]
     elif command in ("serve", "token"):
         from . import serve as module  # type: ignore[no-redef]
+    elif command == "dashboard":
+        from . import dashboard as module  # type: ignore[no-redef]
     elif command == "scan":
         from . import scan as module  # type: ignore[no-redef]
     elif command == "remote":

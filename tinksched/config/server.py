@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..core.news import KINDS
+from ..errors import UsageError
 from . import globs, telling, values
 from .loader import read
 from .schema import Key
@@ -59,20 +60,56 @@ def _origins(value: Value) -> tuple[str, ...]:
     return values.items(value, origin, "a list of origins, such as [https://gpu.example.org]")
 
 
+def _ports(value: Value) -> tuple[int, int]:
+    found = values.items(value, values.integer(1, 65535), "two ports, such as [38000, 38049]")
+    if len(found) != 2 or found[0] > found[1]:
+        raise value.bad("the lowest and the highest port, such as [38000, 38049]")
+    return found[0], found[1]
+
+
+def _address(value: Value) -> str:
+    found = values.text(value)
+    if not found.startswith("/") or not found.isascii() or not found.isprintable() or " " in found:
+        raise value.bad("a path such as /health")
+    return found
+
+
+def _command(*known: str) -> Any:
+    """A program and its arguments, with these placeholders and no others."""
+
+    def read(value: Value) -> tuple[str, ...]:
+        found = values.items(value, values.text, "a list, such as [vllm, serve, '{model_path}']")
+        if not found or not found[0]:
+            raise value.bad("a list that begins with the program")
+        for name in (name for word in found for name in _PLACE.findall(word) if name not in known):
+            raise value.forbids(f"knows no {{{name}}}; there are {', '.join(f'{{{one}}}' for one in known)}")
+        return found
+
+    return read
+
+
 def _often(least: int = 0) -> Any:
     return values.integer(least, 100_000)
 
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
+_PLACE = re.compile(r"\{([a-z_]+)\}")
+PLACES = ("python", "host", "port", "job_id", "config_path", "arguments")
+_TRAINING = ("{python}", "{server_script}", "server.port={port}", "job_id={job_id}", "{arguments}")
+_INFERENCE = ("vllm", "serve", "{model_path}", "--host", "{host}", "--port", "{port}", "{arguments}")
 _FOREVER = "leave it out to keep them"
 _UNLIMITED = "leave it out for no limit"
 
 _ALL = (
     Key("host", values.filled, "127.0.0.1", "address to listen on; anything but loopback wants an isolation"),
     Key("port", values.integer(0, 65535), 8001, "TCP port; 0: any that is free"),
+    Key("scheduler_port", values.integer(0, 65535), 8765, "a second port, of the OpenTinker API; both answer both"),
     Key("state_dir", values.own_folder, None, "folder of the database, the jobs and their output; private"),
     Key("results_dir", values.own_folder, None, "folder of the results files; empty: `results` in state_dir"),
+    Key("logs_dir", values.own_folder, None, "folder of the logs of scheduler and sessions; empty: in state_dir"),
+    Key("user_db_path", values.as_written, "", "for old files only: users lie in the database in state_dir, hashed"),
     Key("use_gpus", values.devices, None, "indices or UUIDs of the GPUs to use; empty: all"),
+    Key("available_gpus", values.devices, None, "another name of use_gpus"),
     Key("gpus_per_job", values.integer(0, 64), 1, "GPUs that each job gets for itself; 0: jobs run on CPU slots"),
     Key("cpu_slots", values.integer(1, 1000), 1, "jobs at once where there is no GPU"),
     Key("respect_other_processes", values.boolean, True, "false: jobs start beside compute processes of others too"),
@@ -100,6 +137,20 @@ _ALL = (
     Key("ip_page", _often(1), 300, "calls of the dashboard's page a minute from one address"),
     Key("limits", values.boolean, True, "false: no limits on how often anything is called"),
     Key("limit_admins", values.boolean, False, "true: the limits of users hold for admins, too"),
+    Key("server_script", values.path, None, "Python script of the training servers that submit_job starts"),
+    Key("training_command", _command(*PLACES, "server_script"), _TRAINING, "argument list that starts one"),
+    Key("inference_command", _command(*PLACES, "model_path"), _INFERENCE, "argument list of submit_inference_job"),
+    Key("health_path", _address, "/health", "a training server is ready when GET of this answers 200"),
+    Key("inference_health_path", _address, "/health", "the same of an inference server"),
+    Key("ready_timeout", values.positive_seconds, 60.0, "how long a training server may take until it is ready"),
+    Key("inference_ready_timeout", values.positive_seconds, 300.0, "the same of an inference server"),
+    Key("port_range", _ports, None, "lowest and highest port of service jobs; empty: what is free from 38000 up"),
+    Key("num_ports", values.integer(1, 10_000), 50, "how many of these are used at once where there is no port_range"),
+    Key("service_host", values.text_or_none, None, "host in the URLs of service jobs; empty: host, or this machine's"),
+    Key("active_services", _often(1), 10, "service jobs of a user that wait or run at once"),
+    Key("ip_services", _often(1), 600, "calls of the OpenTinker API a minute from one address, submissions aside"),
+    Key("enable_auth", values.boolean, True, "false: the OpenTinker API asks for no key; on loopback only"),
+    Key("open_registration", values.boolean, False, "true: whoever reaches the server may register; else loopback"),
     Key("allowed_origins", _origins, (), "pages of other servers that may call this one, such as a dashboard's"),
     Key("trusted_proxies", _networks, (), "whose X-Forwarded-For is believed"),
     Key("allowed_ips", _networks, (), "who may call at all; empty: everybody who reaches the port"),
@@ -142,8 +193,10 @@ class ServerSettings:
 
     host: str
     port: int
+    scheduler_port: int
     state_dir: Path
     results_dir: Path
+    logs_dir: Path
     use_gpus: tuple[int | str, ...] | None
     gpus_per_job: int
     cpu_slots: int
@@ -172,6 +225,20 @@ class ServerSettings:
     ip_page: int
     limits: bool
     limit_admins: bool
+    server_script: Path | None
+    training_command: tuple[str, ...]
+    inference_command: tuple[str, ...]
+    health_path: str
+    inference_health_path: str
+    ready_timeout: float
+    inference_ready_timeout: float
+    port_range: tuple[int, int] | None
+    num_ports: int
+    service_host: str | None
+    active_services: int
+    ip_services: int
+    enable_auth: bool
+    open_registration: bool
     allowed_origins: tuple[str, ...]
     trusted_proxies: tuple[Network, ...]
     allowed_ips: tuple[Network, ...]
@@ -206,10 +273,17 @@ def load_server(file: Path | None) -> ServerSettings:
 
     Raises:
         ConfigError: the file can't be read or has problems, all of which are listed.
+        UsageError: two keys contradict each other.
     """
     found = read(file.absolute(), KEYS, "port: 8001") if file is not None else _defaults()
     state = found["state_dir"] = Path(os.path.realpath(found["state_dir"] or default_state()))
     found["results_dir"] = Path(os.path.abspath(found["results_dir"] or state / "results"))
+    found["logs_dir"] = Path(os.path.abspath(found["logs_dir"] or state / "logs"))
+    found.pop("user_db_path")
+    other = found.pop("available_gpus")
+    if None not in (other, found["use_gpus"]) and other != found["use_gpus"]:
+        raise UsageError("use_gpus and available_gpus are two names of one thing, and differ", hint="leave one out")
+    found["use_gpus"] = other if found["use_gpus"] is None else found["use_gpus"]
     assert {field.name for field in fields(ServerSettings)} == found.keys()
     return ServerSettings(**found)
 

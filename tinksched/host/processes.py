@@ -194,8 +194,9 @@ def arguments(pid: int) -> list[str]:
     return [os.fsdecode(word) for word in _read(f"{pid}/cmdline").rstrip(b"\0").split(b"\0") if word]
 
 
-def end(run_id: str, *, grace: float) -> tuple[list[Process], list[Process]]:
-    """End every process of a run: TERM, then after `grace` seconds KILL, until none is left.
+def end(run_id: str, *, grace: float, spare: int = 0) -> tuple[list[Process], list[Process]]:
+    """End every process of a run but the one with the pid `spare`: TERM, then after `grace` seconds KILL, until none is
+    left.
 
     Blocks until they are dead, at most `grace` + 10 seconds. A process that forks while it is being killed is met by
     looking again. Returns all that were signalled, and those that are still alive (stuck in the kernel, or not ours).
@@ -204,7 +205,7 @@ def end(run_id: str, *, grace: float) -> tuple[list[Process], list[Process]]:
     term_until = time.monotonic() + grace
     give_up = term_until + 10.0
     while True:
-        alive = of_runs([run_id])[run_id]
+        alive = [process for process in of_runs([run_id])[run_id] if process.pid != spare]
         if not alive:
             return list(signalled), []
         now = time.monotonic()

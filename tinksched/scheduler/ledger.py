@@ -30,6 +30,7 @@ from ..core.model import (
     TaskState,
     spot,
 )
+from ..core.sharing import Demand
 from ..errors import Damaged, StoreError, TinkschedError
 from ..executors.base import (
     Exited,
@@ -281,20 +282,11 @@ class Ledger:
             queue = [task for task in queue if not task.spec.gpus]
             sorts = {sort: count for sort, count in sorts.items() if not sort.kind.gpus}
         own = [run for run in self.runs.values() if run.id not in ended]
-        others = [lease for lease in held if lease.claim.run_id not in self.runs]
-        slots = self.slots.of_gpus(own, others)
-        self._needs.usable = usable(slots)
-        last = self.slots.last_start
-        running = [run.task for run in own]
-        cpu = self.slots.of_cpu(own, others) if CPU in desk.devices else None
-        scene = Scene(
-            self._settings, queue, backlog.bound, slots, running, backlog.relations, held, last, now, cpu,
-            self._needs.of, self._needs.demands(sorts), backlog.paused,
-        )  # fmt: skip
+        scene = self._scene(queue, own, held, self._needs.demands(sorts), cpu=CPU in desk.devices)
         verdict = decide(scene, self._turns)
         decision = verdict.decision
         if on_gpus:
-            self._turns.say(decision, scene, now if decision.placements else last)
+            self._turns.say(decision, scene, now if decision.placements else scene.last_start)
         self._give_up(tx, verdict.hopeless)
         missed = CPU not in desk.devices and self._on_cpu  # somebody has just queued the first task without GPUs
         self.wake_at = now if missed and self.slots.cpu else verdict.wake_at
@@ -309,6 +301,36 @@ class Ledger:
             self._undescribed.append((task, run))
             self._move(tx, task, Began(run.record.config_hash))
             tx.add_run(run)
+
+    def _scene(
+        self, queue: Sequence[Task], own: Sequence[Run], held: Sequence[Held], demands: Mapping[Demand, int] | None, *,
+        cpu: bool,
+    ) -> Scene:  # fmt: skip
+        """What a decision about this queue is about. Without `demands` every task of it gets a reason."""
+        backlog = self.backlog
+        others = [lease for lease in held if lease.claim.run_id not in self.runs]
+        slots = self.slots.of_gpus(own, others)
+        self._needs.usable = usable(slots)
+        return Scene(
+            self._settings, queue, backlog.bound, slots, [run.task for run in own], backlog.relations, held,
+            self.slots.last_start, time.time(), self.slots.of_cpu(own, others) if cpu else None,
+            self._needs.of, demands, backlog.paused,
+        )  # fmt: skip
+
+    def reasons(self) -> dict[str, Reason]:
+        """Why each task of the queue waits, by name. It is found out as when one is to start, and changes nothing.
+
+        Raises:
+            TinkschedError: nobody can say at present.
+        """
+        self.backlog.refresh()
+        queue = self.backlog.queue
+        if not queue:
+            return {}
+        scene = self._scene(queue, list(self.runs.values()), self.slots.look(cpu=self._on_cpu), None, cpu=self._on_cpu)
+        verdict = decide(scene, Turns(self.slots.folder, self._home.workspace_id, self._settings.workspace))
+        waiting = {**verdict.decision.waiting, **verdict.hopeless}
+        return {task.name: waiting.get(task.id, Reason(ReasonCode.STARTS_NEXT)) for task in queue}
 
     def _drop_cancelled(self, tx: Transaction) -> None:
         """A task whose run never began may have been cancelled just then."""

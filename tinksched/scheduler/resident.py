@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ..core.model import Reason
 from ..errors import TinkschedError
 from ..host import wake
 from ..store import database
@@ -33,6 +34,11 @@ class _Order:
     answer: Future[Any] = field(default_factory=Future)
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    answer: Future[dict[str, Reason]] = field(default_factory=Future)
+
+
 class Resident(Scheduler):
     """Made as any scheduler; `run` it in an event loop of its own, in any thread."""
 
@@ -41,6 +47,7 @@ class Resident(Scheduler):
         super().__init__(*arguments, **options)
         self._tell_begun = begun
         self._orders: deque[_Order] = deque()
+        self._questions: deque[_Question] = deque()
         self._home_loop: asyncio.AbstractEventLoop | None = None  # while it takes orders
         self._door = threading.Lock()  # so that nobody hands in an order behind the last look at them
 
@@ -51,9 +58,11 @@ class Resident(Scheduler):
         finally:
             with self._door:
                 self._home_loop = None
-            for order in self._orders:
-                if order.answer.set_running_or_notify_cancel():
-                    order.answer.set_exception(_not_running())
+            asked: list[Future[Any]] = [one.answer for one in self._orders]
+            asked += [one.answer for one in self._questions]
+            for answer in asked:
+                if answer.set_running_or_notify_cancel():
+                    answer.set_exception(_not_running())
 
     def do(self, work: Callable[[Transaction], T], who: str) -> Future[T]:
         """Do this in a write transaction, from any thread. What it returns is in the answer once it is on the disk.
@@ -70,6 +79,20 @@ class Resident(Scheduler):
             self._orders.append(order)
             self._home_loop.call_soon_threadsafe(self._carry_out)
         return order.answer
+
+    def reasons(self) -> Future[dict[str, Reason]]:
+        """Why each task of the queue waits, by name, from any thread.
+
+        Raises:
+            TinkschedError: it has ended.
+        """
+        question = _Question()
+        with self._door:
+            if self._home_loop is None:
+                raise _not_running()
+            self._questions.append(question)
+            self._home_loop.call_soon_threadsafe(self._explain)
+        return question.answer
 
     def end(self) -> None:
         """Let go of everything and end, from any thread. Runs go on."""
@@ -92,6 +115,21 @@ class Resident(Scheduler):
         if self._backlog.refresh():
             self._wake_up()
         return self._terminated
+
+    def _explain(self) -> None:
+        """What several clients ask at once is found out once."""
+        asked = [self._questions.popleft() for _ in range(len(self._questions))]
+        asked = [question for question in asked if question.answer.set_running_or_notify_cancel()]
+        if not asked:
+            return
+        try:
+            reasons = self._ledger.reasons()
+        except Exception as error:  # it is who asks that must know
+            for question in asked:
+                question.answer.set_exception(error)
+            return
+        for question in asked:
+            question.answer.set_result(reasons)
 
     def _carry_out(self) -> None:
         """All orders that have come, in one transaction. An order that fails takes back what it wrote, and no more."""

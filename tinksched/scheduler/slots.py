@@ -93,6 +93,10 @@ class Slots:
         """The admission locks of all devices. Raises TinkschedError: they can't be had at present."""
         return self._leases.admission(self.devices(cpu=cpu))
 
+    def look(self, *, cpu: bool) -> list[Held]:
+        """Who holds leases on all devices. Raises TinkschedError: the folder can't be read."""
+        return self._leases.look(self.devices(cpu=cpu))
+
     def take(self, desk: Desk, task: Task, placed: Placement, run_id: str, now: float) -> tuple[tuple[str, ...], Path]:
         """Lease the slots of a placement for a run. Returns the devices and the lease's file."""
         devices = tuple(self.gpus[index] for index in placed.gpus) or (CPU,)

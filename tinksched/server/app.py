@@ -16,11 +16,12 @@ from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
 from ..errors import StoreError, TinkschedError, Unwritable
-from . import shapes
+from . import opentinker_api, shapes
 from .desk import Desk
 from .engine import Engine
 from .guard import Guard
 from .limits import Limits
+from .opentinker_api import OpenTinkerApi
 from .page.api import PageApi
 from .page.door import ServerDoor
 from .page.feed import Feed
@@ -28,6 +29,7 @@ from .page.served import ServerSource
 from .page.works import ServerWorks
 from .queue_api import QueueApi, answer_of, http_error
 from .reference import add_reference
+from .services import Services
 from .submission import Refused
 
 _log = logging.getLogger("tinksched.server")
@@ -50,6 +52,7 @@ _ENDPOINTS = {
 def make_app(engine: Engine) -> FastAPI:
     """The application of a server whose engine runs."""
     desk = Desk(engine)
+    services = Services(desk)
     limits = Limits(engine.settings)
     door = ServerDoor(desk, limits)
     feed = Feed(ServerSource(engine), door.allowed)
@@ -59,10 +62,12 @@ def make_app(engine: Engine) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        services.open()
         await desk.open()
         await feed.open()
         yield
         await feed.close()
+        services.close()
         await desk.close()
 
     app = FastAPI(
@@ -77,7 +82,8 @@ def make_app(engine: Engine) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Last-Event-ID"], expose_headers=["Retry-After"],
         )  # fmt: skip
     app.include_router(QueueApi(desk, limits).routes)
-    app.include_router(PageApi(feed, door, ServerWorks(desk, limits), desk.growth).routes)
+    app.include_router(OpenTinkerApi(services, limits).routes)
+    app.include_router(PageApi(feed, door, ServerWorks(desk, services, limits), desk.growth).routes)
     _add_common(app, desk)
     add_reference(app)
     _add_errors(app)
@@ -88,7 +94,9 @@ def _add_common(app: FastAPI, desk: Desk) -> None:
     @app.get("/", tags=["server"], responses={200: {"model": shapes.Service}})
     async def service() -> JSONResponse:
         """What this is, and where to go on."""
-        return JSONResponse({"service": "tinksched", "version": __version__, "endpoints": _ENDPOINTS})
+        authentication = "enabled" if desk.settings.enable_auth else "disabled"
+        answer = {"service": "tinksched", "version": __version__, "status": "running", "authentication": authentication}
+        return JSONResponse({**answer, "endpoints": {**opentinker_api.ENDPOINTS, **_ENDPOINTS}})
 
     @app.get("/health", tags=["server"], responses={200: {"model": shapes.Health}, 503: {"model": shapes.Health}})
     async def health() -> JSONResponse:

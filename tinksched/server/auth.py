@@ -18,6 +18,8 @@ DAY = 86_400.0
 SHORTEST, LONGEST = 8, 512  # characters of a token
 INVALID = "Invalid or expired token"
 FOREIGN = "Token does not belong to specified user_id"
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NOBODY = "anonymous"  # who calls where no key is asked for
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 
@@ -59,12 +61,12 @@ def bearer(headers: Sequence[str]) -> str | None:
     return found[1]
 
 
-def caller_of(known: Tables, token: str | None, kind: str | None = "queue") -> Caller:
-    """Whoever has this token; None: whichever kind it is of.
+def caller_of(known: Tables, token: str | None) -> Caller:
+    """Whoever has this token, or this key: they are two kinds of credential of the same users.
 
     The time that this takes tells nothing of a good token. What is looked for in the index is the SHA-256 of what was
     sent; how far that agrees with one that is stored depends on the hash, which nobody can steer, and not on how many
-    characters were right. Unknown, expired, revoked and of another kind take the same one look, and get one answer.
+    characters were right. Unknown, expired and revoked ones take the same one look, and get one answer.
 
     Raises:
         Refused: 401.
@@ -72,7 +74,7 @@ def caller_of(known: Tables, token: str | None, kind: str | None = "queue") -> C
     if token is None:
         raise Refused(401, "Authorization header required")
     found = known.token(tables.digest_of(token))
-    if found is None or kind not in (None, found.kind) or not found.is_good(time.time()):
+    if found is None or not found.is_good(time.time()):
         raise Refused(401, INVALID)
     known.seen[found.user] = time.time()
     return Caller(found.user, found.is_admin)
@@ -95,6 +97,23 @@ def issue(tx: Transaction, user: str, token: str, *, days: float, is_admin: bool
     if not tables.add_token(tx, tables.digest_of(token), made):
         raise ValueError("this token is in use, or was, by somebody else or as a key: choose another one")
     return made
+
+
+def register(tx: Transaction, user: str) -> str | None:
+    """Make somebody known by a key that is good until it is revoked. Returns the key; None if the name is taken.
+
+    A name that differs from another one in its case alone is taken: people would mistake the two.
+
+    Raises:
+        ValueError: the name can't be used.
+    """
+    if not NAME.fullmatch(user):
+        raise ValueError("a username is 1 to 64 letters, digits, '.', '_' or '-'")
+    if user.lower() == NOBODY or tables.is_taken(tx.connection, user):
+        return None
+    key = f"otk_{secrets.token_hex(16)}"
+    tables.add_token(tx, tables.digest_of(key), Token(user, "key", False, time.time(), None, None))
+    return key
 
 
 def generate() -> str:

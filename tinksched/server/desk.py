@@ -12,7 +12,7 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..host import wake
 from ..store.transaction import NewTask, Transaction
 from . import housekeeping, tables
 from .engine import Engine
-from .folders import Folders
+from .folders import CODE, CONFIG, Folders
 from .growth import Growth
 from .projection import Projection, Work, project
 from .submission import Refused, Wanted
@@ -60,8 +60,10 @@ class Desk:
         self._stuck: set[str] = set()  # those whose results can't be written at present
         self._copies = asyncio.Semaphore(_COPIES)
         self._news = asyncio.Event()
+        self._changed = asyncio.Event()
+        self.followers: list[Callable[[], object]] = []  # who else looks at the jobs when there is news
+        self._accepting: set[asyncio.Task[None]] = set()
         self._revoked = asyncio.Event()
-        self._accepting: set[asyncio.Task[Job]] = set()
         self._trouble: str | None = None  # of the last look at the jobs
         self._tasks: list[asyncio.Task[None]] = []
         self._listener = wake.listen(engine.state.path)
@@ -131,20 +133,9 @@ class Desk:
             Refused: the user has enough jobs, or the server takes none now.
             Unwritable: there is no room.
         """
-        if self.closing:
-            raise Refused(503, "The server is stopping", retry_after=10.0)
-        self.folders.check_room(self.settings.min_free_disk)
-        accepting = asyncio.create_task(self._accept(wanted, config, is_exempt, warnings))
-        self._accepting.add(accepting)
-        accepting.add_done_callback(self._accepting.discard)
-        return await asyncio.shield(accepting)  # who hangs up now has submitted: nothing is left half done
+        job_id, at = str(uuid.uuid4()), time.time()
 
-    async def _accept(self, wanted: Wanted, config: str, is_exempt: bool, warnings: Sequence[str]) -> Job:
-        job_id = str(uuid.uuid4())
-        await asyncio.to_thread(self.folders.make, job_id, wanted.code, config)
-        at = time.time()
-
-        def accept(tx: Transaction) -> None:
+        def record(tx: Transaction) -> None:
             if not is_exempt and tables.active_jobs(tx.connection, wanted.user) >= self.settings.active_jobs:
                 most = self.settings.active_jobs
                 raise Refused(429, f"User already has {most} active job{'s' * (most > 1)}", retry_after=30.0)
@@ -153,13 +144,44 @@ class Desk:
                          config, warnings)  # fmt: skip
             tables.add_job(tx, job, at)
 
+        await self.accept(job_id, record, {CODE: wanted.code, CONFIG: config})
+        return self.known(job_id)
+
+    async def accept(
+        self,
+        job_id: str,
+        record: Callable[[Transaction], None],
+        files: Mapping[str, str],
+        private: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put a job on the disk: its files first (see `Folders.make`), then the record that its task is queued by.
+
+        Raises:
+            Refused: the server takes none now, or what `record` raises.
+            Unwritable: there is no room.
+        """
+        if self.closing:
+            raise Refused(503, "The server is stopping", retry_after=10.0)
+        self.folders.check_room(self.settings.min_free_disk)
+        accepting = asyncio.create_task(self._accept(job_id, record, files, private))
+        self._accepting.add(accepting)
+        accepting.add_done_callback(self._accepting.discard)
+        await asyncio.shield(accepting)  # who hangs up now has submitted: nothing is left half done
+
+    async def _accept(
+        self,
+        job_id: str,
+        record: Callable[[Transaction], None],
+        files: Mapping[str, str],
+        private: Mapping[str, str] | None,
+    ) -> None:
+        await asyncio.to_thread(self.folders.make, job_id, files, private)
         try:
-            await self.write(accept)
+            await self.write(record)
         except Exception:  # if the server ends here, the job may be on record: the next start sees to its folders
             self.folders.remove(job_id)
             raise
         self.folders.accepted(job_id)
-        return self.known(job_id)
 
     async def remember_rejection(self, wanted: Wanted, findings: Sequence[str]) -> None:
         """Keep what the scan found in code that is refused; where there is no room for it, the answer still is."""
@@ -215,14 +237,17 @@ class Desk:
 
     async def ended(self, job_id: str, seconds: float) -> Job:
         """The job when it has ended and its results are there, or as it is after so many seconds."""
+        await self.wait_for(job_id, seconds)
+        return self.known(job_id)
+
+    async def wait_for(self, job_id: str, seconds: float) -> None:
+        """Wait until a job of either API has ended and its end was dealt with, at most so many seconds."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, []).append(future)
         try:
-            if self._is_settled(job_id):
-                return self.known(job_id)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(future, seconds)
-            return self.known(job_id)
+            if not self._is_settled(job_id):
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(future, seconds)
         finally:
             rest = self._waiting.get(job_id, [])
             rest.remove(future)
@@ -231,9 +256,19 @@ class Desk:
 
     def _is_settled(self, job_id: str) -> bool:
         """Whether there is nothing to wait for."""
-        job = self.tables.job(job_id)
-        over = job is None or (job.is_over and (job_id in self._stuck or self.tables.is_collected(job_id)))
+        is_over, is_collected = self.tables.end_of(job_id)
+        over = is_over and (is_collected or job_id in self._stuck)
         return over or self.closing or not self.engine.is_alive()
+
+    def settled(self, job_id: str) -> None:
+        """Answer those who wait for a job."""
+        for future in self._waiting.get(job_id, ()):
+            _settle(future)
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """Is set when something has happened to any job. Ask for it before you look."""
+        return self._changed
 
     # -- taking back
 
@@ -244,26 +279,43 @@ class Desk:
             Refused: it has ended by itself (400), or is not on record (404).
         """
         self.known(job_id)
+        if not await self.take_back(job_id, by):
+            raise Refused(400, "Job already completed")
+        job = self.known(job_id)
+        if job.is_over and job.status != "cancelled":  # it was faster
+            raise Refused(400, "Job already completed")
+        return job if job.is_over else replace(job, status="cancelled")
 
-        def take_back(tx: Transaction) -> None:
+    async def take_back(self, job_id: str, by: str, also: Callable[[Transaction], None] | None = None) -> bool:
+        """End a job of either API, and wait until it has ended. False if it had ended before.
+
+        `also` is written with it.
+
+        Raises:
+            Refused: it is not on record (404).
+        """
+
+        def take_back(tx: Transaction) -> bool:
             task = tx.task(job_id)
             if task is None:
                 raise Refused(404, "Job not found")
             if task.state is TaskState.DONE:
-                raise Refused(400, "Job already completed")
+                return False
+            if also is not None:
+                also(tx)
             if task.state is TaskState.ACTIVE:
                 tx.request(task, Request.CANCEL, by)
             else:
                 tx.apply(task, Dropped(Outcome.CANCELLED, Reason(ReasonCode.CANCELLED_BY_USER, {"user": by})))
+            return True
 
         try:
-            await self.write(take_back)
+            if not await self.write(take_back):
+                return False
         except Conflict:
-            raise Refused(400, "Job already completed") from None
-        job = await self.ended(job_id, self.settings.stop_grace + _KILL_SECONDS)
-        if job.is_over and job.status != "cancelled":  # it was faster
-            raise Refused(400, "Job already completed")
-        return job if job.is_over else replace(job, status="cancelled")
+            return False
+        await self.wait_for(job_id, self.settings.stop_grace + _KILL_SECONDS)
+        return True
 
     # -- following
 
@@ -285,8 +337,12 @@ class Desk:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), _LOOK_SECONDS)
             self._news.clear()
+            self._changed.set()  # who waits for news has looked before, and looks again
+            self._changed = asyncio.Event()
             try:
                 self._collect()
+                for look in self.followers:
+                    look()
                 self._trouble = None
             except Exception as error:  # whatever it is, who waits shall not wait for ever: it is tried again
                 if self._trouble != str(error):
@@ -350,11 +406,10 @@ class Desk:
             self._stuck.add(job.id)
         finally:
             del self._finishing[job.id]
-        for future in self._waiting.get(job.id, ()):
-            _settle(future)
+        self.settled(job.id)
 
     def write(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
-        """Have this written by the engine. What it returns is there once it is on the disk."""
+        """Through the engine: see `Engine.do`."""
         return asyncio.wrap_future(self.engine.do(work))
 
     async def _write_results(self, job: Job) -> None:

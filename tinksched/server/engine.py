@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from ..config import Settings
 from ..config.server import ServerSettings
+from ..core.model import Reason
 from ..errors import TinkschedError, UsageError
 from ..host import environments, gpus
 from ..host.statedir import Home, SchedulerLock, StateDir
@@ -25,7 +26,7 @@ from ..scheduler.resident import Resident
 from ..scheduler.starting import Logs
 from ..store import STOPPED, Store
 from ..store.transaction import Transaction
-from . import isolation, state
+from . import isolation, services_setup, state
 
 T = TypeVar("T")
 WHO = "server"
@@ -58,6 +59,7 @@ class Engine:
         self._take_lock()
         try:
             self.isolation = isolation.prepare(settings)
+            services_setup.prepare(settings, self.isolation, self._state)
             self.workspace = state.configure(settings)
             self.environment = environments.save(self._state.environments, _environment())
             with Store(self._state.database) as store, store.transaction(WHO, 0.0) as tx:
@@ -110,6 +112,12 @@ class Engine:
         if self._resident is None:
             raise TinkschedError("the scheduler does not run")
         return self._resident.do(work, WHO)
+
+    def reasons(self) -> Future[dict[str, Reason]]:
+        """Why each job that waits does: see `Resident.reasons`."""
+        if self._resident is None:
+            raise TinkschedError("the scheduler does not run")
+        return self._resident.reasons()
 
     def stop(self) -> None:
         """End; jobs that run go on, and are found again by the next server."""

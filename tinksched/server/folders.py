@@ -3,6 +3,8 @@
 STATE_DIR/jobs/JOB/code.py, config.yaml       what was submitted; the job runs here, and writes what it likes
 STATE_DIR/output/JOB/stdout, stderr           what it printed
 STATE_DIR/output/JOB/new                      it may not be on record yet
+STATE_DIR/output/JOB/request, secrets         of a service job: what is run, and what it is told besides; both JSON
+STATE_DIR/output/JOB/progress                 of a service job: its port, and whether it answers there; JSON
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..errors import TinkschedError, Unwritable
@@ -22,6 +24,8 @@ from ..store.database import DISK_ERRORS
 CODE, CONFIG, RESULTS = "code.py", "config.yaml", "results.jsonl"
 JOBS = "jobs"
 NEW = "new"
+REQUEST, SECRETS, PROGRESS = "request", "secrets", "progress"
+_OURS = (NEW, REQUEST, SECRETS)  # written before a job runs
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # FAT, sshfs and some network file systems
 
 
@@ -53,23 +57,27 @@ class Folders:
             if free < least:
                 raise Unwritable(f"{self.jobs}: {free} bytes are free, and min_free_disk is {least}")
 
-    def make(self, job_id: str, code: str, config: str) -> None:
+    def make(self, job_id: str, files: Mapping[str, str], private: Mapping[str, str] | None = None) -> None:
         """Write what a job needs before it is put on record, on the disk and not only in memory.
+
+        `files` are for the job's own folder; what is `private` lies beside its output, where it has no business.
 
         Raises:
             Unwritable: there is no room.
             TinkschedError: it can't be written for another reason.
         """
+        work, output = self.work(job_id), self.output(job_id)
         try:
-            self.output(job_id).mkdir(mode=0o700)
-            write_private(self.output(job_id) / NEW, b"")
-            self.work(job_id).mkdir(mode=0o700)
-            write_private(self.work(job_id) / CODE, code.encode())
-            write_private(self.work(job_id) / CONFIG, config.encode())
+            output.mkdir(mode=0o700)
+            write_private(output / NEW, b"")
+            work.mkdir(mode=0o700)
+            written = {work / name: text for name, text in files.items()}
+            written |= {output / name: text for name, text in (private or {}).items()}
+            for path, text in written.items():
+                write_private(path, text.encode())
             for name in ("stdout", "stderr"):
-                write_private(self.output(job_id) / name, b"")
-            files = [self.work(job_id) / name for name in (CODE, CONFIG)]
-            for path in (*files, self.work(job_id), self.jobs, self.output(job_id), self.outputs):
+                write_private(output / name, b"")
+            for path in (*written, work, self.jobs, output, self.outputs):
                 sync(path)
         except OSError as error:
             self.remove(job_id)
@@ -102,7 +110,7 @@ class Folders:
     def has_run(self, job_id: str) -> bool:
         """Whether a job has left anything."""
         work, output = _sizes(self.work(job_id)), _sizes(self.output(job_id))
-        return not work.keys() <= {CODE, CONFIG} or any(output.values())
+        return not work.keys() <= {CODE, CONFIG} or any(size for name, size in output.items() if name not in _OURS)
 
     def has_any(self, job_id: str) -> bool:
         """Whether anything is kept of a job."""

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,11 +43,13 @@ _TRY_SECONDS = 20.0
 _CPU_GRACE = 5  # seconds between XCPU and KILL
 
 HEAD = "# sh job.sh FOLDER: starts the job in this folder. Written by `tinksched serve`.\n"
-_PLAIN = 'exec {program} "$1"/{code}\n'
+_PLAIN = "exec {program}\n"
 _WRAPPED = """trap '' TERM
-bwrap {around} --bind "$1" "$1" --chdir "$1" {sealed} -- env --default-signal=TERM {program} "$1"/{code} {lease}>&-
+bwrap {around} --bind "$folder" "$folder" --chdir "$folder" {sealed} -- env --default-signal=TERM {program} {lease}>&-
 exit $?
 """
+_JOB = "folder=$1\n"  # then the script runs its code
+_SERVICE = "folder=$1; shift\n"  # then the script runs what else it was given
 _ALONE = ("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL")
 _PRIVATE = ("/tmp", "/dev/shm")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -75,6 +77,7 @@ class Isolation:
     kind: Kind
     note: str | None
     script: Path
+    service: str  # what runs a service job, for `sh -c`: its folder, and its program with arguments, come behind it
 
     def command(self, folder: Path) -> tuple[str, ...]:
         """The argument list that runs a job in its folder."""
@@ -93,22 +96,25 @@ def prepare(settings: ServerSettings) -> Isolation:
     python = _interpreter(settings)
     parts = _parts_of(python) if python else []
     limits = ("prlimit", *_limits(settings), "--")
-    program = (*limits, *settings.command_prefix, python or str(settings.job_python))
+    prefix = shlex.join((*limits, *settings.command_prefix))
+    program = f'{prefix} {shlex.quote(python or str(settings.job_python))} "$folder"/{CODE}'
     kind: Kind = "none"
     note = None
-    text = _PLAIN.format(program=shlex.join(program), code=CODE)
+    text, service = _PLAIN.format(program=program), _PLAIN.format(program=f'{prefix} "$@"')
     if settings.isolation != "none":
         around = _around(settings, parts)
-        note = _trouble_with(_wrapped(around, (*limits, python) if python else ("cat",)))
+        tried = f'{shlex.join((*limits, python or "cat"))} "$folder"/{CODE}'
+        note = _trouble_with(_JOB + _wrapped(around, tried))
         if note and settings.isolation == "bubblewrap":
             raise UsageError(f"isolation is bubblewrap, and {note}", hint=f"{HELP}; or write `isolation: none`")
         if not note:
             kind, text = "bubblewrap", _wrapped(around, program)
+            service = _wrapped(_around_service(settings, parts), f'{prefix} "$@"')
             # The kernel exempts root from this limit, in whatever namespace it is.
             note = "run by root: job_processes is no limit" if os.geteuid() == 0 else None
     script = settings.state_dir / SCRIPT
-    _write(script, HEAD + text)
-    return Isolation(kind, note, script)
+    _write(script, HEAD + _JOB + text)
+    return Isolation(kind, note, script, _SERVICE + service)
 
 
 def _write(path: Path, text: str) -> None:
@@ -195,10 +201,16 @@ def _around(settings: ServerSettings, parts: Iterable[str]) -> tuple[list[str], 
     return [*alone, "--proc", "/proc", "--dev", "/dev", *private, *devices, *words, *masks], sealed
 
 
-def _wrapped(around: tuple[list[str], list[str]], program: Iterable[str]) -> str:
-    """The script that runs this under bubblewrap."""
+def _around_service(settings: ServerSettings, parts: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The same for a service job, which is reached from outside, and may see the folder of its script."""
+    script = [str(settings.server_script.parent)] if settings.server_script is not None else []
+    return _around(replace(settings, network=True), [*parts, *script])
+
+
+def _wrapped(around: tuple[list[str], list[str]], program: str) -> str:
+    """The script that runs this text of sh under bubblewrap."""
     before, after = map(shlex.join, around)
-    return _WRAPPED.format(around=before, sealed=after, program=shlex.join(program), code=CODE, lease=LEASE_DESCRIPTOR)
+    return _WRAPPED.format(around=before, sealed=after, program=program, lease=LEASE_DESCRIPTOR)
 
 
 def _check(read_only: Iterable[Path], secret: list[str]) -> None:

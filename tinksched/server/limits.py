@@ -30,6 +30,7 @@ class Limits:
             "results": RateLimitItemPerMinute(settings.ip_results),
             "cancel": RateLimitItemPerMinute(settings.ip_cancel),
             "jobs": RateLimitItemPerMinute(settings.ip_jobs),
+            "service": RateLimitItemPerMinute(settings.ip_services),
             "page": RateLimitItemPerMinute(settings.ip_page),
             "user": RateLimitItemPerMinute(settings.submissions_per_minute),
         }
@@ -64,6 +65,16 @@ def is_in(address: str, networks: Sequence[Network]) -> bool:
     """Whether an address lies in one of the networks."""
     parsed = _parsed(address)
     return parsed is not None and any(parsed in network for network in networks)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
@@ -19,6 +19,7 @@ from .app import make_app
 from .connection import patient_for
 from .engine import Engine
 from .isolation import HELP
+from .limits import is_loopback
 
 GRACE_SECONDS = 10  # for requests that are being answered when the server stops
 _LIFE = 75  # seconds that an idle connection is kept; longer than that of the usual proxies
@@ -31,13 +32,10 @@ def serve(settings: ServerSettings, say: Callable[[str], object]) -> None:
         TinkschedError: it can't begin: see the message.
     """
     scan.require(settings)
-    listener = _listen(settings)
-    try:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(_listen(settings, port)) for port in _ports(settings)]
         engine = Engine(settings)
-    except BaseException:
-        listener.close()
-        raise
-    try:
+        stack.callback(engine.stop)
         isolation = engine.isolation
         if isolation.kind == "none" and settings.isolation != "none" and _is_public(settings):
             host = f"{settings.host}{', behind trusted_proxies' if settings.trusted_proxies else ''}"
@@ -47,7 +45,7 @@ def serve(settings: ServerSettings, say: Callable[[str], object]) -> None:
             )
         engine.start()
         _log_to_stderr()
-        for line in _greeting(engine, listener):
+        for line in _greeting(engine, listeners):
             say(line)
         config = uvicorn.Config(
             make_app(engine), log_config=None, access_log=False, timeout_keep_alive=_LIFE, proxy_headers=False,
@@ -57,10 +55,7 @@ def serve(settings: ServerSettings, say: Callable[[str], object]) -> None:
         # uvicorn ends at a signal, then raises it once more for whoever handled it before: that must not kill us.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _ignored)
-        _Server(config).run([listener])
-    finally:
-        listener.close()
-        engine.stop()
+        _Server(config).run(listeners)
 
 
 class _Server(uvicorn.Server):
@@ -83,41 +78,42 @@ def _ignored(*_: object) -> None:
     """A handler, unlike SIG_IGN, is not inherited by what the server starts."""
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _is_public(settings: ServerSettings) -> bool:
     """Whether others than this machine can reach it, perhaps through a proxy on it."""
     return bool(settings.trusted_proxies) or not is_loopback(settings.host)
 
 
-def _listen(settings: ServerSettings) -> socket.socket:
-    """Take the port before anything else, so that a second server disturbs nothing."""
-    where = f"{settings.host}:{settings.port}"
+def _ports(settings: ServerSettings) -> list[str]:
+    """The settings that name ports; one where both are the same port."""
+    same = settings.port == settings.scheduler_port and settings.port
+    return ["port"] if same else ["port", "scheduler_port"]
+
+
+def _listen(settings: ServerSettings, name: str) -> socket.socket:
+    """Take the port of this setting before anything else, so that a second server disturbs nothing."""
+    port = getattr(settings, name)
     try:
-        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(settings.host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(2048)
     except OSError as error:
         raise UsageError(
-            f"{where}: can't listen there: {error.strerror or error}", hint="set another port or host in server.yml"
+            f"{settings.host}:{port}: can't listen there: {error.strerror or error}",
+            hint=f"set another {name} or host in server.yml",
         ) from None
     listener.setblocking(False)
     return listener
 
 
-def _greeting(engine: Engine, listener: socket.socket) -> list[str]:
+def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _greeting(engine: Engine, listeners: Sequence[socket.socket]) -> list[str]:
+    url, *more = map(_url, listeners)
     slots = f"{len(engine.nodes)} CPU slot{'s' * (len(engine.nodes) > 1)}"
     gpus = f"GPU {', '.join(map(str, engine.gpus))}"
     note = f" ({engine.note})" if engine.note else ""
@@ -125,6 +121,7 @@ def _greeting(engine: Engine, listener: socket.socket) -> list[str]:
     why = f" ({isolation.note})" if isolation.note else ""
     return [
         f"tinksched serves on {url}    docs: {url}/docs",
+        *(f"and on {one}, where clients of OpenTinker look" for one in more),
         f"jobs run on {gpus if engine.gpus_per_job else slots}{note}; isolation: {isolation.kind}{why}",
         f"state: {engine.folder}",
         "make the first token with: tinksched token create NAME --generate --admin",

@@ -24,7 +24,7 @@ from .submission import Form, Refused, Wanted, check, read_form
 from .tables import Job
 
 _log = logging.getLogger("tinksched.server")
-_ERRORS: Mapping[int | str, dict[str, Any]] = {
+ERRORS: Mapping[int | str, dict[str, Any]] = {
     400: {"model": shapes.Error, "description": "what was sent can't be used; `detail` names the field"},
     401: {"model": shapes.Error, "description": "no token, or one that is not good"},
     403: {"model": shapes.Error, "description": "somebody else's"},
@@ -73,7 +73,7 @@ class QueueApi:
     ) -> None:
         """An endpoint. One with a counter is for callers with a token, who are looked at before anything they sent."""
         good = shapes.EVENTS if model is None else {"model": model}
-        responses: dict[int | str, dict[str, Any]] = {200: good, **{code: _ERRORS[code] for code in codes}}
+        responses: dict[int | str, dict[str, Any]] = {200: good, **{code: ERRORS[code] for code in codes}}
         guards = [] if counter is None else [Depends(self._counted(counter)), Security(_TOKEN)]
         if counter not in (None, "submit"):  # a submission may have its token in its config
             guards.append(Depends(self._known))

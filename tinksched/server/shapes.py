@@ -103,19 +103,19 @@ def _seconds(what: str) -> Any:
     return Field(description=what, examples=[420.0])
 
 
-class _Shape(BaseModel):
+class Shape(BaseModel):
     """An answer has these fields and no others."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Error(_Shape):
+class Error(Shape):
     """What is wrong."""
 
     detail: str = Field(description="one sentence for a person", examples=["Invalid or expired token"])
 
 
-class Status(_Shape):
+class Status(Shape):
     """A job so far."""
 
     job_id: str = _job_id()
@@ -130,7 +130,7 @@ class Status(_Shape):
     warnings: list[str] = _warnings()
 
 
-class Results(_Shape):
+class Results(Shape):
     """What a job printed."""
 
     job_id: str = _job_id()
@@ -157,7 +157,7 @@ class Finished(Results):
     warning: str | None = _warning()
 
 
-class Accepted(_Shape):
+class Accepted(Shape):
     """The answer to a submission with wait=false."""
 
     job_id: str = _job_id()
@@ -173,14 +173,14 @@ class Accepted(_Shape):
 Submitted = Finished | Accepted
 
 
-class Cancelled(_Shape):
+class Cancelled(Shape):
     """A job will end, or never begin."""
 
     message: str = Field(description="for a person", examples=["Job cancelled successfully"])
     status: str = Field(description="always cancelled", examples=["cancelled"])
 
 
-class Listed(_Shape):
+class Listed(Shape):
     """A job in a list."""
 
     job_id: str = _job_id()
@@ -195,7 +195,7 @@ class Listed(_Shape):
     exit_code: int | None = _exit_code()
 
 
-class Node(_Shape):
+class Node(Shape):
     """A GPU of the server, or a CPU slot."""
 
     node_id: int = _node_id()
@@ -208,7 +208,7 @@ class Node(_Shape):
     slots_total: int = Field(description="jobs that may run here at once", examples=[1])
 
 
-class UserTally(_Shape):
+class UserTally(Shape):
     """The jobs of a user."""
 
     total: int = _count("all of them")
@@ -224,7 +224,7 @@ class Tally(UserTally):
     cancelled: int = _count("that somebody cancelled")
 
 
-class Current(_Shape):
+class Current(Shape):
     """The job on a node."""
 
     job_id: str = _job_id()
@@ -233,7 +233,7 @@ class Current(_Shape):
     started_at: str | None = _at("started")
 
 
-class Queue(_Shape):
+class Queue(Shape):
     """A node with its queue and its job."""
 
     node_id: int = _node_id()
@@ -243,7 +243,7 @@ class Queue(_Shape):
     current_job: Current | None = Field(description="the job, if it is the caller's business", examples=[None])
 
 
-class Active(_Shape):
+class Active(Shape):
     """A job that waits or runs."""
 
     job_id: str = _job_id()
@@ -263,7 +263,7 @@ class Recent(Listed):
     duration_seconds: float | None = _seconds("that it ran; null if it never began")
 
 
-class Metrics(_Shape):
+class Metrics(Shape):
     """How busy the server is, and how successful."""
 
     node_utilization_percent: float = Field(description="of the nodes that have a job", examples=[50.0])
@@ -273,7 +273,7 @@ class Metrics(_Shape):
     jobs_last_24h: int = _count("jobs submitted in the last 24 hours")
 
 
-class Dashboard(_Shape):
+class Dashboard(Shape):
     """Everything at once."""
 
     timestamp: str = Field(description="now, in UTC", examples=[_AT])
@@ -290,14 +290,14 @@ class Dashboard(_Shape):
     health_metrics: Metrics = Field(description="how busy and how successful", examples=[{"jobs_last_24h": 3}])
 
 
-class Reachable(_Shape):
+class Reachable(Shape):
     """The nodes of the server."""
 
     reachable: int = Field(description="that can run jobs", examples=[4])
     total: int = Field(description="all of them", examples=[4])
 
 
-class Health(_Shape):
+class Health(Shape):
     """Whether jobs can be run."""
 
     status: str = Field(description="healthy or unhealthy", examples=["healthy"])
@@ -307,9 +307,12 @@ class Health(_Shape):
     free_disk: int | None = Field(description="bytes; null if nobody knows", examples=[10**11])
 
 
-class Service(_Shape):
+class Service(Shape):
     """What this is."""
 
     service: str = Field(description="its name", examples=["tinksched"])
     version: str = Field(description="its version", examples=["0.1.0"])
+    status: str = Field(description="running", examples=["running"])
+    authentication: str = Field(description="whether the OpenTinker API asks for a key: enabled or disabled",
+                                examples=["enabled"])  # fmt: skip
     endpoints: dict[str, str] = Field(description="where to go on", examples=[{"docs": "/docs"}])

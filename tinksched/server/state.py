@@ -16,7 +16,7 @@ from ..host import statedir
 from ..host.rundir import sync
 from ..host.statedir import Home, StateDir
 from ..store import Store
-from . import tables
+from . import services_setup, tables
 from .folders import JOBS
 from .isolation import HEAD, SCRIPT
 
@@ -106,7 +106,7 @@ def _make(folder: Path) -> None:
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
         sync(folder.parent)
-    for name, beginning in ((CONFIG_NAME, HEADER), (SCRIPT, HEAD)):
+    for name, beginning in ((CONFIG_NAME, HEADER), (SCRIPT, HEAD), services_setup.MADE):
         if not _is_ours(folder / name, beginning):
             raise UsageError(f"{folder / name}: was not written by a server", hint="name another state_dir")
     status = folder.stat()
@@ -155,6 +155,7 @@ def _config(settings: ServerSettings) -> list[tuple[str, object]]:
         ("strict_exit", True),
         ("stop_grace", settings.stop_grace),
         ("min_free_disk", f"{settings.min_free_disk}B"),
+        ("log_dir", str(settings.logs_dir)),
         ("executor", settings.executor),
         ("tmux_socket", settings.tmux_socket),
         ("notify", list(settings.notify)),

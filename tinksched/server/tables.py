@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,8 +179,9 @@ def add_rejection(tx: Transaction, rejection: Rejection) -> None:
 
 
 def remove_jobs(tx: Transaction, job_ids: Sequence[str]) -> None:
-    """Forget jobs; their tasks are forgotten in the same transaction."""
-    tx.connection.executemany("DELETE FROM server_jobs WHERE job_id = ?", [(one,) for one in job_ids])
+    """Forget jobs of either API; their tasks are forgotten in the same transaction."""
+    for table in ("server_jobs", "server_services"):
+        tx.connection.executemany(f"DELETE FROM {table} WHERE job_id = ?", [(one,) for one in job_ids])
 
 
 def add_token(tx: Transaction, digest: str, token: Token) -> bool:
@@ -216,6 +218,12 @@ def revoke_token(tx: Transaction, digest: str, now: float) -> bool:
     return tx.connection.execute(sql, (now, digest)).rowcount == 1
 
 
+def is_taken(connection: sqlite3.Connection, user: str) -> bool:
+    """Whether somebody has this name, or had it."""
+    sql = "SELECT 1 FROM server_tokens WHERE user_id = ? COLLATE NOCASE"
+    return connection.execute(sql, (user,)).fetchone() is not None
+
+
 def digest_of(token: str) -> str:
     """The SHA-256 under which a token is known."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
@@ -226,6 +234,10 @@ def digest_of(token: str) -> str:
 _COLUMNS = (
     "job_id, user_id, competition_id, project_id, expected_time, created_at, status, gpus, run_at, ended_at, "
     "changed_at, state, exit_code, reason, queue_number, priority, request, session, results_file, warnings"
+)
+_BOTH = (
+    "(SELECT job_id, task_id, collected, results_file FROM server_jobs "
+    "UNION ALL SELECT job_id, task_id, collected, NULL FROM server_services)"
 )
 
 
@@ -240,6 +252,10 @@ class Tables:
     def close(self) -> None:
         """Give the file back."""
         self._connection.close()
+
+    def select(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        """What a query finds, for tables that others know."""
+        return self._connection.execute(sql, values).fetchall()
 
     def job(self, job_id: str) -> Job | None:
         """One job."""
@@ -286,10 +302,11 @@ class Tables:
         rows = self._connection.execute(sql, (user,))
         return [Rejection(row[0], row[1], tuple(json.loads(row[2])), row[3]) for row in rows]
 
-    def is_collected(self, job_id: str) -> bool:
-        """Whether a job's end has been dealt with."""
-        sql = "SELECT 1 FROM server_jobs WHERE job_id = ? AND collected = 1"
-        return self._connection.execute(sql, (job_id,)).fetchone() is not None
+    def end_of(self, job_id: str) -> tuple[bool, bool]:
+        """Whether a job of either API has ended, and whether its end has been dealt with. Both of one that is gone."""
+        sql = f"SELECT state = 'done', collected FROM {_BOTH} JOIN tasks ON tasks.id = task_id WHERE job_id = ?"
+        row = self._connection.execute(sql, (job_id,)).fetchone()
+        return (True, True) if row is None else (bool(row[0]), bool(row[0] and row[1]))
 
     def owners(self, task_ids: Sequence[int]) -> list[Owner]:
         """Whose the jobs of these tasks are."""
@@ -305,20 +322,20 @@ class Tables:
         return None if row is None else str(row[0])
 
     def job_ids(self) -> set[str]:
-        """The ids of all jobs."""
-        return {row[0] for row in self._connection.execute("SELECT job_id FROM server_jobs")}
+        """The ids of all jobs of both APIs."""
+        return {row[0] for row in self._connection.execute(f"SELECT job_id FROM {_BOTH}")}
 
     def ended_before(self, at: float) -> list[Old]:
-        """The jobs that had ended at a time, and whose ends were dealt with."""
+        """The jobs of both APIs that had ended at a time, and whose ends were dealt with."""
         sql = (
-            "SELECT job_id, results_file FROM server_jobs JOIN tasks ON tasks.id = task_id "
+            f"SELECT job_id, results_file FROM {_BOTH} JOIN tasks ON tasks.id = task_id "
             "WHERE state = 'done' AND collected = 1 AND changed_at < ? ORDER BY changed_at"
         )
         return [Old(*row) for row in self._connection.execute(sql, (at,))]
 
     def without_task(self) -> list[str]:
-        """The jobs whose tasks are gone: somebody has cleaned the workspace, and not the server."""
-        sql = "SELECT job_id FROM server_jobs WHERE task_id NOT IN (SELECT id FROM tasks)"
+        """The jobs of both APIs whose tasks are gone: somebody has cleaned the workspace, and not the server."""
+        sql = f"SELECT job_id FROM {_BOTH} WHERE task_id NOT IN (SELECT id FROM tasks)"
         return [row[0] for row in self._connection.execute(sql)]
 
     def queue(self) -> list[tuple[str, int]]:
@@ -355,6 +372,14 @@ class Tables:
     def tokens(self) -> list[Token]:
         """All tokens, by user."""
         return list(self._tokens("ORDER BY user_id, created_at"))
+
+    def users(self) -> list[tuple[str, float, bool]]:
+        """All users: the name, when the first token was made, and whether a good one makes an admin."""
+        sql = (
+            "SELECT user_id, min(created_at), max(is_admin AND revoked_at IS NULL AND coalesce(expires_at > ?, 1)) "
+            "FROM server_tokens GROUP BY user_id ORDER BY user_id"
+        )
+        return [(row[0], row[1], bool(row[2])) for row in self._connection.execute(sql, (time.time(),))]
 
     def _tokens(self, where: str, *values: object) -> Iterator[Token]:
         sql = f"SELECT user_id, kind, is_admin, created_at, expires_at, revoked_at FROM server_tokens {where}"

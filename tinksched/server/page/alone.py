@@ -74,7 +74,7 @@ class OneTime:
 class LocalDoor:
     """See `Door`."""
 
-    asks = False
+    asks = has_users = False
 
     def __init__(self, known: OneTime) -> None:
         self._known = known

@@ -30,7 +30,8 @@ _JOBS = Query(MOST, ge=0, le=LARGEST)
 class Door(Protocol):
     """Who may come in, and what they may do."""
 
-    asks: bool  # whether it asks for a key; if not, there are no users
+    asks: bool  # whether it asks for a key
+    has_users: bool  # whether there are several
 
     def viewer(self, request: Request) -> Viewer | None:
         """Who asks; None without a credential. Raises Refused (401): it is not good."""
@@ -102,7 +103,7 @@ class PageApi:
             "auth": self._door.asks,
             "signed_in": viewer is not None,
             "user": viewer.user if viewer else None,
-            "is_admin": viewer is not None and viewer.is_admin and self._door.asks,
+            "is_admin": viewer is not None and viewer.is_admin and self._door.has_users,
             "may": self._door.may(),
         }
         return JSONResponse(answer)
@@ -125,7 +126,7 @@ class PageApi:
     async def users(self, request: Request) -> JSONResponse:
         """Who there is, for an admin."""
         viewer = self._viewer(request)
-        if not viewer.is_admin or not self._door.asks:
+        if not viewer.is_admin or not self._door.has_users:
             raise Refused(403, "Only an admin may see the users")
         picture = await self._feed.picture()
         return JSONResponse({"users": users_of(picture, self._door.known_users())})

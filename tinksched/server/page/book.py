@@ -174,7 +174,7 @@ class Book:
     def _write(self, touched: Collection[int], now: float) -> None:
         for task in touched:
             glance, owned = self._now_of(self._glances[task]), self._owned[task]
-            status = status_of(glance, is_ready=owned.is_ready)
+            status = owned.status or status_of(glance)
             said = self._said(glance.reason, owned)
             prospect = Prospect(reason=said if status == CANCELLED else None)
             self._cards[task] = card_of(glance, owned, prospect, said or str(glance.outcome).replace("_", " "))

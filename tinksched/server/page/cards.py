@@ -24,7 +24,8 @@ class Owned(NamedTuple):
     created_at: float
     port: int | None = None
     url: str | None = None
-    is_ready: bool = True  # False for a service that runs, and does not answer yet
+    status: str | None = None  # where it is more than what the task says: a service runs once it answers
+    error: str | None = None  # the same
 
 
 class Prospect(NamedTuple):
@@ -64,18 +65,18 @@ class Card:
         return self.core + self.rest
 
 
-def status_of(glance: Glance, *, is_ready: bool = True) -> str:
+def status_of(glance: Glance) -> str:
     """The status of a task in the words of the page."""
     if glance.state == TaskState.QUEUED.value:
         return QUEUED
     if glance.state == TaskState.ACTIVE.value:
-        return RUNNING if glance.run_state == RunState.RUNNING.value and is_ready else STARTING
+        return RUNNING if glance.run_state == RunState.RUNNING.value else STARTING
     return _ENDS.get(str(glance.outcome), FAILED)
 
 
 def card_of(glance: Glance, owned: Owned, prospect: Prospect, error: str | None) -> Card:
     """The card of a task. `error` says why it failed, if it did."""
-    status = status_of(glance, is_ready=owned.is_ready)
+    status = owned.status or status_of(glance)
     ran = glance.has_run
     over = glance.state == TaskState.DONE.value
     began = glance.began_at if ran else None
@@ -93,7 +94,7 @@ def card_of(glance: Glance, owned: Owned, prospect: Prospect, error: str | None)
         "created_at": owned.created_at,
         "started_at": began,
         "ended_at": ended,
-        "error": error if status == FAILED else None,
+        "error": (owned.error or error) if status == FAILED else None,
         "exit_code": exit_code,
         "attempt": glance.attempts,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -14,6 +15,8 @@ from ...scheduler.devices import Watch
 from ...store import Glance
 from ..engine import Engine
 from ..folders import RESULTS, Folders
+from ..services_setup import url_of
+from ..services_tables import Service, ServiceTables
 from ..tables import Tables
 from .cards import Owned
 from .detail import Facts
@@ -22,6 +25,8 @@ from .sources import Trouble
 NOBODY = ""  # whose the tasks are that somebody queued by hand in the server's workspace
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OTHERS = {"user": "somebody else", "workspace": "not of this server"}
+_NAMES = ("experiment_name", "name", "project_name", "model_path", "model")
+_LONGEST_NAME = 200
 _PLAIN = "the server starts no jobs at present"
 
 
@@ -35,6 +40,7 @@ class ServerSource:
         self._engine = engine
         self._tables: Tables | None = None
         self._folders = Folders(engine.folder)
+        self._moving: set[int] = set()
         self._owners: dict[str, str] = {}  # by job
 
     @property
@@ -54,8 +60,16 @@ class ServerSource:
         for one in self._known().owners([one.id for one in glances]):
             name = f"{one.competition}/{one.project}"
             found[one.task_id] = Owned(one.job_id, "job", one.user, name, one.created_at)
+        services = ServiceTables(self._known()).of_tasks([one.id for one in glances])
+        found.update((task, self._service(one)) for task, one in services.items())
         self._owners.update((one.id, one.user) for one in found.values())
         return found
+
+    def _service(self, one: Service) -> Owned:
+        port = None if one.is_over else one.port
+        url = url_of(self._engine.settings, port) if port is not None and one.status == "RUNNING" else None
+        status = one.status.lower()
+        return Owned(one.id, one.kind, one.user, _name_of(one), one.created_at, port, url, status, one.error)
 
     def _known(self) -> Tables:
         if self._tables is None:
@@ -63,7 +77,9 @@ class ServerSource:
         return self._tables
 
     def moving(self) -> Collection[int]:
-        return ()
+        """What is written down of services beside their tasks; once more after it has been."""
+        before, self._moving = self._moving, ServiceTables(self._known()).moving()
+        return before | self._moving
 
     def said(self, reason: Reason, owned: Owned) -> str:
         """Without other users' jobs, and without who else works on this machine but for foreign processes."""
@@ -80,6 +96,8 @@ class ServerSource:
         job_id = facts.card.id
         work = self._folders.work(job_id)
         config = self._known().config_of(job_id)
+        service = ServiceTables(self._known()).service(job_id) if config is None else None
+        config = json.dumps(service.request, indent=2, ensure_ascii=False) if service is not None else config
         measured = [work / f"metrics.{ending}" for ending in ENDINGS]
         logs = {"stdout": self._folders.stdout(job_id), "stderr": self._folders.stderr(job_id)}
         return replace(facts, config=config, config_file=None, measured=[*measured, work / RESULTS], logs=logs)
@@ -97,3 +115,11 @@ class ServerSource:
         if self._tables is not None:
             self._tables.close()
         self._tables = None
+
+
+def _name_of(one: Service) -> str:
+    """What a person would call it: its model, or how its config names the experiment."""
+    config = one.request.get("config")
+    places = (one.request, config if isinstance(config, dict) else {})
+    found = [place.get(key) for key in _NAMES for place in places]
+    return next((text for text in found if isinstance(text, str) and text), one.kind)[:_LONGEST_NAME]

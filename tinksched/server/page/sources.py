@@ -106,7 +106,7 @@ class WorkspaceSource:
         return replace(facts, measured=files_of(folder, task, there), logs=logs)
 
     def trouble(self, outlook: Outlook) -> Trouble | None:
-        if outlook.scheduler_pid is None:
+        if outlook.scheduler_pid is None and outlook.waiting:
             by = f" (stopped {outlook.stopped})" if outlook.stopped else ""
             text = f"no scheduler runs{by}: `tinksched start` starts one"
         elif outlook.paused is not None:

@@ -11,10 +11,13 @@ from ...store.transaction import Transaction
 from .. import tables
 from ..desk import Desk
 from ..limits import Limits
+from ..services import Services
 from ..submission import Refused
 from .cards import Card
 from .views import Viewer
 
+_BY_HAND = "Somebody has queued this by hand, in the server's workspace: the ordinary commands act on it there"
+_KEYLESS = "The secrets of a service are not kept beyond its end: submit it again"
 _log = logging.getLogger("tinksched.server")
 
 
@@ -41,19 +44,29 @@ class ReadOnly:
 class ServerWorks:
     """See `Works`."""
 
-    def __init__(self, desk: Desk, limits: Limits) -> None:
+    def __init__(self, desk: Desk, services: Services, limits: Limits) -> None:
         self._desk = desk
+        self._services = services
         self._limits = limits
 
     async def cancel(self, viewer: Viewer, card: Card, address: str) -> str:
         self._limits.hit("cancel", address)
-        await self._desk.cancel(card.id, viewer.user)
+        if card.kind == "job":
+            await self._desk.cancel(card.id, viewer.user)
+        elif card.kind == "task":
+            raise Refused(400, _BY_HAND)
+        elif not await self._services.cancel(self._services.known(card.id), viewer.user):
+            raise Refused(400, "Job already completed")
         _log.info("Job %s cancelled by user_id=%s", card.id, viewer.user)
         return "Job cancelled successfully"
 
     async def retry(self, viewer: Viewer, card: Card, address: str) -> str:
         """The same job again, as `tinksched retry` does it: a new run, which counts as a submission."""
         desk, settings = self._desk, self._desk.settings
+        if card.kind != "job":
+            raise Refused(
+                400, _BY_HAND if card.kind == "task" else "The keys of a service are not kept: submit it again"
+            )
         is_exempt = viewer.is_admin and not settings.limit_admins
         self._limits.hit("submit", address)
         if not is_exempt:
