@@ -63,6 +63,7 @@ def hostile(now: float) -> Json:
         "from": now - 9000,
         "to": now,
         "outcome": "failed",
+        "reason": nasty("run reason"),
     }
     return {
         **made,
@@ -121,7 +122,7 @@ def test_no_markup_is_ever_done(is_policed: bool, opened: Callable[..., Watched]
         page.goto(f"{feed.url}/dashboard#job=job_bad")
         expect(page.get_by_role("log")).to_contain_text(nasty("log"))
         expect(page.get_by_role("log")).to_contain_text(nasty("stderr"))
-        for tab, field in (("Config", "config"), ("Metrics", "cell"), ("Runs", "run id")):
+        for tab, field in (("Config", "config"), ("Metrics", "cell"), ("Runs", "run reason")):
             page.get_by_role("tab", name=tab).click()
             expect(page.get_by_role("tabpanel")).to_contain_text(nasty(field))
         page.locator("#job").get_by_role("button", name="Retry").click()

@@ -3,7 +3,7 @@
 import { drawCards } from "./cards.js";
 import { confirmed, keyField, openHelp, openSettings } from "./dialogs.js";
 import { byId, draw, h } from "./dom.js";
-import { ago, serverTime, when } from "./format.js";
+import { serverTime, when } from "./format.js";
 import { drawGpus } from "./gpus.js";
 import { JobPage } from "./job.js";
 import { JobList } from "./jobs.js";
@@ -174,7 +174,7 @@ async function begin() {
       session = await ask("session");
     }
   } catch (error) {
-    if (error.status === 401 || error.status === 403) return denied(error);
+    if (error.status === 401 || error.status === 403) return denied(error, await isByUrl());
     tell("away", error);
     return void setTimeout(begin, 2000);
   }
@@ -182,8 +182,14 @@ async function begin() {
   live.restart();
 }
 
+/** Whether one comes in by a URL that was printed, and not by a key: then nobody is told who they are without it. */
+async function isByUrl() {
+  const answer = await fetch(`${server()}/dashboard/api/session`).catch(() => null);
+  return answer?.status === 401;
+}
+
 /** Nothing of what was seen stays on the screen of somebody who isn't signed in. */
-function denied(error) {
+function denied(error, isWorkspace = session?.mode === "workspace") {
   scene.parts = null;
   scene.jobs.clear();
   page.open(null);
@@ -196,11 +202,10 @@ function denied(error) {
     keepKey(new FormData(event.target).get("key").trim());
     begin();
   };
-  const isWorkspace = session?.mode === "workspace";
   draw(byId("settings"));
   draw(byId("welcome"));
-  draw(byId("welcome"), h("form", { onsubmit: signIn }, h("h2", null, error && key() ? "The server refuses this key" : "Sign in"),
-    error && (key() || error.status === 403) && h("p", { class: "trouble", role: "alert" }, `The server says: ${error.message}.`),
+  draw(byId("welcome"), h("form", { onsubmit: signIn }, h("h2", null, error && key() && !isWorkspace ? "The server refuses this key" : "Sign in"),
+    error && (key() || isWorkspace || error.status === 403) && h("p", { class: "trouble", role: "alert" }, `The server says: ${error.message}`),
     isWorkspace
       ? h("p", null, "Open the URL that ", h("code", null, "tinksched dashboard"), " printed. It works once; run the command again for another.")
       : [keyField(), h("p", { class: "muted" }, error && key() ? "It is wrong, was withdrawn, or has expired. Get a new one with " : "You get a key with ", h("code", null, "tinksched register"), ", or from the server's admin: ",

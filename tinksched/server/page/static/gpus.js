@@ -76,7 +76,7 @@ function memoryBar({ runs, foreign, memory_used: used, memory_total: total }) {
 function occupied(run, place) {
   const since = h("span", { class: "nums", title: `since ${exactly(run.since)}` }, lasting(run.since));
   const memory = run.memory == null ? "" : bytes(run.memory);
-  if (run.job == null) return slot(`taken${place}`, "taken", h("span", null, "another user"), since, "", memory);
+  if (run.job == null) return slot(`taken${place}`, "taken", h("span", null, run.name ?? "another user"), since, run.user, memory);
   return slot(`run${run.job}`, "running", h("a", { href: address({ job: run.job }), title: run.name }, run.name ?? run.job), since, run.user, memory);
 }
 

@@ -5,7 +5,7 @@ import { draw, h, webLink } from "./dom.js";
 import { ago, bytes, counted, duration, exactly, expected, number, percent, serverTime, UNKNOWN, when } from "./format.js";
 import { Log } from "./log.js";
 import { ask } from "./server.js";
-import { ACTIVE, state } from "./signs.js";
+import { ACTIVE, state, verbFor } from "./signs.js";
 
 const TABS = ["Log", "Runs", "Config", "Metrics"];
 const MOST_ROWS = 200;
@@ -59,7 +59,7 @@ export class JobPage {
       this.#trouble = "";
     } catch (error) {
       if (id !== this.#id) return;
-      this.#trouble = error.status === 404 ? "There is no such job, or it is somebody else's." : error.message;
+      this.#trouble = error.status === 404 || error.status === 403 ? "There is no such job, or it is somebody else's." : error.message;
     }
     this.#draw();
   }
@@ -71,7 +71,7 @@ export class JobPage {
         h("div", null, h("h2", { id: "job-title", tabindex: -1, autofocus: true }, job?.name ?? this.#id), job && h("p", { class: "muted" }, job.id)),
         job && state(job.status),
         job && ACTIVE.has(job.status) && this.may().cancel && h("button", { key: "cancel", type: "button", class: "danger", onclick: () => this.act("cancel", job) }, "Cancel job"),
-        job && !ACTIVE.has(job.status) && this.may().retry && h("button", { key: "retry", type: "button", onclick: () => this.act("retry", job) }, "Retry"),
+        job && verbFor(job) === "retry" && this.may().retry && h("button", { key: "retry", type: "button", onclick: () => this.act("retry", job) }, "Retry"),
         h("button", { key: "close", type: "button", class: "close", "aria-label": "Close (Esc)", onclick: this.leave }, "✕")),
       this.#trouble && h("p", { key: "trouble", class: "trouble", role: "alert" }, this.#trouble),
       job && [this.#about(job), this.#tabs(), this.#panel()]);
@@ -117,9 +117,9 @@ export class JobPage {
   #runs() {
     const { runs } = this.#facts;
     if (!runs.length) return h("p", { class: "empty" }, "It has not run yet.");
-    return h("table", null, h("thead", null, h("tr", null, ["Run", "Outcome", "GPUs", "From", "To", "Took"].map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", null, runs.map((run, place) => h("tr", { key: run.run ?? place }, h("td", null, run.run ?? place + 1), h("td", null, state(run.outcome)), h("td", null, run.gpus.join(", ")),
-        h("td", null, instant(run.from)), h("td", null, instant(run.to)), h("td", null, duration((run.to ?? serverTime()) - run.from))))));
+    return h("table", null, h("thead", null, h("tr", null, ["Attempt", "Outcome", "GPUs", "From", "To", "Took", "Note"].map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", null, runs.map((run, place) => h("tr", { key: run.run ?? place }, h("td", { title: run.run }, run.attempt ?? place + 1), h("td", null, state(run.outcome)), h("td", null, run.gpus.join(", ")),
+        h("td", null, instant(run.from)), h("td", null, instant(run.to)), h("td", null, duration((run.to ?? serverTime()) - run.from)), h("td", null, run.reason ?? (run.exit_code == null ? "" : `exit code ${run.exit_code}`))))));
   }
 
   #config() {

@@ -3,7 +3,7 @@
 import { draw, h, webLink } from "./dom.js";
 import { ago, duration, exactly, lasting, when } from "./format.js";
 import { address, go } from "./route.js";
-import { ACTIVE, state } from "./signs.js";
+import { state, verbFor } from "./signs.js";
 
 const BEYOND = 8; // rows above and below what is in sight
 const COLUMNS = ["State", "Job", "User", "GPUs", "Port, URL", "Created", "Started", "Ended", "Took", "Note", ""];
@@ -96,7 +96,7 @@ export class JobList {
   }
 
   #button(job) {
-    const verb = ACTIVE.has(job.status) ? "cancel" : job.status === "completed" ? null : "retry";
+    const verb = job.status === "completed" ? null : verbFor(job);
     if (!verb || !this.may()[verb]) return null;
     return h("button", { type: "button", class: "quiet", "aria-label": `${verb} ${job.name ?? job.id}`, onclick: () => this.act(verb, job) }, verb === "cancel" ? "Cancel" : "Retry");
   }

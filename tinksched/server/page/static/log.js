@@ -53,11 +53,15 @@ export class Log {
       try {
         const response = await request(`jobs/${encodeURIComponent(this.id)}/log`, { signal, headers: last ? { "Last-Event-ID": last } : {} });
         this.#say("Live");
+        let isAnew = last === null;
         for await (const { event, id, data } of events(response)) {
+          if (isAnew && event) this.#clear();
+          isAnew = false;
           last = id ?? last;
           if (event === "end") return void this.#say("Ended");
           if (event) this.#take(event, data);
         }
+        last = null; // the job runs again, or the server has stopped: from the beginning, then
       } catch (error) {
         if (signal.aborted) return;
         if (error.status >= 400 && error.status < 500) return void this.#say(error.message);
@@ -65,6 +69,12 @@ export class Log {
       this.#say("Away; tries again");
       await new Promise((done) => setTimeout(done, RETRY_MS));
     }
+  }
+
+  #clear() {
+    this.#waiting = [];
+    this.#size = 0;
+    this.pre.replaceChildren();
   }
 
   #take(kind, text) {

@@ -4,10 +4,16 @@ import { h } from "./dom.js";
 
 export const WORDS = {
   total: "Total", queued: "Queued", starting: "Starting", running: "Running", completed: "Completed",
-  cancelled: "Cancelled", failed: "Failed", timed_out: "Timed out", lost: "Lost", taken: "Another user",
+  cancelled: "Cancelled", failed: "Failed", timed_out: "Timed out", lost: "Lost", taken: "Somebody else",
 };
 
 export const ACTIVE = new Set(["queued", "starting", "running"]);
+
+/** What may be done to a job. A service isn't run again: its secrets are not kept. */
+export function verbFor({ status, kind }) {
+  if (ACTIVE.has(status)) return "cancel";
+  return kind === "training" || kind === "inference" ? null : "retry";
+}
 
 const PATHS = { // in a square of 16
   total: "M3 4h10M3 8h10M3 12h10",

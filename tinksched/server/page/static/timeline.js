@@ -18,7 +18,7 @@ export function drawTimeline(into, tools, { gpus, runs, span, width, unit }) {
   const to = Math.ceil(serverTime() / pixel) * pixel; // so that nothing is drawn anew before it would look different
   const view = { from: to - Number(span) * 3600, to, left: 2.2 * unit, right: width - 4.6 * unit, row: 1.9 * unit, unit, width };
   view.x = (at) => view.left + ((Math.min(Math.max(at, view.from), to) - view.from) / (to - view.from)) * (view.right - view.left);
-  const shown = runs.filter((run) => (run.to ?? to) > view.from);
+  const shown = runs.filter((run) => (run.to ?? to) > view.from).map((run) => ({ ...run, outcome: kindOf(run) }));
   const height = gpus.length * view.row + 1.6 * unit;
   draw(into,
     h("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": summary(gpus, shown, view) },
@@ -67,11 +67,10 @@ function idleGap(start, end, seconds, top, height, unit) {
     end - start > 6.5 * unit ? `idle ${duration(seconds)}` : "idle");
 }
 
-function barOf({ from, to, outcome, runs }, start, end, top, height, unit) {
+function barOf({ from, to, outcome: kind, runs }, start, end, top, height, unit) {
   const [first] = runs;
-  const kind = first.job == null && !first.name ? "taken" : outcome;
   const width = Math.max(1.5, end - start - 0.5);
-  const name = runs.length > 1 ? `${runs.length} runs` : (first.name ?? "another user");
+  const name = runs.length > 1 ? `${runs.length} runs` : (first.name ?? "somebody else");
   const text = `${name}: ${(WORDS[kind] ?? kind).toLowerCase()}, ${exactly(from)}, ${duration(to - from)}`;
   const room = Math.floor((width - 0.8 * unit) / (0.5 * unit));
   const shape = { x: start, y: top + 0.5, width, height: height - 1, rx: Math.min(3, width / 2) };
@@ -82,8 +81,10 @@ function barOf({ from, to, outcome, runs }, start, end, top, height, unit) {
     kind !== "taken" && room >= 4 && height > 0.75 * unit && h("text", { x: start + 0.4 * unit, y: top + height / 2 + 0.27 * unit }, name.length > room ? `${name.slice(0, room - 1)}…` : name));
 }
 
+const kindOf = (run) => (run.job == null || !OUTCOMES.includes(run.outcome) ? "taken" : run.outcome);
+
 function legend(runs) {
-  const kinds = new Set(runs.map((run) => (run.job == null && !run.name ? "taken" : run.outcome)));
+  const kinds = new Set(runs.map((run) => run.outcome));
   return h("p", { class: "legend" }, OUTCOMES.filter((kind) => kinds.has(kind)).map(state), h("span", { class: "state" }, h("i", { class: "key-idle" }), "Idle"));
 }
 
