@@ -178,6 +178,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     feed: FakeFeed
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are written one after the other
 
     def do_GET(self) -> None:
         self.feed.seen.append(self.path)

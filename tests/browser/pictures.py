@@ -30,13 +30,14 @@ class Picture:
     scheme: Literal["light", "dark"] = "dark"
     jobs: int = 40
     route: str = ""
+    scale: float = 1
 
 
 PICTURES = {
     "dark": Picture(),
     "light": Picture(scheme="light"),
     "phone": Picture(360, 780),
-    "wall": Picture(3840, 2160),
+    "wall": Picture(3840, 2160, scale=0.5),
     "5000-jobs": Picture(jobs=5000, scheme="light", route="#status=failed&q=memory"),
     "job": Picture(route="#job=FIRST"),
 }
@@ -60,7 +61,9 @@ def take(browser: Browser, name: str, picture: Picture, into: Path) -> Path:
         if "job=" in picture.route:
             page.get_by_text("step  3975").wait_for()
         path = into / f"page-{name}.webp"
-        asked = {"format": "webp", "quality": 78, "captureBeyondViewport": False}
+        top = page.evaluate("scrollY")
+        clip = {"x": 0, "y": top, "width": picture.width, "height": picture.height, "scale": picture.scale}
+        asked = {"format": "webp", "quality": 62, "captureBeyondViewport": False, "clip": clip}
         shot = context.new_cdp_session(page).send("Page.captureScreenshot", asked)
         path.write_bytes(base64.b64decode(shot["data"]))
         context.close()

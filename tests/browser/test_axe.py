@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 from .fake_feed import FakeFeed
+from .scenes import scene
 from .watched import Watched
 
 SCRIPT = Path(axe.__file__).with_name("axe.min.js")
@@ -26,9 +28,16 @@ def findings(page: Any, where: str = "html") -> list[Any]:
     return found
 
 
+@pytest.fixture
+def feed() -> Iterator[FakeFeed]:
+    """Few jobs: axe looks at every cell."""
+    with FakeFeed(scene(time.time(), 22)) as serving:
+        yield serving
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(scheme: str, feed: FakeFeed, opened: Callable[..., Watched]) -> None:
-    one = next(each for each in feed.scene["jobs"] if each["status"] == "failed")
+    one = next(each for each in feed.scene["jobs"] if each["status"] == "failed" and each["kind"] == "job")
     feed.print(one["id"], "a line\n")
     feed.print(one["id"], "and an error\n", "stderr")
     page = opened(f"{feed.url}/dashboard", color_scheme=scheme, bypass_csp=True).page
@@ -37,6 +46,8 @@ def test_axe_finds_nothing(scheme: str, feed: FakeFeed, opened: Callable[..., Wa
     page.goto(f"{feed.url}/dashboard#job={one['id']}")
     expect(page.get_by_role("log")).to_contain_text("and an error")
     assert findings(page, "#job") == []
+    if scheme == "dark":
+        return  # what is left differs in nothing but colours that were seen
     for tab in ("Runs", "Config", "Metrics"):
         page.get_by_role("tab", name=tab).click()
         expect(page.get_by_role("tabpanel")).not_to_be_empty()

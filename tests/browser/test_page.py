@@ -9,7 +9,7 @@ from collections.abc import Callable
 from playwright.sync_api import expect
 
 from .fake_feed import KEY, STATIC, FakeFeed
-from .scenes import job, scene
+from .scenes import Json, job, scene
 from .watched import Watched
 
 Opened = Callable[..., Watched]
@@ -18,6 +18,11 @@ ROWS = ".rows .row"
 
 def count_of(feed: FakeFeed, status: str) -> int:
     return int(feed.scene["counts"][status])
+
+
+def failed(feed: FakeFeed) -> Json:
+    """A job that failed, and may be retried."""
+    return next(each for each in feed.scene["jobs"] if each["status"] == "failed" and each["kind"] == "job")
 
 
 def test_one_signs_in_with_a_key_and_out_again(feed: FakeFeed, opened: Opened) -> None:
@@ -122,6 +127,7 @@ def test_new_numbers_wait_for_the_next_tick_while_nobody_is_there(feed: FakeFeed
     feed.change(gpus=gpus)
     expect(page.locator(".gpu").first).to_contain_text("12 %")
     page.clock.fast_forward(31_000)
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     feed.change(gpus=[{**gpu, "utilization": 34} for gpu in gpus])
     feed.change(title="a sign that it was heard")
     expect(page.locator("#title")).to_have_text("a sign that it was heard")
@@ -170,7 +176,7 @@ def test_a_log_is_followed_and_searched(feed: FakeFeed, opened: Opened) -> None:
 
 
 def test_a_job_shows_its_runs_config_and_metrics(feed: FakeFeed, opened: Opened) -> None:
-    one = next(each for each in feed.scene["jobs"] if each["status"] == "failed")
+    one = failed(feed)
     page = opened(f"{feed.url}/dashboard#job={one['id']}").page
     expect(page.get_by_role("dialog")).to_contain_text(one["error"])
     expect(page.get_by_role("dialog")).to_contain_text("make the batch smaller")
@@ -199,7 +205,7 @@ def test_cancel_asks_first(feed: FakeFeed, opened: Opened) -> None:
 
 
 def test_retry_from_a_jobs_page(feed: FakeFeed, opened: Opened) -> None:
-    one = next(each for each in feed.scene["jobs"] if each["status"] == "failed")
+    one = failed(feed)
     page = opened(f"{feed.url}/dashboard#job={one['id']}").page
     page.locator("#job").get_by_role("button", name="Retry").click()
     page.locator("#confirm").get_by_role("button", name="Retry").click()

@@ -1,7 +1,7 @@
-// The page: who is signed in, what is known, what is looked at, and which part is drawn again when one of these changes.
+// The page: who is there, what is known, what is looked at, and which part is drawn again when one of these changes.
 
 import { drawCards } from "./cards.js";
-import { confirmed, keyField, openHelp, openSettings } from "./dialogs.js";
+import { confirmed, openHelp, openSettings } from "./dialogs.js";
 import { byId, draw, h } from "./dom.js";
 import { serverTime, when } from "./format.js";
 import { drawGpus } from "./gpus.js";
@@ -14,16 +14,16 @@ import { drawNodes, drawUsers } from "./people.js";
 import { drawMe, drawQueue } from "./queue.js";
 import { address, go, onRoute, route } from "./route.js";
 import { Scene } from "./scene.js";
-import { ask, keepKey, key, request, server, useServer } from "./server.js";
+import { ask, request, server, useServer } from "./server.js";
 import { WORDS } from "./signs.js";
+import { drawSignIn } from "./signin.js";
 import { drawTimeline } from "./timeline.js";
+import { toast } from "./toasts.js";
 
 const FIRST_JOBS = 200;
 const CHUNK = 1000;
 const TICK_MS = 30000; // relative times; nothing else moves while nothing happens
 const TYPING_MS = 120;
-const TOAST_MS = 7000;
-
 const ATTENDED_MS = 30000; // so long after somebody moved something, every new number is drawn at once
 
 const scene = new Scene();
@@ -41,14 +41,28 @@ const PARTS = {
     const { counts } = scene.parts;
     document.title = `${counts.running} running, ${counts.queued} queued – ${scene.parts.title}`;
     byId("title").textContent = scene.parts.title;
-    draw(byId("views"), session?.is_admin && [["gpus", "Machine"], ["users", "Users"], ["nodes", "Nodes"]].map(([view, text]) =>
-      h("a", { key: view, href: address({ view }), "aria-current": route().view === view ? "page" : null }, text)));
+    draw(
+      byId("views"),
+      session?.is_admin &&
+        [
+          ["gpus", "Machine"],
+          ["users", "Users"],
+          ["nodes", "Nodes"],
+        ].map(([view, text]) =>
+          h("a", { key: view, href: address({ view }), "aria-current": route().view === view ? "page" : null }, text),
+        ),
+    );
   },
   cards: () => drawCards(byId("cards"), scene.parts.counts, route().status),
   gpus: () => drawGpus(byId("gpus"), byId("gpus-note"), scene.parts.gpus),
-  timeline: () => drawTimeline(byId("timeline"), byId("timeline-tools"), {
-    gpus: scene.parts.gpus, runs: scene.parts.timeline, span: route().span, width: timelineWidth, unit: parseFloat(getComputedStyle(document.documentElement).fontSize),
-  }),
+  timeline: () =>
+    drawTimeline(byId("timeline"), byId("timeline-tools"), {
+      gpus: scene.parts.gpus,
+      runs: scene.parts.timeline,
+      span: route().span,
+      width: timelineWidth,
+      unit: parseFloat(getComputedStyle(document.documentElement).fontSize),
+    }),
   queue: () => drawQueue(byId("queue"), scene.queue(), scene.parts),
   me: () => drawMe(byId("me"), scene.parts.me),
   lately: () => drawLately(byId("lately"), scene.all()),
@@ -56,8 +70,15 @@ const PARTS = {
   people: drawPeople,
 };
 const SHOWN_IN = {
-  counts: ["head", "cards", "queue", "jobs"], title: ["head"], gpus: ["gpus"], runs: ["timeline"], jobs: ["queue", "lately", "jobs"], gone: ["queue", "lately", "jobs"],
-  me: ["me"], nodes: ["people"], batch_ends: ["queue"],
+  counts: ["head", "cards", "queue", "jobs"],
+  title: ["head"],
+  gpus: ["gpus"],
+  runs: ["timeline"],
+  jobs: ["queue", "lately", "jobs"],
+  gone: ["queue", "lately", "jobs"],
+  me: ["me"],
+  nodes: ["people"],
+  batch_ends: ["queue"],
 };
 const NUMBERS = new Set(["gpus", "me"]); // a page that nobody touches shows these with its next tick
 const stale = new Set();
@@ -83,7 +104,8 @@ function drawJobs() {
   const isAll = !q && (!status || status === "total");
   if (!isAll && !scene.isWhole) fetchAll();
   const total = scene.parts.counts.total;
-  draw(byId("jobs-note"), isAll ? null : `${list.length.toLocaleString("en")} of ${total.toLocaleString("en")}${scene.isWhole ? "" : ", more are being fetched"}`);
+  const more = scene.isWhole ? "" : ", more are being fetched";
+  draw(byId("jobs-note"), isAll ? null : `${list.length.toLocaleString("en")} of ${total.toLocaleString("en")}${more}`);
   if (document.activeElement !== byId("search")) byId("search").value = q;
   jobs.show(list, isAll ? total : list.length);
 }
@@ -92,7 +114,7 @@ async function drawPeople() {
   const { view } = route();
   if (view === "nodes") drawNodes(byId("people"), scene.parts.nodes);
   if (view !== "users") return void (users = null);
-  drawUsers(byId("people"), users);
+  drawUsers(byId("people"), users ?? []);
   if (users) return;
   users = [];
   try {
@@ -107,20 +129,32 @@ async function drawPeople() {
 
 function hear(kind, parts) {
   if (parts.now) serverTime(parts.now);
-  const isQuiet = kind === "change" && Date.now() - touchedAt > ATTENDED_MS && !isOccupiedAnew(scene.parts.gpus, parts.gpus);
+  const isQuiet =
+    kind === "change" && Date.now() - touchedAt > ATTENDED_MS && !isOccupiedAnew(scene.parts.gpus, parts.gpus);
   const news = kind === "state" ? scene.replace(parts) : scene.merge(parts);
   byId("welcome").hidden = true;
   draw(byId("welcome"));
   if (kind === "state") paint();
-  else paint(Object.keys(parts).flatMap((name) => (isQuiet && NUMBERS.has(name) ? [] : SHOWN_IN[name] ?? [])));
-  if (news.length) byId("news").textContent = news.slice(0, 3).map((job) => `${job.name ?? job.id}: ${(WORDS[job.status] ?? job.status).toLowerCase()}`).join(", ");
+  else paint(Object.keys(parts).flatMap((name) => (isQuiet && NUMBERS.has(name) ? [] : (SHOWN_IN[name] ?? []))));
+  if (news.length)
+    byId("news").textContent = news
+      .slice(0, 3)
+      .map((job) => `${job.name ?? job.id}: ${(WORDS[job.status] ?? job.status).toLowerCase()}`)
+      .join(", ");
   if (news.some((job) => job.id === page.id) || (kind === "state" && page.id)) page.refresh();
   if ("trouble" in parts) drawLink();
 }
 
 /** Whether somebody else has a GPU now; if not, only numbers have changed. */
 function isOccupiedAnew(before, after) {
-  const who = (gpus) => JSON.stringify(gpus.map(({ index, runs, foreign }) => [index, runs.map((run) => run.job), foreign.map(({ command }) => command)]));
+  const who = (gpus) =>
+    JSON.stringify(
+      gpus.map(({ index, runs, foreign }) => [
+        index,
+        runs.map((run) => run.job),
+        foreign.map(({ command }) => command),
+      ]),
+    );
   return after !== undefined && who(before) !== who(after);
 }
 
@@ -134,11 +168,30 @@ function tell(how, detail = null) {
 function drawLink() {
   const { how, since, detail } = link;
   const words = { live: "Live", polling: "Every 5 s", away: `Away since ${when(since)}`, denied: "Signed out" };
-  draw(byId("connection"), h("span", { class: `link is-${how}`, title: how === "polling" ? "Events don't come through here; the page asks every 5 s" : null }, words[how]));
+  draw(
+    byId("connection"),
+    h(
+      "span",
+      {
+        class: `link is-${how}`,
+        title: how === "polling" ? "Events don't come through here; the page asks every 5 s" : null,
+      },
+      words[how],
+    ),
+  );
   const trouble = scene.parts?.trouble;
-  draw(byId("banner"),
-    how === "away" && scene.parts && h("p", { key: "away" }, h("strong", null, `Away since ${when(since)}. `), `${detail?.message ?? "No answer"}. What you see is from then; the page goes on by itself as soon as the server answers.`),
-    how !== "away" && trouble && h("p", { key: "trouble" }, h("strong", null, "The scheduler has trouble. "), trouble));
+  draw(
+    byId("banner"),
+    how === "away" &&
+      scene.parts &&
+      h(
+        "p",
+        { key: "away" },
+        h("strong", null, `Away since ${when(since)}. `),
+        `${detail?.message ?? "No answer"}. What you see is from then; the page goes on by itself when there is one.`,
+      ),
+    how !== "away" && trouble && h("p", { key: "trouble" }, h("strong", null, "The scheduler has trouble. "), trouble),
+  );
 }
 
 async function fetchAll() {
@@ -174,7 +227,7 @@ async function begin() {
       session = await ask("session");
     }
   } catch (error) {
-    if (error.status === 401 || error.status === 403) return denied(error, await isByUrl());
+    if (error.status === 401 || error.status === 403) return denied(error, await asksForNoKey());
     tell("away", error);
     return void setTimeout(begin, 2000);
   }
@@ -183,13 +236,13 @@ async function begin() {
 }
 
 /** Whether one comes in by a URL that was printed, and not by a key: then nobody is told who they are without it. */
-async function isByUrl() {
+async function asksForNoKey() {
   const answer = await fetch(`${server()}/dashboard/api/session`).catch(() => null);
   return answer?.status === 401;
 }
 
 /** Nothing of what was seen stays on the screen of somebody who isn't signed in. */
-function denied(error, isWorkspace = session?.mode === "workspace") {
+function denied(error, isByUrl = session?.mode === "workspace") {
   scene.parts = null;
   scene.jobs.clear();
   page.open(null);
@@ -197,20 +250,8 @@ function denied(error, isWorkspace = session?.mode === "workspace") {
   byId("people").hidden = true;
   byId("welcome").hidden = false;
   document.title = "Sign in – tinksched";
-  const signIn = (event) => {
-    event.preventDefault();
-    keepKey(new FormData(event.target).get("key").trim());
-    begin();
-  };
-  draw(byId("settings"));
-  draw(byId("welcome"));
-  draw(byId("welcome"), h("form", { onsubmit: signIn }, h("h2", null, error && key() && !isWorkspace ? "The server refuses this key" : "Sign in"),
-    error && (key() || isWorkspace || error.status === 403) && h("p", { class: "trouble", role: "alert" }, `The server says: ${error.message}`),
-    isWorkspace
-      ? h("p", null, "Open the URL that ", h("code", null, "tinksched dashboard"), " printed. It works once; run the command again for another.")
-      : [keyField(), h("p", { class: "muted" }, error && key() ? "It is wrong, was withdrawn, or has expired. Get a new one with " : "You get a key with ", h("code", null, "tinksched register"), ", or from the server's admin: ",
-        h("code", null, "tinksched token create NAME --generate"), "."), h("div", { class: "buttons" }, h("button", { type: "submit", class: "primary" }, "Sign in"))]));
-  byId("welcome").querySelector("input")?.focus();
+  draw(byId("settings")); // one field for the key at a time
+  drawSignIn(byId("welcome"), { error, isByUrl, begin });
 }
 
 // -- what somebody does
@@ -224,16 +265,6 @@ async function act(verb, job) {
     toast(error.message, true);
   }
   page.refresh();
-}
-
-const toasts = [];
-
-function toast(text, isBad = false) {
-  const one = { text, isBad };
-  toasts.push(one);
-  const show = () => draw(byId("toasts"), toasts.map((each) => h("p", { class: each.isBad ? "is-bad" : "" }, each.text)));
-  show();
-  setTimeout(() => { toasts.splice(toasts.indexOf(one), 1); show(); }, TOAST_MS);
 }
 
 const may = () => session?.may ?? {};
@@ -256,12 +287,20 @@ function searched(text) {
 byId("search").addEventListener("input", (event) => searched(event.target.value));
 byId("search").addEventListener("keydown", ({ key: pressed, target }) => {
   if (pressed === "Escape") go({ q: (target.value = ""), status: "" });
-  if (pressed === "Enter") { go({ q: target.value.trim() }); target.blur(); paintNow(); jobs.move(0); }
+  if (pressed === "Enter") {
+    go({ q: target.value.trim() });
+    target.blur();
+    paintNow();
+    jobs.move(0);
+  }
 });
 byId("refresh").addEventListener("click", refresh);
 byId("open-settings").addEventListener("click", () => openSettings(byId("settings"), { hasServer, saved: begin }));
 byId("open-help").addEventListener("click", () => openHelp(byId("help")));
-byId("skip").addEventListener("click", (event) => { event.preventDefault(); byId("jobs-title").focus(); });
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("jobs-title").focus();
+});
 listen({
   "/": () => (page.id ? page.log?.search() : byId("search").focus()),
   j: () => !page.id && jobs.move(1),
@@ -271,10 +310,24 @@ listen({
   "?": () => openHelp(byId("help")),
   Escape: () => (page.id ? leave() : go({ q: "", status: "" })),
 });
-onRoute(() => { paint(); page.open(route().job); });
-for (const sort of ["pointermove", "pointerdown", "keydown", "scroll"]) addEventListener(sort, () => { touchedAt = Date.now(); }, { passive: true });
-document.addEventListener("visibilitychange", () => { if (!document.hidden) paint(); });
-setInterval(() => { if (!document.hidden && scene.parts) paint(); }, TICK_MS);
+onRoute(() => {
+  paint();
+  page.open(route().job);
+});
+for (const sort of ["pointermove", "pointerdown", "keydown", "scroll"])
+  addEventListener(
+    sort,
+    () => {
+      touchedAt = Date.now();
+    },
+    { passive: true },
+  );
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) paint();
+});
+setInterval(() => {
+  if (!document.hidden && scene.parts) paint();
+}, TICK_MS);
 new ResizeObserver(([{ contentRect }]) => {
   timelineWidth = Math.floor(contentRect.width);
   paint(["timeline", "jobs"]);

@@ -11,7 +11,9 @@ function lines(values, width, height, isArea) {
     if (run.length === 1) run.push([run[0][0] + step / 2, run[0][1]]);
     if (run.length) {
       const points = run.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L");
-      parts.push(isArea ? `M${run[0][0].toFixed(1)} ${height}L${points}L${run.at(-1)[0].toFixed(1)} ${height}Z` : `M${points}`);
+      parts.push(
+        isArea ? `M${run[0][0].toFixed(1)} ${height}L${points}L${run.at(-1)[0].toFixed(1)} ${height}Z` : `M${points}`,
+      );
     }
     run = [];
   };
@@ -26,11 +28,14 @@ function lines(values, width, height, isArea) {
 /** An hour of a GPU: utilisation as an area, memory as a line. Both are lists of 0…1 or null. */
 export function hour(utilization, memory, label) {
   const [width, height] = [240, 56];
-  return h("svg", { class: "hour", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": label },
+  return h(
+    "svg",
+    { class: "hour", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": label },
     [0.5, 1].map((part) => h("path", { class: "rule", d: `M0 ${height - part * (height - 1)}H${width}` })),
     h("path", { class: "area", d: lines(utilization, width, height, true) }),
     h("path", { class: "edge", d: lines(utilization, width, height, false) }),
-    h("path", { class: "line", d: lines(memory, width, height, false) }));
+    h("path", { class: "line", d: lines(memory, width, height, false) }),
+  );
 }
 
 /** A curve of any numbers, scaled to its own range. */
@@ -39,6 +44,9 @@ export function curve(values, label) {
   const least = Math.min(...known);
   const span = Math.max(...known) - least;
   const scaled = values.map((value) => (Number.isFinite(value) ? (span ? (value - least) / span : 0.5) : null));
-  return h("svg", { class: "curve", viewBox: "0 0 240 64", preserveAspectRatio: "none", role: "img", "aria-label": label },
-    h("path", { class: "edge", d: lines(scaled, 240, 64, false) }));
+  return h(
+    "svg",
+    { class: "curve", viewBox: "0 0 240 64", preserveAspectRatio: "none", role: "img", "aria-label": label },
+    h("path", { class: "edge", d: lines(scaled, 240, 64, false) }),
+  );
 }

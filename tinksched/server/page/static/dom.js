@@ -12,8 +12,12 @@ export function h(tag, props, ...children) {
 }
 
 function listed(children) {
-  return children.flat(Infinity).filter((child) => child != null && child !== false && child !== true)
-    .map((child) => (typeof child === "object" ? child : { tag: "#text", text: String(child), props: {}, children: [] }));
+  return children
+    .flat(Infinity)
+    .filter((child) => child != null && child !== false && child !== true)
+    .map((child) =>
+      typeof child === "object" ? child : { tag: "#text", text: String(child), props: {}, children: [] },
+    );
 }
 
 /** Make these the children of an element; nodes that are still wanted stay, with their focus and scroll position. */
@@ -38,7 +42,9 @@ export function draw(parent, ...children) {
 
 function namesOf(nodes) {
   const seen = {};
-  return nodes.map(({ tag, key }) => (key === undefined ? `${tag}#${(seen[tag] = (seen[tag] ?? 0) + 1)}` : `${tag}=${key}`));
+  return nodes.map(({ tag, key }) =>
+    key === undefined ? `${tag}#${(seen[tag] = (seen[tag] ?? 0) + 1)}` : `${tag}=${key}`,
+  );
 }
 
 function create(fresh, parent) {

@@ -1,4 +1,4 @@
-// Times, sizes and numbers as people read them. Times are seconds since the epoch, sizes bytes; what is unknown is "–".
+// Times, sizes and numbers as people read them. Times are seconds since the epoch, sizes bytes; "–" is unknown.
 
 export const UNKNOWN = "–";
 const DAY = 86400;

@@ -10,9 +10,17 @@ const curves = new Map(); // GPU → its curve of this minute
 const MOST_FREE = 4; // so many free slots are drawn one by one
 
 export function drawGpus(into, note, gpus) {
-  draw(into, gpus.length ? gpus.map(card) : h("p", { class: "empty" }, "No GPU is known here. Jobs that need none still run."));
+  draw(
+    into,
+    gpus.length ? gpus.map(card) : h("p", { class: "empty" }, "No GPU is known here. Jobs that need none still run."),
+  );
   const free = gpus.filter((gpu) => word(gpu)[0] === "free").length;
-  draw(note, gpus.length ? `${counted(gpus.length, "GPU")}, ${free ? `${free} free` : "none free"}; the curves are the last hour` : null);
+  draw(
+    note,
+    gpus.length
+      ? `${counted(gpus.length, "GPU")}, ${free ? `${free} free` : "none free"}; the curves are the last hour`
+      : null,
+  );
 }
 
 /** What a GPU is now, as a class and a word. */
@@ -23,17 +31,41 @@ function word(gpu) {
 
 function card(gpu) {
   const [kind, said] = word(gpu);
-  return h("article", { key: gpu.uuid ?? gpu.index, class: `gpu is-${kind}`, "aria-label": `GPU ${gpu.index}, ${said}` },
-    h("header", null,
-      h("a", { class: "gpu-index", href: address({ q: `gpu:${gpu.index}` }), title: "Only the jobs of this GPU" }, String(gpu.index)),
-      h("div", { class: "gpu-name" }, h("strong", { title: `${gpu.name ?? "GPU"} ${gpu.uuid ?? ""}` }, (gpu.name ?? "GPU").replace(/^NVIDIA /, "")), h("span", { class: "muted" }, readings(gpu))),
-      h("span", { class: "gpu-word" }, said)),
+  return h(
+    "article",
+    { key: gpu.uuid ?? gpu.index, class: `gpu is-${kind}`, "aria-label": `GPU ${gpu.index}, ${said}` },
+    h(
+      "header",
+      null,
+      h(
+        "a",
+        { class: "gpu-index", href: address({ q: `gpu:${gpu.index}` }), title: "Only the jobs of this GPU" },
+        String(gpu.index),
+      ),
+      h(
+        "div",
+        { class: "gpu-name" },
+        h("strong", { title: `${gpu.name ?? "GPU"} ${gpu.uuid ?? ""}` }, (gpu.name ?? "GPU").replace(/^NVIDIA /, "")),
+        h("span", { class: "muted" }, readings(gpu)),
+      ),
+      h("span", { class: "gpu-word" }, said),
+    ),
     past(gpu),
-    h("div", { class: "gpu-now" },
+    h(
+      "div",
+      { class: "gpu-now" },
       h("span", null, h("b", null, percent(gpu.utilization)), h("i", { class: "key-area" }), "busy"),
-      h("span", null, h("b", null, gib(gpu.memory_used, " GiB")), h("i", { class: "key-line" }), `of ${gib(gpu.memory_total)}`)),
+      h(
+        "span",
+        null,
+        h("b", null, gib(gpu.memory_used, " GiB")),
+        h("i", { class: "key-line" }),
+        `of ${gib(gpu.memory_total)}`,
+      ),
+    ),
     memoryBar(gpu),
-    h("ul", { class: "slots" }, gpu.runs.map(occupied), gpu.foreign.map(foreign), free(gpu)));
+    h("ul", { class: "slots" }, gpu.runs.map(occupied), gpu.foreign.map(foreign), free(gpu)),
+  );
 }
 
 /** In GiB, since that is how people know their GPU. */
@@ -42,7 +74,9 @@ function gib(size, unit = "") {
 }
 
 function readings({ temperature, power }) {
-  return [temperature != null && `${Math.round(temperature)} °C`, power != null && `${Math.round(power)} W`].filter(Boolean).join(" · ");
+  return [temperature != null && `${Math.round(temperature)} °C`, power != null && `${Math.round(power)} W`]
+    .filter(Boolean)
+    .join(" · ");
 }
 
 /** The last hour. A new sample changes little of it, and drawing costs: it is drawn anew once a minute. */
@@ -69,31 +103,59 @@ function memoryBar({ runs, foreign, memory_used: used, memory_total: total }) {
   const parts = [...runs.map(({ memory }) => ["run", memory]), ...foreign.map(({ memory }) => ["foreign", memory])];
   const named = parts.reduce((sum, [, memory]) => sum + (memory ?? 0), 0);
   parts.push(["unknown", Math.max(0, (used ?? 0) - named)]);
-  return h("div", { class: "memory", "aria-hidden": "true" },
-    parts.filter(([, memory]) => memory > 0).map(([kind, memory]) => h("i", { class: `is-${kind}`, style: { "flex-basis": `${(100 * memory) / total}%` } })));
+  return h(
+    "div",
+    { class: "memory", "aria-hidden": "true" },
+    parts
+      .filter(([, memory]) => memory > 0)
+      .map(([kind, memory]) => h("i", { class: `is-${kind}`, style: { "flex-basis": `${(100 * memory) / total}%` } })),
+  );
 }
 
 function occupied(run, place) {
   const since = h("span", { class: "nums", title: `since ${exactly(run.since)}` }, lasting(run.since));
   const memory = run.memory == null ? "" : bytes(run.memory);
-  if (run.job == null) return slot(`taken${place}`, "taken", h("span", null, run.name ?? "another user"), since, run.user, memory);
-  return slot(`run${run.job}`, "running", h("a", { href: address({ job: run.job }), title: run.name }, run.name ?? run.job), since, run.user, memory);
+  if (run.job == null)
+    return slot(`taken${place}`, "taken", h("span", null, run.name ?? "another user"), since, run.user, memory);
+  return slot(
+    `run${run.job}`,
+    "running",
+    h("a", { href: address({ job: run.job }), title: run.name }, run.name ?? run.job),
+    since,
+    run.user,
+    memory,
+  );
 }
 
 function foreign({ user, command, memory }, place) {
-  return slot(`foreign${place}`, "foreign", h("span", { title: command }, command ?? "unknown process"), h("em", null, "foreign"), user, memory == null ? "" : bytes(memory));
+  return slot(
+    `foreign${place}`,
+    "foreign",
+    h("span", { title: command }, command ?? "unknown process"),
+    h("em", null, "foreign"),
+    user,
+    memory == null ? "" : bytes(memory),
+  );
 }
 
 /** Two lines: what and since when; who and how much. */
 function slot(key, kind, what, since, who, memory) {
-  return h("li", { key, class: `slot is-${kind}` }, sign(kind === "foreign" ? "timed_out" : kind),
-    h("p", { class: "what" }, what), since, h("p", { class: "muted" }, who ?? ""), h("span", { class: "muted nums" }, memory));
+  return h(
+    "li",
+    { key, class: `slot is-${kind}` },
+    sign(kind === "foreign" ? "timed_out" : kind),
+    h("p", { class: "what" }, what),
+    since,
+    h("p", { class: "muted" }, who ?? ""),
+    h("span", { class: "muted nums" }, memory),
+  );
 }
 
 function free({ slots, runs, foreign: others }) {
   const left = (slots ?? 1) - runs.length - (slots == null ? others.length : 0);
   if (left <= 0) return null;
   const drawn = left > MOST_FREE ? 1 : left;
-  const text = left > MOST_FREE ? `${left} free slots` : others.length ? "free slot, if its memory is enough" : "free slot";
+  const text =
+    left > MOST_FREE ? `${left} free slots` : others.length ? "free slot, if its memory is enough" : "free slot";
   return Array.from({ length: drawn }, (_, place) => h("li", { key: `free${place}`, class: "slot is-free" }, text));
 }

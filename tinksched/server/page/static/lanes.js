@@ -1,6 +1,6 @@
 // The timeline's geometry: which runs lie beside each other, and where a GPU was idle. Pure.
 
-/** Runs of one GPU in groups that overlap, each packed into lanes: a list of lists of lanes. Nothing lies over another. */
+/** Runs of one GPU in groups that overlap, each packed into lanes in which nothing does: a list of lists of lanes. */
 export function lanes(runs, now) {
   const groups = [];
   let until = -Infinity;
@@ -18,7 +18,12 @@ export function lanes(runs, now) {
 /** Groups without overlap follow each other in one lane: a list of [lane, its place, of how many]. */
 export function rows(groups) {
   const alone = groups.filter((group) => group.length === 1).flatMap(([lane]) => lane);
-  return [[alone, 0, 1], ...groups.filter((group) => group.length > 1).flatMap((group) => group.map((lane, place) => [lane, place, group.length]))];
+  return [
+    [alone, 0, 1],
+    ...groups
+      .filter((group) => group.length > 1)
+      .flatMap((group) => group.map((lane, place) => [lane, place, group.length])),
+  ];
 }
 
 /** Runs too narrow to be seen alone (in seconds), joined with a neighbour of the same outcome. */
@@ -27,7 +32,12 @@ export function joined(lane, narrow, now) {
   for (const run of lane) {
     const to = run.to ?? now;
     const last = bars.at(-1);
-    if (last && last.outcome === run.outcome && run.from - last.to < narrow && Math.max(to - run.from, last.least) < 4 * narrow) {
+    if (
+      last &&
+      last.outcome === run.outcome &&
+      run.from - last.to < narrow &&
+      Math.max(to - run.from, last.least) < 4 * narrow
+    ) {
       last.to = to;
       last.runs.push(run);
       last.least = Math.max(last.least, to - run.from);

@@ -9,7 +9,7 @@ const FIRST_EVENT_MS = 5000;
 const SILENCE_MS = 45000; // the server says something every 15 s
 const FIRST_MS = 250;
 
-/** One connection at a time. `hear(kind, data)` gets "state" and "change"; `tell(how, detail)` "live", "polling", "away", "denied". */
+/** One connection at a time. `hear` gets "state" or "change" and data, `tell` "live", "polling", "away" or "denied". */
 export class Live {
   #abort = null;
   #awake = () => {};
@@ -86,7 +86,10 @@ export class Live {
   #wait(milliseconds) {
     return new Promise((done) => {
       const timer = setTimeout(done, milliseconds);
-      this.#awake = () => { clearTimeout(timer); done(); };
+      this.#awake = () => {
+        clearTimeout(timer);
+        done();
+      };
     });
   }
 }

@@ -7,7 +7,9 @@ import { events } from "./sse.js";
 const MOST_CHARACTERS = 4_000_000;
 const MOST_FOUND = 2000;
 const RETRY_MS = 1000;
-const ESCAPES = /\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])/g; // colours and the like of a terminal
+// What a terminal would take for colours and the like.
+// eslint-disable-next-line no-control-regex
+const ESCAPES = /\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])/g;
 
 /** One log that is looked at. Ends with `close`. */
 export class Log {
@@ -23,8 +25,26 @@ export class Log {
 
   constructor(into, id) {
     this.id = id;
-    draw(into, h("div", { class: "log-tools", ref: (node) => { this.tools = node; } }),
-      h("pre", { class: "log", tabindex: 0, role: "log", "aria-label": "Output", "aria-live": "off", ref: (node) => { this.pre = node; }, onscroll: () => this.#scrolled() }));
+    draw(
+      into,
+      h("div", {
+        class: "log-tools",
+        ref: (node) => {
+          this.tools = node;
+        },
+      }),
+      h("pre", {
+        class: "log",
+        tabindex: 0,
+        role: "log",
+        "aria-label": "Output",
+        "aria-live": "off",
+        ref: (node) => {
+          this.pre = node;
+        },
+        onscroll: () => this.#scrolled(),
+      }),
+    );
     this.#drawTools();
     this.#run();
   }
@@ -51,7 +71,10 @@ export class Log {
     let last = null;
     while (!signal.aborted) {
       try {
-        const response = await request(`jobs/${encodeURIComponent(this.id)}/log`, { signal, headers: last ? { "Last-Event-ID": last } : {} });
+        const response = await request(`jobs/${encodeURIComponent(this.id)}/log`, {
+          signal,
+          headers: last ? { "Last-Event-ID": last } : {},
+        });
         this.#say("Live");
         let isAnew = last === null;
         for await (const { event, id, data } of events(response)) {
@@ -118,14 +141,46 @@ export class Log {
 
   #drawTools() {
     const isSearched = this.#term !== "";
-    draw(this.tools,
-      h("label", { class: "search" }, h("span", { class: "unseen" }, "Search the log"),
-        h("input", { type: "search", placeholder: "Search the log", oninput: (event) => this.#searchFor(event.target.value), onkeydown: (event) => this.#keyed(event) })),
-      isSearched && h("span", { key: "found", class: "muted nums", role: "status" }, this.#found.length ? `${this.#at + 1} of ${this.#found.length}${this.#found.length === MOST_FOUND ? "+" : ""}` : "not found"),
-      isSearched && h("button", { key: "before", type: "button", "aria-label": "Previous match", onclick: () => this.#step(-1) }, "↑"),
-      isSearched && h("button", { key: "after", type: "button", "aria-label": "Next match", onclick: () => this.#step(1) }, "↓"),
-      h("span", { key: "state", class: "muted log-state", role: "status" }, this.#isCut ? `${this.#state}; the beginning is left out` : this.#state),
-      h("button", { key: "follow", type: "button", "aria-pressed": String(this.#follows), onclick: () => this.follow() }, "Follow"));
+    draw(
+      this.tools,
+      h(
+        "label",
+        { class: "search" },
+        h("span", { class: "unseen" }, "Search the log"),
+        h("input", {
+          type: "search",
+          placeholder: "Search the log",
+          oninput: (event) => this.#searchFor(event.target.value),
+          onkeydown: (event) => this.#keyed(event),
+        }),
+      ),
+      isSearched &&
+        h(
+          "span",
+          { key: "found", class: "muted nums", role: "status" },
+          this.#found.length
+            ? `${this.#at + 1} of ${this.#found.length}${this.#found.length === MOST_FOUND ? "+" : ""}`
+            : "not found",
+        ),
+      isSearched &&
+        h(
+          "button",
+          { key: "before", type: "button", "aria-label": "Previous match", onclick: () => this.#step(-1) },
+          "↑",
+        ),
+      isSearched &&
+        h("button", { key: "after", type: "button", "aria-label": "Next match", onclick: () => this.#step(1) }, "↓"),
+      h(
+        "span",
+        { key: "state", class: "muted log-state", role: "status" },
+        this.#isCut ? `${this.#state}; the beginning is left out` : this.#state,
+      ),
+      h(
+        "button",
+        { key: "follow", type: "button", "aria-pressed": String(this.#follows), onclick: () => this.follow() },
+        "Follow",
+      ),
+    );
   }
 
   #keyed(event) {
@@ -151,7 +206,11 @@ export class Log {
     const walker = document.createTreeWalker(this.pre, NodeFilter.SHOW_TEXT);
     while (this.#term && this.#found.length < MOST_FOUND && walker.nextNode()) {
       const text = walker.currentNode.data.toLowerCase();
-      for (let at = text.indexOf(this.#term); at >= 0 && this.#found.length < MOST_FOUND; at = text.indexOf(this.#term, at + this.#term.length)) {
+      for (
+        let at = text.indexOf(this.#term);
+        at >= 0 && this.#found.length < MOST_FOUND;
+        at = text.indexOf(this.#term, at + this.#term.length)
+      ) {
         const range = new Range();
         range.setStart(walker.currentNode, at);
         range.setEnd(walker.currentNode, Math.min(at + this.#term.length, walker.currentNode.length));
@@ -168,7 +227,8 @@ export class Log {
     const range = this.#found[this.#at];
     if (typeof Highlight === "function") CSS.highlights.set("here", new Highlight(range));
     this.#follows = false;
-    this.pre.scrollTop += range.getBoundingClientRect().top - this.pre.getBoundingClientRect().top - this.pre.clientHeight / 2;
+    this.pre.scrollTop +=
+      range.getBoundingClientRect().top - this.pre.getBoundingClientRect().top - this.pre.clientHeight / 2;
     this.#drawTools();
   }
 }

@@ -3,20 +3,31 @@
 import { draw, h } from "./dom.js";
 import { ago, exactly, number, when } from "./format.js";
 import { address } from "./route.js";
+import { table } from "./table.js";
+
+const USERS = ["User", "Role", "Since", "Active jobs", "Jobs", "GPU hours", "Last seen"];
+const NODES = ["Node", "State", "GPUs", "Running", "Queued"];
 
 export function drawUsers(into, users) {
-  draw(into, h("div", { class: "head" }, h("h2", null, "Users"), h("p", null, users ? String(users.length) : "…")),
-    users && table(["User", "Role", "Since", "Active jobs", "Jobs", "GPU hours", "Last seen"], users.map((user) => [user.user,
-      h("a", { href: address({ view: "", q: `user:${user.user}` }) }, user.user), user.is_admin ? "admin" : "user",
-      h("time", { title: exactly(user.created_at) }, when(user.created_at)), number(user.active), number(user.total), number(user.gpu_hours), h("time", { title: exactly(user.last_seen) }, ago(user.last_seen))])));
+  draw(into, head("Users", users.length), table("Users", USERS, users.map(rowOf)));
+}
+
+function rowOf(user) {
+  const link = h("a", { href: address({ view: "", q: `user:${user.user}` }) }, user.user);
+  const since = h("time", { title: exactly(user.created_at) }, when(user.created_at));
+  const seen = h("time", { title: exactly(user.last_seen) }, ago(user.last_seen));
+  const numbers = [user.active, user.total, user.gpu_hours].map(number);
+  return [user.user, link, user.is_admin ? "admin" : "user", since, ...numbers, seen];
 }
 
 export function drawNodes(into, nodes) {
-  draw(into, h("div", { class: "head" }, h("h2", null, "Nodes"), h("p", null, String(nodes.length))),
-    table(["Node", "State", "GPUs", "Running", "Queued"], nodes.map((node) => [node.name, node.name, node.state, number(node.gpus), number(node.running), number(node.queued)])));
+  const rows = nodes.map(({ name, state, gpus, running, queued }) => [
+    name,
+    name,
+    state,
+    ...[gpus, running, queued].map(number),
+  ]);
+  draw(into, head("Nodes", nodes.length), table("Nodes", NODES, rows));
 }
 
-/** Rows are [key, cell, cell, …]. */
-const table = (columns, rows) => h("div", { class: "scrolls" }, h("table", null,
-  h("thead", null, h("tr", null, columns.map((name) => h("th", { scope: "col" }, name)))),
-  h("tbody", null, rows.map(([key, ...cells]) => h("tr", { key }, cells.map((cell) => h("td", null, cell)))))));
+const head = (text, count) => h("div", { class: "head" }, h("h2", null, text), h("p", null, String(count)));

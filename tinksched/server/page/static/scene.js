@@ -69,7 +69,10 @@ export class Scene {
     const [, field, value] = /^(id|gpu|port|url|user|name):(.+)$/.exec(term) ?? [];
     if (field === "gpu") return (job.gpus ?? []).some((gpu) => String(gpu) === value);
     if (field === "port") return String(job.port) === value;
-    if (field) return String(job[field] ?? "").toLowerCase().includes(value);
+    if (field)
+      return String(job[field] ?? "")
+        .toLowerCase()
+        .includes(value);
     return this.#text(job).includes(term);
   }
 
@@ -77,7 +80,13 @@ export class Scene {
     if (!this.#words.has(job)) {
       const gpus = (job.gpus ?? []).map((gpu) => `gpu${gpu}`);
       const words = [job.id, job.name, job.user, job.kind, job.port, job.url, job.error, job.reason, ...gpus];
-      this.#words.set(job, words.filter((word) => word != null).join("\n").toLowerCase());
+      this.#words.set(
+        job,
+        words
+          .filter((word) => word != null)
+          .join("\n")
+          .toLowerCase(),
+      );
     }
     return this.#words.get(job);
   }

@@ -21,7 +21,9 @@ export function keepKey(text) {
 
 let base = "";
 export const server = () => base;
-export const useServer = (usual) => { base = (localStorage.getItem(ADDRESS) || usual).replace(/\/+$/, ""); };
+export const useServer = (usual) => {
+  base = (localStorage.getItem(ADDRESS) || usual).replace(/\/+$/, "");
+};
 
 /** Speak with another server from now on. The key was for the old one, and isn't shown to the new one. */
 export function keepServer(text) {
@@ -42,7 +44,10 @@ export async function request(path, { method = "GET", signal, headers = {} } = {
   }
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
-  throw new Refused(response.status, typeof said.detail === "string" ? said.detail : `The server answered ${response.status}`);
+  throw new Refused(
+    response.status,
+    typeof said.detail === "string" ? said.detail : `The server answered ${response.status}`,
+  );
 }
 
 export const ask = async (path, options) => (await request(path, options)).json();

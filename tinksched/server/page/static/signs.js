@@ -3,8 +3,16 @@
 import { h } from "./dom.js";
 
 export const WORDS = {
-  total: "Total", queued: "Queued", starting: "Starting", running: "Running", completed: "Completed",
-  cancelled: "Cancelled", failed: "Failed", timed_out: "Timed out", lost: "Lost", taken: "Somebody else",
+  total: "Total",
+  queued: "Queued",
+  starting: "Starting",
+  running: "Running",
+  completed: "Completed",
+  cancelled: "Cancelled",
+  failed: "Failed",
+  timed_out: "Timed out",
+  lost: "Lost",
+  taken: "Somebody else",
 };
 
 export const ACTIVE = new Set(["queued", "starting", "running"]);
@@ -15,7 +23,8 @@ export function verbFor({ status, kind }) {
   return kind === "training" || kind === "inference" ? null : "retry";
 }
 
-const PATHS = { // in a square of 16
+const PATHS = {
+  // in a square of 16
   total: "M3 4h10M3 8h10M3 12h10",
   queued: "M8 4v4l2.5 2",
   starting: "M8 3.5v3M8 9.5v3M3.5 8h3M9.5 8h3",
@@ -31,9 +40,14 @@ const PATHS = { // in a square of 16
 /** The sign of a state, for a word that stands beside it. */
 export function sign(state) {
   const known = state in PATHS ? state : "lost";
-  return h("svg", { class: `sign is-${known}`, viewBox: "0 0 16 16", "aria-hidden": "true" },
-    known !== "total" && h("circle", { cx: 8, cy: 8, r: 7.25 }), h("path", { d: PATHS[known] }));
+  return h(
+    "svg",
+    { class: `sign is-${known}`, viewBox: "0 0 16 16", "aria-hidden": "true" },
+    known !== "total" && h("circle", { cx: 8, cy: 8, r: 7.25 }),
+    h("path", { d: PATHS[known] }),
+  );
 }
 
 /** Sign and word. */
-export const state = (name) => h("span", { class: `state is-${name}` }, sign(name), h("span", null, WORDS[name] ?? name));
+export const state = (name) =>
+  h("span", { class: `state is-${name}` }, sign(name), h("span", null, WORDS[name] ?? name));
