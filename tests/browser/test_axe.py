@@ -31,7 +31,7 @@ def findings(page: Any, where: str = "html") -> list[Any]:
 @pytest.fixture
 def feed() -> Iterator[FakeFeed]:
     """Few jobs: axe looks at every cell."""
-    with FakeFeed(scene(time.time(), 22)) as serving:
+    with FakeFeed(scene(time.time(), 32)) as serving:
         yield serving
 
 
