@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.nvml_double import Gpu, NvmlDouble
 from tests.serving import Serving, until
 from tests.support import TIMEOUT, Lab
 
@@ -84,8 +85,14 @@ print(data["timestamp"], jobs["total"], jobs["running"], jobs["pending"], jobs["
 print(health["node_utilization_percent"], health["success_rate_percent"])
 """
 _MEASURED = {
-    "average_queue_time_seconds", "duration_seconds", "free_disk", "queue_time_seconds", "total_wait_time", "version",
+    "average_queue_time_seconds", "duration_seconds", "free_disk", "port", "queue_time_seconds", "total_wait_time",
+    "version",
 }  # fmt: skip
+_NAMED = {
+    re.compile("otk_[0-9a-f]{32}"): "KEY",
+    re.compile(r"http://127\.0\.0\.1:\d+"): "URL",
+    re.compile(r"\S+ runs `(.*)` on GPU 0 \(pid \d+\)"): r"USER runs `\1` on GPU 0 (pid PID)",
+}
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|\+00:00)?|\d{8}_\d{6}(?:_\d+)?(?=\.jsonl)")
 
@@ -135,11 +142,13 @@ class Walk:
             return {name: self._plain(inner, name) for name, inner in value.items()}
         if isinstance(value, list):
             return [self._plain(inner) for inner in value]
-        return key.upper() if key in _MEASURED else value
+        return key.upper() if key in _MEASURED and value is not None else value
 
     def _named(self, text: str) -> str:
         text = text.replace(str(self.server.folder), "FOLDER")
         text = _ID.sub(lambda found: self._ids.setdefault(found[0], f"JOB-{len(self._ids) + 1}"), text)
+        for pattern, name in _NAMED.items():
+            text = pattern.sub(name, text)
         return _TIME.sub("TIME", text)
 
     def ended(self, job_id: str) -> None:
@@ -156,7 +165,52 @@ def transcripts(server: Serving) -> str:
     _user_guide(walk)
     _first_guide(walk)
     _administrator(walk)
-    return HEAD + "\n".join(walk.lines) + "\n" + TAIL
+    return HEAD + "\n".join(walk.lines) + "\n"
+
+
+def services(server: Serving) -> str:
+    """How a client of OpenTinker gets a training server."""
+    walk = Tinker(server)
+    walk.heading("A training server, as clients of OpenTinker ask for one")
+    walk.variables["KEY"] = walk.do("Register", walk.register)["api_key"]
+    walk.variables["JOB"] = walk.do("Submit", walk.submit)["job_id"]
+    walk.train()
+    walk.do("Your jobs", f'curl {walk.bearer} "$SERVER/list_jobs"')
+    walk.do("A name that somebody has", walk.register)
+    walk.do("More GPUs than there are", walk.submit.replace('"num_gpus": 1', '"num_gpus": 99'))
+    walk.do("Without a key", 'curl "$SERVER/list_jobs"')
+    return "\n".join(walk.lines) + "\n"
+
+
+def behind_others(server: Serving, other: subprocess.Popen[bytes]) -> str:
+    """The same, when somebody else's program is on the only GPU, and ends in the end."""
+    walk = Tinker(server)
+    walk.heading("The same while somebody else's program is on the only GPU")
+    walk.variables["KEY"] = walk.do("", walk.register, quiet=True)["api_key"]
+    walk.variables["JOB"] = walk.do("Submit", walk.submit)["job_id"]
+    walk.do("Why it waits", walk.status)
+    other.kill()
+    other.wait()
+    walk.lines.append("The other program ends, and nothing else happens.\n")
+    walk.train()
+    return "\n".join(walk.lines) + "\n"
+
+
+class Tinker(Walk):
+    """The calls of a client of OpenTinker."""
+
+    bearer = '-H "Authorization: Bearer $KEY"'
+    register = 'curl -X POST "$SERVER/register?username=ada"'
+    submit = f'curl -X POST "$SERVER/submit_job" {bearer} -d \'{{"config": {{"lr": 0.1}}, "num_gpus": 1}}\''
+    status = f'curl {bearer} "$SERVER/job_status/$JOB"'
+
+    def train(self) -> None:
+        """Wait until it answers, and use it."""
+        found = until(lambda: self.do("", self.status, quiet=True), lambda job: job["server_url"])
+        self.variables["URL"] = found["server_url"]
+        self.do("It answers", self.status)
+        self.do("Talk to it", 'curl -X POST "$URL/train_step" -d \'{"x": [0, 1, 2, 3], "y": [1, 3, 5, 7]}\'')
+        self.do("Give it back", f'curl -X POST {self.bearer} "$SERVER/complete_job/$JOB"')
 
 
 def _tokens(walk: Walk) -> None:
@@ -250,11 +304,39 @@ def fresh(lab: Lab) -> Iterator[Serving]:
         server.close()
 
 
+@contextmanager
+def training(lab: Lab, name: str) -> Iterator[Serving]:
+    """A server that starts training servers on the GPUs that there are."""
+    server = Serving(lab, name, limits=True, server_script=str(FILE.parent / "training_server.py"))
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+def everything(lab: Lab) -> str:
+    """The file."""
+    with fresh(lab) as server:
+        text = transcripts(server)
+    double = NvmlDouble(lab.folder)
+    double.write(Gpu("GPU-0"))
+    lab.environment.update(double.environment())
+    with training(lab, "free") as server:
+        text += services(server)
+    other = subprocess.Popen(["sleep", "600"])
+    try:
+        double.hold(other.pid, 2**30)
+        with training(lab, "busy") as server:
+            text += behind_others(server, other)
+    finally:
+        other.kill()
+        other.wait()
+    return text + TAIL
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        lab = Lab(Path(folder))
-        with fresh(lab) as server:
-            FILE.write_text(transcripts(server))
+        FILE.write_text(everything(Lab(Path(folder))))
 
 
 if __name__ == "__main__":

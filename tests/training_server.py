@@ -21,9 +21,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         good = self.path != "/health" or self.ready.is_set()
-        text = (
-            "" if self.path == "/health" else json.dumps({"arguments": sys.argv[1:], "environment": dict(os.environ)})
-        )
+        wanted = dict(word.partition("=")[::2] for word in sys.argv[1:])
+        said: dict[str, object] = {"arguments": sys.argv[1:], "environment": dict(os.environ)}
+        if "lists" in wanted:
+            said["listed"] = sorted(os.listdir(wanted["lists"]))
+        text = "" if self.path == "/health" else json.dumps(said)
         self.send_response(200 if good else 503)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -65,9 +67,9 @@ def open_when_there(gate: str) -> None:
     """Ready once somebody opened this FIFO for writing; what they wrote is when, for a measurement."""
     with open(gate) as stream:  # noqa: PTH123
         stream.read()
-    Handler.ready.set()
     with open(f"{gate}.ready", "w") as stream:  # noqa: PTH123
         stream.write(repr(time.time()))
+    Handler.ready.set()
 
 
 if __name__ == "__main__":

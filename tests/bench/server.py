@@ -41,9 +41,13 @@ class Sizes:
     submit_rate: int = 100
     starts: int = 60
     pending: int = 1_000
+    services: int = 40
+    shown: int = 5_000
+    changes: int = 100
+    idle: float = 30.0
 
 
-QUICK = Sizes(clients=20, statuses=100, submissions=50, starts=3, pending=50)
+QUICK = Sizes(clients=20, statuses=100, submissions=50, starts=3, pending=50, services=2, shown=50, changes=5, idle=0.5)
 
 
 @dataclass
@@ -81,8 +85,11 @@ class Server:
         shell = corner.folder / "sh"
         shell.write_text(_SHELL.format(python=shlex.quote(sys.executable)))
         shell.chmod(0o700)
-        values = {"port": 0, "state_dir": "state", "isolation": "none", "limits": False, "active_jobs": 100_000,
-                  "min_free_disk": "0B", "job_python": str(shell), "gpus_per_job": 0, **settings}  # fmt: skip
+        values = {
+            "port": 0, "scheduler_port": 0, "state_dir": "state", "isolation": "none", "limits": False,
+            "active_jobs": 100_000, "active_services": 100_000, "min_free_disk": "0B", "job_python": str(shell),
+            "gpus_per_job": 0, **settings,
+        }  # fmt: skip
         self._config = corner.folder / "server.yml"
         self._config.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in values.items()))
         self.state = corner.folder / "state"
@@ -113,11 +120,12 @@ class Server:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def ask(self, path: str) -> Any:
-        """An answer of the server."""
+    def ask(self, path: str, body: Any = None) -> Any:
+        """An answer of the server; with a body to a POST."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", headers={"Authorization": f"Bearer {self.token}"}
-        )
+            f"http://127.0.0.1:{self.port}{path}", None if body is None else json.dumps(body).encode(),
+            {"Authorization": f"Bearer {self.token}"},
+        )  # fmt: skip
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
 
@@ -283,11 +291,39 @@ def starts(place: Place, sizes: Sizes, figures: Figures) -> None:
         figures.note(f"the same, {executor}: 95 of 100 within", f"{slow:.1f} ms")
 
 
+def readiness(place: Place, sizes: Sizes, figures: Figures) -> None:
+    """From the instant at which a training server gets ready to an answer that has its URL. A client asks all the time.
+
+    The program is there, and answers its health path with 503 until it is told to be ready.
+    """
+    command = [sys.executable, str(ROOT / "tests/training_server.py"), "server.port={port}", "{arguments}"]
+    with served(place, figures, "readiness", cpu_slots=1, training_command=command) as server:
+        times = []
+        for number in range(sizes.services):
+            gate = server.state / f"gate-{number}"
+            os.mkfifo(gate)
+            job = server.ask("/submit_job", {"config": {"gate": str(gate)}})["job_id"]
+            with gate.open("w"):  # opened as soon as the program reads it; ready when it is closed
+                pass
+            while (known := server.ask(f"/job_status/{job}"))["server_url"] is None:
+                if known["status"] not in ("STARTING", "RUNNING"):
+                    raise BenchError(f"a service job ended: {known}")
+            seen = time.time()
+            times.append(1e3 * (seen - float(Path(f"{gate}.ready").read_text())))
+            server.ask(f"/complete_job/{job}", {})
+    middle, slow = statistics.median(times), percentile(times, 0.95)
+    figures.aim("a service job's server_url is answered after its readiness within", "100 ms", f"{max(times):.0f} ms",
+                max(times) <= 100)  # fmt: skip
+    figures.note("half of them within", f"{middle:.0f} ms; 95 of 100 within {slow:.0f} ms")
+
+
 def main(quick: bool, record: bool, folder: Path) -> int:
     """Measure, print, and with `record` write the file that is committed."""
     sizes, figures = QUICK if quick else Sizes(), Figures()
     with Place(folder) as place:
-        for benchmark in (clients_that_wait, status_under_load, submissions, starts):
+        from .page import page  # which needs all of this
+
+        for benchmark in (clients_that_wait, status_under_load, submissions, starts, readiness, page):
             benchmark(place, sizes, figures)
         figures.aim("the most memory that any of these servers had", "200 MB", f"{figures.most_memory:.0f} MB",
                     figures.most_memory <= 200)  # fmt: skip

@@ -171,8 +171,9 @@ def test_the_wheel_has_every_file_of_the_package_the_templates_and_the_examples(
 def test_what_is_not_python_is_there(built: Built) -> None:
     wheel, sdist = in_wheel(built.wheel), in_sdist(built.sdist)
     migrations = [name for name in built.sources("tinksched") if name.endswith(".sql")]
-    assert migrations
-    for name in ("tinksched/py.typed", "tinksched/executors/wrapper.sh", *migrations):
+    page = [name for name in built.sources("tinksched") if name.startswith("tinksched/server/page/static/")]
+    assert migrations and "tinksched/server/page/static/index.html" in page
+    for name in ("tinksched/py.typed", "tinksched/executors/wrapper.sh", *migrations, *page):
         assert wheel[name] == sdist[name] == (built.source / name).read_bytes()
     for name in ("scheduler_config.yml", "scheduler.sh", "example_task.yml"):
         text = (built.source / "templates" / name).read_bytes()

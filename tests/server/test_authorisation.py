@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from tests.serving import Serving, form
+from tinksched.server.page.api import PageApi
 
 GUIDE = Path(__file__).parents[2] / "examples/server/AUTHORISATION.md"
 FOREVER = "import time\ntime.sleep(600)\n"
@@ -22,6 +23,7 @@ KNOWN = (401,) * 5 + (200, 200, 200)
 OWNER = (401,) * 5 + (403, 200, 200)
 NOT_OWNER = (401,) * 5 + (200, 403, 200)
 NOBODY = (401,) * 5 + (404, 404, 404)
+ADMIN = (401,) * 5 + (403, 403, 200)
 
 TABLE: dict[str, tuple[int, ...]] = {
     "GET /": ANYONE,
@@ -48,6 +50,34 @@ TABLE: dict[str, tuple[int, ...]] = {
     "GET /api/dashboard": KNOWN,
     "GET /api/dashboard?user_id=alice": OWNER,
     "GET /api/dashboard?user_id=bob": NOT_OWNER,
+    "POST /submit_job": KNOWN,
+    "POST /submit_inference_job": KNOWN,
+    "GET /job_status/{service_id}": OWNER,
+    "GET /job_status/{unknown}": NOBODY,
+    "GET /list_jobs": KNOWN,
+    "DELETE /cancel_job/{service_id}": OWNER,
+    "DELETE /cancel_job/{unknown}": NOBODY,
+    "POST /complete_job/{service_id}": OWNER,
+    "POST /complete_job/{unknown}": NOBODY,
+    "GET /admin/users": ADMIN,
+    "POST /register?username=NEW": ANYONE,
+    "POST /register?username=NEW, from elsewhere": ADMIN,
+    "GET /dashboard": ANYONE,
+    "GET /web_dashboard.html": ANYONE,
+    "GET /dashboard/static/index.html": ANYONE,
+    "GET /dashboard/api/session": (200, *KNOWN[1:]),
+    "GET /dashboard/api/state": KNOWN,
+    "GET /dashboard/api/jobs": KNOWN,
+    "GET /dashboard/api/events": KNOWN,
+    "GET /dashboard/api/users": ADMIN,
+    "GET /dashboard/api/jobs/{job_id}": OWNER,
+    "GET /dashboard/api/jobs/{unknown}": NOBODY,
+    "GET /dashboard/api/jobs/{job_id}/log": OWNER,
+    "GET /dashboard/api/jobs/{unknown}/log": NOBODY,
+    "POST /dashboard/api/jobs/{job_id}/cancel": OWNER,
+    "POST /dashboard/api/jobs/{unknown}/cancel": NOBODY,
+    "POST /dashboard/api/jobs/{job_id}/retry": OWNER,
+    "POST /dashboard/api/jobs/{unknown}/retry": NOBODY,
 }
 
 MEANING = """\
@@ -61,7 +91,14 @@ id of no job.
   that user's part, and with their own id everything again.
 - A submission may have its token in the config instead of the header. Where both have one they must be equal: 401.
   Where none has one, the config lacks a required field: 400.
+- `{service_id}` is a service job of alice's. `NEW` is a name that nobody has. *From elsewhere* is any address but
+  loopback, a proxy on this machine, and a page that another host has made a browser load; with `open_registration:
+  true` it is as on loopback. With `enable_auth: false` callers on loopback without a header are as an admin in the
+  OpenTinker API (the calls without `/api`) and below `/dashboard`, and only there.
+- An `otk_` key is as good as a token everywhere.
 - A caller without a good token learns nothing of which jobs there are: 401 comes before 403 and 404.
+- What is below `/dashboard` is the page's. Its files are no secret; its data needs a token or a key of the same users,
+  and a stream of it, like `/api/logs`, ends when its token does.
 """
 
 
@@ -86,7 +123,20 @@ def headers(server: Serving) -> dict[str, dict[str, str]]:
     return {"no token": {}, "malformed": {"Authorization": f"Basic {good['alice']}"}, **found}
 
 
-def test_the_whole_table(server: Serving) -> None:
+def ask(client: httpx.Client, method: str, path: str, **more: Any) -> httpx.Response:
+    """An answer; of a stream its beginning. What only shortly can't be done is tried again."""
+    while True:
+        with client.stream(method, path, **more) as answer:
+            if answer.headers.get("content-type", "").startswith("text/event-stream"):
+                next(answer.iter_raw())
+                return answer
+            answer.read()
+        if answer.status_code != 503:
+            return answer
+
+
+def test_the_whole_table(serving: Callable[..., Serving]) -> None:
+    server = serving(training_command=["sleep", "600"], ready_timeout=600, active_services=100, cpu_slots=100).start()
     known = headers(server)
     client = server.client()
     wrong = []
@@ -96,18 +146,30 @@ def test_the_whole_table(server: Serving) -> None:
         answer = client.post("/api/submit?wait=false", files=files, headers=known["alice"])
         return str(answer.json()["job_id"])
 
+    def trained() -> str:
+        answer = client.post("/submit_job", json={"config": {}}, headers=known["alice"])
+        return str(answer.json()["job_id"])
+
     ended = submitted("print('secret of alice')")
     server.wait_for(known["alice"]["Authorization"][7:], ended, "completed")
-    for call, codes in TABLE.items():
+    service = trained()
+    for number, (call, codes) in enumerate(TABLE.items()):
         for caller, expected in zip(CALLERS, codes, strict=True):
-            method, path = call.split(" ")
+            method, path, *elsewhere = call.split(" ", 2)
             job = submitted() if "cancel" in path and expected == 200 else ended
+            if "retry" in path and expected == 200:
+                job = submitted("print('again')")
+                server.wait_for(known["alice"]["Authorization"][7:], job, "completed")
             more: dict[str, Any] = {}
-            if "submit" in path:
+            if "/api/submit" in path:
                 path += ("&" if "?" in path else "?") + "wait=false"
                 more["files"] = form()
-            path = path.replace("{job_id}", job).replace("{unknown}", UNKNOWN)
-            answer = client.request(method, path, headers=known[caller], **more)
+            if "/submit_" in path:
+                more = {"json": {"config": {}, "model_path": "m"}}
+            path = path.replace("{job_id}", job).replace("{unknown}", UNKNOWN).replace("{service_id}", service)
+            path = path.replace("NEW,", "NEW").replace("NEW", f"new-{number}-{CALLERS.index(caller)}")
+            sent = {**known[caller], **({"X-Forwarded-For": "10.1.2.3"} if elsewhere else {})}
+            answer = ask(client, method, path, headers=sent, **more)
             if answer.status_code != expected:
                 wrong.append((call, caller, answer.status_code, answer.text))
             if expected != 200:
@@ -120,7 +182,15 @@ def test_the_whole_table(server: Serving) -> None:
 def test_every_endpoint_is_in_the_table(server: Serving) -> None:
     document = httpx.get(f"{server.url}/openapi.json").json()
     there = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
-    assert there <= TABLE.keys() and len(there) == 10
+    service = {name.replace("{service_id}", "{job_id}").partition("?")[0] for name in TABLE if "/api/" not in name}
+    assert there <= TABLE.keys() | service and len(there) == 18
+
+
+def test_every_endpoint_of_the_page_is_in_the_table() -> None:
+    nothing: Any = None
+    routes: list[Any] = list(PageApi(nothing, nothing, nothing, nothing).routes.routes)
+    there = {f"{method} {route.path.replace('{name}', 'index.html')}" for route in routes for method in route.methods}
+    assert there <= TABLE.keys() and len(there) == 12
 
 
 def test_the_guide_has_this_table() -> None:

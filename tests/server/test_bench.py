@@ -22,5 +22,5 @@ def test_it_prints_a_line_for_each_aim(lab: Lab) -> None:
         assert done.returncode == 0, done.stderr
         assert not list(Path(short).iterdir()), "nothing is left behind"
     lines = [line for line in done.stdout.splitlines() if line.endswith(("| reached |", "| missed |"))]
-    assert len(lines) == 10 and f"| all {server.QUICK.clients} | {server.QUICK.clients} | reached |" in done.stdout
+    assert len(lines) == 15 and f"| all {server.QUICK.clients} | {server.QUICK.clients} | reached |" in done.stdout
     assert "| errors in 50 submissions, 100 a second | 0 | 0 | reached |" in lines

@@ -164,14 +164,17 @@ def test_only_the_browser_that_was_let_in_sees_anything(lab: Lab, opened: Opened
     assert board.close(signal.SIGINT) == 0
 
 
-def test_the_page_alone_names_its_server_and_nothing_else(lab: Lab, opened: Opened) -> None:
+def test_the_page_alone_says_where_its_server_is_and_nothing_else(lab: Lab, opened: Opened) -> None:
     board = opened(lab.workspace(tasks={}), "--server", "http://gpu.example.org:8001/x?y")
     assert board.line().endswith(f"allowed_origins: [{board.url}]")
     with board.client() as client:
         assert client.get("/dashboard/api/session").json()["server"] == "http://gpu.example.org:8001"
         answer = client.get("/dashboard")
         assert answer.status_code == 200
-        assert "connect-src 'self' http://gpu.example.org:8001;" in answer.headers["content-security-policy"]
+        assert "script-src 'self'; " in answer.headers["content-security-policy"]
+        assert "connect-src 'self' http: https:; " in answer.headers["content-security-policy"], (
+            "it can be edited there"
+        )
         assert client.get("/dashboard/api/state").status_code == 404
 
 

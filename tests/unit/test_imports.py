@@ -76,6 +76,7 @@ LATE = {
             ("app", "cleaning"),
             ("app", "serve"),
             ("app", "dashboard"),
+            ("app", "register"),
             ("app", "scan"),
             ("app", "remote"),
             ("app", "database"),
@@ -87,6 +88,7 @@ LATE = {
     ("cli.dashboard", "server.page.alone"),
     ("cli.scan", "server.tables"),
     ("cli.remote", "operations.remote"),  # httpx
+    ("cli.register", "operations.remote"),
     ("server.scan", "server.review"),  # httpx, where a model is asked
     *(("cli.database", target) for target in ("server.backup", "server.housekeeping", "server.state")),
     ("cli.database", "operations.times"),

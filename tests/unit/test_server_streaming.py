@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tinksched.server.growth import Growth
-from tinksched.server.streaming import _events, _read
+from tinksched.server.streaming import _events, read
 
 SECONDS = 10.0
 
@@ -22,7 +22,7 @@ def test_a_character_is_never_halved(tmp_path: Path, cut: int) -> None:
     encoded = whole.encode()
     for end in range(cut, len(encoded) + cut, cut):
         file.write_bytes(encoded[:end])
-        text += _read(file, at, "stdout", is_over=end >= len(encoded))
+        text += read(file, at, "stdout", is_over=end >= len(encoded))
     assert text == whole and at["stdout"] == len(encoded)
 
 

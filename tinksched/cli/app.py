@@ -50,6 +50,8 @@ COMMANDS = {  # by name: the first paragraph of its help, whose first sentence s
     "serve": "Serve jobs over HTTP to a team. With tokens, limits and isolation; on loopback unless server.yml "
     "says otherwise.",
     "token": "Make, list and revoke the tokens of the server's users.",
+    "register": "Register on a server, and save the key that it gives. In a file that only you can read; it is shown "
+    "nowhere.",
     "scan": "Show what the server's code scan has found.",
     "remote": "Use a server of `tinksched serve`. Submit jobs to it, follow them, and get their results.",
     "db": "Back up, restore, check and clean the server's database.",
@@ -195,6 +197,8 @@ def function(command: str) -> Callable[..., None]:
         from . import dashboard as module  # type: ignore[no-redef]
     elif command == "scan":
         from . import scan as module  # type: ignore[no-redef]
+    elif command == "register":
+        from . import register as module  # type: ignore[no-redef]
     elif command == "remote":
         from . import remote as module  # type: ignore[no-redef]
     elif command == "db":

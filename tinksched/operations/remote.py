@@ -273,6 +273,41 @@ class Remote:
         self._left()
 
 
+def register(url: str, name: str, token: str) -> tuple[str, str]:
+    """Make oneself known to a server, with an administrator's token where it asks for one. The key, and the user's id.
+
+    Raises:
+        UsageError: it is not granted, or the server is none.
+    """
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    found = _once("POST", f"{url}/register", headers, params={"username": name})
+    key, user_id = found.get("api_key"), found.get("user_id")
+    if not isinstance(key, str) or not key.isascii() or not key.isprintable() or not isinstance(user_id, str):
+        raise UsageError(f"{url} answers, but gives no key", hint="is the URL right, with its path?")
+    return key, _plain(user_id)
+
+
+def verify(url: str, key: str) -> None:
+    """See that a key is good. Raises UsageError: it is not."""
+    _once("GET", f"{url}/list_jobs", {"Authorization": f"Bearer {key}"})
+
+
+def _once(method: str, url: str, headers: Mapping[str, str], **more: Any) -> Answer:
+    """A single request, and the map that it is answered with."""
+    with (
+        _translated(url),
+        httpx.Client(headers=dict(headers), timeout=httpx.Timeout(_SILENCE, connect=_CONNECT)) as one,
+    ):
+        answer = one.request(method, url, **more)
+    found = _json(answer.content)
+    if answer.status_code == 200 and isinstance(found, dict):
+        return found
+    detail = found.get("detail") if isinstance(found, dict) else None
+    if not isinstance(detail, str):
+        raise UsageError(f"{url}: answered {answer.status_code}, and not as a tinksched server does")
+    raise UsageError(f"the server says: {_plain(detail)}")
+
+
 @contextmanager
 def _translated(url: str) -> Iterator[None]:
     """Makes errors of the connection those that a user can read."""

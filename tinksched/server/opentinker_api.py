@@ -7,7 +7,7 @@ import hashlib
 import ipaddress
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Security
@@ -146,15 +146,17 @@ class OpenTinkerApi:
 
     async def job_status(self, request: Request, job_id: str = _JOB) -> JSONResponse:
         """What has become of a service job so far."""
-        return JSONResponse(await self._view(self._job(request, job_id)))
+        service = self._job(request, job_id)
+        return JSONResponse(self._view(service, await self._services.reasons_of([service])))
 
     async def list_jobs(self, request: Request) -> JSONResponse:
         """Your own service jobs, or for an admin everybody's, in the order of their submission."""
         caller = _caller(request)
         found = self._services.tables.services(None if caller.is_admin else caller.user)
-        return JSONResponse({"jobs": [await self._view(service) for service in found]})
+        reasons = await self._services.reasons_of(found)
+        return JSONResponse({"jobs": [self._view(service, reasons) for service in found]})
 
-    async def _view(self, service: Service) -> dict[str, Any]:
+    def _view(self, service: Service, reasons: Mapping[str, str]) -> dict[str, Any]:
         return {
             "job_id": service.id,
             "status": service.status,
@@ -165,7 +167,7 @@ class OpenTinkerApi:
             "started_at": iso(service.started_at),
             "completed_at": iso(service.ended_at),
             "error_message": self._services.error_of(service),
-            "reason": await self._services.reason_of(service),
+            "reason": reasons.get(service.id),
         }
 
     # -- ending

@@ -14,7 +14,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,14 +135,15 @@ class Services:
                 self._reasons = (version, await asyncio.wrap_future(self.desk.engine.reasons()))
         return self._reasons[1] if version == self._reasons[0] else {}
 
-    async def reason_of(self, service: Service) -> str | None:
-        """Why a job waits; None if it doesn't."""
-        if service.status != "QUEUED":
-            return None
+    async def reasons_of(self, services: Iterable[Service]) -> dict[str, str]:
+        """Why those of these jobs wait that do."""
+        waiting = [service.id for service in services if service.status == "QUEUED"]
+        if not waiting:
+            return {}
         if self.desk.tables.stopped() is not None:
-            return "the administrator has stopped the start of jobs"
-        reason = (await self.reasons()).get(service.id)
-        return None if reason is None else reason.text
+            return dict.fromkeys(waiting, "the administrator has stopped the start of jobs")
+        reasons = await self.reasons()
+        return {job: reasons[job].text for job in waiting if job in reasons}
 
     def url_of(self, service: Service) -> str | None:
         """Where a job answers; None unless it does."""

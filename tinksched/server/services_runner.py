@@ -33,10 +33,11 @@ from typing import Any
 
 from ..host import processes, wake
 
-LOOK_SECONDS = 0.04  # between two looks at whether it answers
+LOOK_SECONDS = 0.03  # between two looks at whether it answers
 ANSWER_SECONDS = 10.0  # for an answer; a program that loads may be slow
 SURE = 5  # looks in a row that find a stranger on the port: one alone may have missed a process that was just born
 TAKEN = -1  # in place of an exit code: somebody else has the port
+_LISTEN = "0A"  # TCP_LISTEN of the kernel's include/net/tcp_states.h
 _PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _HEARD = {*_PASSED, signal.SIGCHLD, signal.SIGUSR1}
 
@@ -142,7 +143,7 @@ class Job:
             while True:
                 code = child.poll()  # first: it may have ended before its signal was blocked
                 if code is not None:
-                    is_taken = code and not probe.is_ready and listeners(port) - self.inodes()
+                    is_taken = code and not probe.is_ready and sockets_on(port, listening=False) - self.inodes()
                     return TAKEN if is_taken else code if code >= 0 else 128 - code
                 if probe.is_ready or self.is_ending:
                     deadline = None
@@ -244,6 +245,7 @@ class Probe(threading.Thread):
         self.seen = f"nothing listens on port {port}"
         self._job = job
         self._port = port
+        self._known: set[int] = set()  # sockets of the run
 
     def run(self) -> None:
         """Until it is ready, somebody else answers, or `over` is set."""
@@ -275,8 +277,10 @@ class Probe(threading.Thread):
 
     def _is_ours(self) -> bool:
         """Whether all who listen on the port are processes of the run."""
-        there = listeners(self._port)
-        return bool(there) and there <= self._job.inodes()
+        there = sockets_on(self._port)
+        if there and not there <= self._known:  # whose they are takes a look at every process
+            self._known = self._job.inodes()
+        return bool(there) and there <= self._known
 
 
 def is_free(port: int) -> bool:
@@ -295,16 +299,19 @@ def is_free(port: int) -> bool:
     return True
 
 
-def listeners(port: int) -> set[int]:
-    """The sockets that listen on a port, by inode: see proc(5), `/proc/net/tcp`."""
+def sockets_on(port: int, *, listening: bool = True) -> set[int]:
+    """The sockets that listen on a port, by inode: see proc(5), `/proc/net/tcp`.
+
+    Not only `listening`: those that have it for another reason as well. An outgoing connection of anybody can.
+    """
     found = set()
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError), open(f"/proc/net/{name}") as table:  # noqa: PTH123
             for line in table:
                 fields = line.split()
-                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                if fields[1].endswith(f":{port:04X}") and (fields[3] == _LISTEN or not listening):
                     found.add(int(fields[9]))
-    return found
+    return found - {0}  # that of connections which nobody has any more
 
 
 def filled(text: str, values: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from ..core.model import ReasonCode
 from .desk import Desk
 from .folders import read_text
 from .projection import Projection
+from .services_tables import ServiceTables
 from .tables import Job
 
 Answer = dict[str, Any]
@@ -119,7 +120,7 @@ def nodes(desk: Desk) -> list[Answer]:
     return [_node(desk, number, projection, busy) for number in desk.engine.nodes]
 
 
-def _node(desk: Desk, number: int, projection: Projection, busy: Mapping[int, Job]) -> Answer:
+def _node(desk: Desk, number: int, projection: Projection, busy: Mapping[int, Job | None]) -> Answer:
     device = desk.engine.gpus.get(number)
     return {
         "node_id": number,
@@ -133,12 +134,13 @@ def _node(desk: Desk, number: int, projection: Projection, busy: Mapping[int, Jo
     }
 
 
-def _busy(desk: Desk) -> dict[int, Job]:
-    """The job on each node. CPU slots are all alike, so there the first ones are the busy ones."""
-    running = desk.tables.running()
+def _busy(desk: Desk) -> dict[int, Job | None]:
+    """The job on each node; None for a service job. CPU slots are all alike, so there the first ones are busy."""
+    running, services = desk.tables.running(), ServiceTables(desk.tables).running()
     if not desk.engine.gpus_per_job:
-        return dict(zip(desk.engine.nodes, running, strict=False))
-    return {node: job for job in running for node in desk.nodes_of(job)}
+        return dict(zip(desk.engine.nodes, [*running, *(None for _ in services)], strict=False))
+    on_gpus: dict[int, Job | None] = {gpu: None for service in services for gpu in service.gpus}
+    return {**on_gpus, **{node: job for job in running for node in desk.nodes_of(job)}}
 
 
 def dashboard(desk: Desk, user: str, whose: str | None, *, is_admin: bool) -> Answer:

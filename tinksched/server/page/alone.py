@@ -40,6 +40,7 @@ from .works import ReadOnly
 _NO_COOKIE = "Open the URL that tinksched dashboard printed last: it lets a browser in"
 _SPENT = "This URL was used before: tinksched dashboard has printed another one"
 _GRACE_SECONDS = 2
+_ANYWHERE = "http: https:"  # of the page alone: its server's address can be edited in it
 Say = Callable[[str], object]
 
 
@@ -172,7 +173,7 @@ def serve_page(server: str, host: str, port: int, say: Say) -> None:
 
     @app.get("/dashboard/static/{name}")
     async def static(request: Request, name: str) -> Response:
-        return files.answer(request, name, origin) or Response(status_code=404)
+        return files.answer(request, name, _ANYWHERE) or Response(status_code=404)
 
     @app.get("/web_dashboard.html")
     @app.get("/dashboard")

@@ -22,7 +22,7 @@ from .cards import Card
 from .detail import Facts
 from .gauges import STEP, Gauge
 from .sources import Source
-from .views import Frame, Limits, View, Viewer, cards_of, listed, scene
+from .views import PROSPECT_SECONDS, Frame, Limits, View, Viewer, cards_of, listed, scene
 
 _log = logging.getLogger("tinksched.server")
 NET_SECONDS = 15.0  # after so long without news a stream gets a comment, and its credential is looked at again
@@ -81,6 +81,7 @@ class Feed:
         self._free_at = 0.0
         self._listener: wake.Receiver | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._later: asyncio.TimerHandle | None = None
         self._trouble = ""
 
     async def open(self) -> None:
@@ -99,6 +100,8 @@ class Feed:
     async def close(self) -> None:
         """Let go of everything."""
         self.stop()
+        if self._later is not None:
+            self._later.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -194,10 +197,16 @@ class Feed:
 
     def _publish_to(self, view: View, clients: set[_Client]) -> None:
         change = view.change(self._picture, self._frame(view.viewer))
+        if view.is_behind and not self._later:
+            self._later = asyncio.get_running_loop().call_later(PROSPECT_SECONDS, self._catch_up)
         if change is not None:
             text = event("change", change)
             for client in clients:
                 client.put(text)
+
+    def _catch_up(self) -> None:
+        self._later = None
+        self._publish()
 
     def _frame(self, viewer: Viewer) -> Frame:
         watch = self.source.watch

@@ -56,23 +56,23 @@ def find(name: str) -> File | None:
         return None
 
 
-def policy(server: str = "") -> str:
-    """The Content-Security-Policy of the page: everything from here, nothing inline. `server` is where its feed is, if
-    elsewhere."""
+def policy(connect: str = "") -> str:
+    """The Content-Security-Policy of the page: everything from here, nothing inline. `connect` is where its feed may be
+    besides."""
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        f"connect-src 'self'{' ' * bool(server)}{server}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"connect-src 'self'{' ' * bool(connect)}{connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 
-def answer(request: Request, name: str, server: str = "") -> Response | None:
+def answer(request: Request, name: str, connect: str = "") -> Response | None:
     """The answer to a request for a file; None if there is no such file. A browser asks each time whether it is still
     the same, so a new version is there at once."""
     file = find(name)
     if file is None:
         return None
     headers = {
-        "Content-Security-Policy": policy(server),
+        "Content-Security-Policy": policy(connect),
         "Cache-Control": "no-cache",
         "ETag": file.tag,
         "Vary": "Accept-Encoding",

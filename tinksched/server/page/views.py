@@ -21,6 +21,7 @@ from .cards import CANCELLED, COMPLETED, FAILED, QUEUED, RUNNING, STARTING, Card
 from .gauges import Gauge
 
 Limits = Mapping[str, float]
+PROSPECT_SECONDS = 1.0  # between two times that the places of those who wait are sent, at least
 _KINDS = (QUEUED, RUNNING, COMPLETED, CANCELLED, FAILED)
 
 
@@ -238,6 +239,8 @@ class View:
         self._parts: dict[str, str] = {}
         self._jobs: dict[str, Card] = {}
         self._bars: dict[str, Bar] = {}
+        self._prospects_at = 0.0  # monotonic: when places and reasons may be sent again
+        self.is_behind = False  # whether some were not sent yet
 
     def begin(self, picture: Picture, frame: Frame) -> str:
         """The scene, from which the changes go on."""
@@ -249,7 +252,7 @@ class View:
 
     def change(self, picture: Picture, frame: Frame) -> str | None:
         """What has changed since; None if nothing has."""
-        if picture is self._picture:
+        if picture is self._picture and not self.is_behind:
             parts, said = {"gpus": gpus_of(picture, self.viewer, frame)}, {}
         else:
             cards = cards_of(picture, self.viewer)
@@ -264,7 +267,12 @@ class View:
     def _news(self, picture: Picture, cards: Sequence[Card]) -> dict[str, str]:
         """The jobs and the runs that were sent otherwise, or never."""
         said = {}
-        changed = [card for place, card in enumerate(cards) if self._is_news(card, place)]
+        changed = [card for card in cards if self._is_other(card)]
+        moved = [card for card in cards[: self._most] if self._has_moved(card)]
+        self.is_behind = bool(moved) and time.monotonic() < self._prospects_at
+        if moved and not self.is_behind:
+            self._prospects_at = time.monotonic() + PROSPECT_SECONDS
+            changed += moved
         gone = self._jobs.keys() - {card.id for card in cards}
         bars = [bar for bar in picture.bars if self._bars.get(bar.run) != bar]
         self._bars = {bar.run: bar for bar in picture.bars}
@@ -279,11 +287,15 @@ class View:
             said["runs"] = json.dumps([run(picture, self.viewer, bar) for bar in bars])
         return said
 
-    def _is_news(self, card: Card, place: int) -> bool:
-        """Whether a job was sent otherwise. Far behind in the queue a change of its place alone is none."""
+    def _is_other(self, card: Card) -> bool:
+        """Whether something has happened to a job since it was sent."""
         before = self._jobs.get(card.id)
-        if before is None or before.core != card.core:
-            return True
-        if place >= self._most and card.status == QUEUED:
-            return False
-        return before.prospect != card.prospect
+        return (
+            before is None or before.core != card.core or (card.status != QUEUED and before.prospect != card.prospect)
+        )
+
+    def _has_moved(self, card: Card) -> bool:
+        """Whether of one that waits its place or what goes with that alone has changed. Far behind in the queue that
+        is not told; in front not at each start."""
+        before = self._jobs.get(card.id)
+        return before is not None and before.core == card.core and before.prospect != card.prospect
