@@ -72,5 +72,12 @@ def test_the_page_alone_speaks_with_its_server(lab: Lab, opened: Opened, board: 
         expect(page.locator(ROWS).filter(has_text=job)).to_contain_text("Completed")
         page.get_by_role("button", name="Settings").click()
         expect(page.get_by_label("Server")).to_have_value(server.url)
+        watched.others.add(f"localhost:{port}")
+        page.get_by_label("Server").fill(f"http://localhost:{port}")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        page.locator("#welcome").get_by_label("API Key").fill(token)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator(ROWS).filter(has_text=job)).to_contain_text("Completed")
     finally:
         server.close()
