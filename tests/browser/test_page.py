@@ -232,6 +232,18 @@ def test_the_page_survives_a_restart_of_the_server(feed: FakeFeed, opened: Opene
     expect(page.locator("#banner")).to_be_empty()
 
 
+def test_a_page_that_is_older_than_the_server_fetches_the_new_one(feed: FakeFeed, opened: Opened) -> None:
+    page = opened(f"{feed.url}/dashboard").page
+    expect(page.locator(".gpu")).to_have_count(8)
+    assert page.evaluate("performance.getEntriesByType('navigation')[0].type") == "navigate"
+    feed.stop()
+    expect(page.locator("#banner")).to_contain_text("Away since")
+    feed.session = {"version": "another"}
+    with page.expect_navigation():
+        feed.start()
+    expect(page.locator(".gpu")).to_have_count(8)
+
+
 def test_where_no_events_come_through_it_polls(feed: FakeFeed, opened: Opened) -> None:
     feed.streams = False
     page = opened(f"{feed.url}/dashboard").page

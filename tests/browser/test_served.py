@@ -85,9 +85,12 @@ def test_a_job_is_cancelled_and_retried(server: Serving, opened: Opened, tmp_pat
     page.locator("#job").get_by_role("button", name="Cancel job").click()
     page.locator("#confirm").get_by_role("button", name="Cancel job").click()
     expect(page.locator("#job .job-head")).to_contain_text("Cancelled")
+    expect(page.locator(".log-state")).to_have_text("Ended")
     page.locator("#job").get_by_role("button", name="Retry").click()
     page.locator("#confirm").get_by_role("button", name="Retry").click()
     expect(page.locator("#job .job-head")).to_contain_text("Running")
+    expect(page.locator(".log-state")).to_have_text("Live")
+    expect(page.get_by_role("log")).to_contain_text("begun")
     server.wait_for(token, job, "running")
 
 

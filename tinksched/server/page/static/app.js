@@ -24,6 +24,7 @@ const FIRST_JOBS = 200;
 const CHUNK = 1000;
 const TICK_MS = 30000; // relative times; nothing else moves while nothing happens
 const TYPING_MS = 120;
+const RETRY_MS = 2000;
 const ATTENDED_MS = 30000; // so long after somebody moved something, every new number is drawn at once
 
 const scene = new Scene();
@@ -160,6 +161,7 @@ function isOccupiedAnew(before, after) {
 
 function tell(how, detail = null) {
   if (how !== link.how) link.since = serverTime();
+  if (how === "live" && link.how === "away") renew();
   Object.assign(link, { how, detail });
   if (how === "denied") denied(detail);
   drawLink();
@@ -218,6 +220,7 @@ async function fetchAll() {
 // -- who is there
 
 async function begin() {
+  clearTimeout(begin.timer);
   live.stop();
   try {
     session = await ask("session");
@@ -229,10 +232,17 @@ async function begin() {
   } catch (error) {
     if (error.status === 401 || error.status === 403) return denied(error, await asksForNoKey());
     tell("away", error);
-    return void setTimeout(begin, 2000);
+    return void (begin.timer = setTimeout(begin, RETRY_MS));
   }
   if (session.auth && !session.signed_in) return denied(null);
   live.restart();
+}
+
+/** A server that was away may be another version now: then this page is not the one that it speaks with. */
+async function renew() {
+  const known = session?.version;
+  session = await ask("session").catch(() => session);
+  if (known && session.version !== known) location.reload();
 }
 
 /** Whether one comes in by a URL that was printed, and not by a key: then nobody is told who they are without it. */

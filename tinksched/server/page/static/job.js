@@ -59,6 +59,8 @@ export class JobPage {
     try {
       const facts = await ask(`jobs/${encodeURIComponent(id)}`);
       if (id !== this.#id) return;
+      const isAgain = this.#facts && !ACTIVE.has(this.#facts.job.status) && ACTIVE.has(facts.job.status);
+      if (isAgain) this.#log?.again();
       this.#facts = facts;
       this.#trouble = "";
     } catch (error) {

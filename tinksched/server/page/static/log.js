@@ -49,6 +49,13 @@ export class Log {
     this.#run();
   }
 
+  /** Read it anew: the job runs again. */
+  again() {
+    this.#abort.abort();
+    this.#abort = new AbortController();
+    this.#run();
+  }
+
   close() {
     this.#abort.abort();
     CSS.highlights?.clear();
