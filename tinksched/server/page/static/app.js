@@ -3,7 +3,7 @@
 import { drawCards } from "./cards.js";
 import { confirmed, openHelp, openSettings } from "./dialogs.js";
 import { byId, draw, h } from "./dom.js";
-import { serverTime, when } from "./format.js";
+import { grouped, serverTime, when } from "./format.js";
 import { drawGpus } from "./gpus.js";
 import { JobPage } from "./job.js";
 import { JobList } from "./jobs.js";
@@ -22,11 +22,12 @@ import { toast } from "./toasts.js";
 
 const FIRST_JOBS = 200;
 const CHUNK = 1000;
-const TICK_MS = 30000; // relative times; nothing else moves while nothing happens
+const TICK_MS = 30000; // the GPUs' numbers; every other time what is told in minutes; nothing else moves by itself
 const TYPING_MS = 120;
 const RETRY_MS = 2000;
 const ATTENDED_MS = 30000; // so long after somebody moved something, every new number is drawn at once
 
+const wall = matchMedia("(min-width: 2200px)"); // see style.css: only there is room for what ended last
 const scene = new Scene();
 let session = null;
 let hasServer = false; // whether this page was told of a server elsewhere
@@ -66,7 +67,7 @@ const PARTS = {
     }),
   queue: () => drawQueue(byId("queue"), scene.queue(), scene.parts),
   me: () => drawMe(byId("me"), scene.parts.me),
-  lately: () => drawLately(byId("lately"), scene.all()),
+  lately: () => wall.matches && drawLately(byId("lately"), scene.all()),
   jobs: drawJobs,
   people: drawPeople,
 };
@@ -106,7 +107,7 @@ function drawJobs() {
   if (!isAll && !scene.isWhole) fetchAll();
   const total = scene.parts.counts.total;
   const more = scene.isWhole ? "" : ", more are being fetched";
-  draw(byId("jobs-note"), isAll ? null : `${list.length.toLocaleString("en")} of ${total.toLocaleString("en")}${more}`);
+  draw(byId("jobs-note"), isAll ? null : `${grouped(list.length)} of ${grouped(total)}${more}`);
   if (document.activeElement !== byId("search")) byId("search").value = q;
   jobs.show(list, isAll ? total : list.length);
 }
@@ -335,12 +336,14 @@ for (const sort of ["pointermove", "pointerdown", "keydown", "scroll"])
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) paint();
 });
+let ticks = 0;
 setInterval(() => {
-  if (!document.hidden && scene.parts) paint();
+  ticks += 1;
+  if (!document.hidden && scene.parts) paint(ticks % 2 ? [...NUMBERS] : undefined);
 }, TICK_MS);
 new ResizeObserver(([{ contentRect }]) => {
   timelineWidth = Math.floor(contentRect.width);
-  paint(["timeline", "jobs"]);
+  paint(["timeline", "lately"]);
 }).observe(byId("timeline"));
 
 begin();

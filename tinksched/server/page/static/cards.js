@@ -1,6 +1,7 @@
 // How many jobs are in each state; pressed, a card leaves only these in the list.
 
 import { draw, h } from "./dom.js";
+import { grouped } from "./format.js";
 import { go } from "./route.js";
 import { sign, WORDS } from "./signs.js";
 
@@ -20,7 +21,7 @@ export function drawCards(into, counts, chosen) {
           "aria-pressed": String(isChosen),
           onclick: () => go({ status: isChosen || name === "total" ? "" : name, view: "" }),
         },
-        h("span", { class: "card-count" }, counts[name].toLocaleString("en")),
+        h("span", { class: "card-count" }, grouped(counts[name])),
         h("span", { class: "card-word" }, sign(name), WORDS[name]),
       );
     }),

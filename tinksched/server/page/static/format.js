@@ -2,9 +2,7 @@
 
 export const UNKNOWN = "–";
 const DAY = 86400;
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const date = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
-const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 let ahead = 0; // the server's clock minus ours
 
@@ -21,7 +19,7 @@ export function duration(seconds) {
   if (whole < 60) return `${whole} s`;
   const minutes = Math.floor(whole / 60);
   if (minutes < 60) return `${minutes} min`;
-  if (whole < DAY) return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")}`;
+  if (whole < DAY) return `${Math.floor(minutes / 60)} h ${two(minutes % 60)}`;
   return `${Math.floor(whole / DAY)} d ${Math.floor((whole % DAY) / 3600)} h`;
 }
 
@@ -39,19 +37,28 @@ export function lasting(since) {
   return gone < 60 ? "< 1 min" : duration(gone);
 }
 
+// By hand: the browser's own formats take as long to load as the whole page.
+const two = (value) => String(value).padStart(2, "0");
+const clock = (then) => `${two(then.getHours())}:${two(then.getMinutes())}`;
+
 /** "14:05", with the day where it isn't today. */
 export function when(at) {
   if (at == null) return UNKNOWN;
   const then = new Date(at * 1000);
   const isToday = then.toDateString() === new Date(serverTime() * 1000).toDateString();
-  return isToday ? clock.format(then) : `${date.format(then)} ${clock.format(then)}`;
+  return isToday ? clock(then) : `${MONTHS[then.getMonth()]} ${then.getDate()} ${clock(then)}`;
 }
 
 /** "14:05", whatever the day. */
-export const hourOf = (at) => clock.format(new Date(at * 1000));
+export const hourOf = (at) => clock(new Date(at * 1000));
 
 /** The whole date and time, for titles. */
-export const exactly = (at) => (at == null ? null : exact.format(new Date(at * 1000)));
+export function exactly(at) {
+  if (at == null) return null;
+  const then = new Date(at * 1000);
+  const day = `${then.getFullYear()}-${two(then.getMonth() + 1)}-${two(then.getDate())}`;
+  return `${day} ${clock(then)}:${two(then.getSeconds())}`;
+}
 
 /** "about 14:05 (in 35 min)". */
 export function expected(at) {
@@ -74,13 +81,16 @@ export function bytes(size) {
 
 export const percent = (value) => (value == null ? UNKNOWN : `${Math.round(value)} %`);
 
+/** "5,000". */
+export const grouped = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, ",");
+
 /** A number of the usual size, without digits that nobody reads. */
 export function number(value) {
   if (typeof value !== "number" || !Number.isFinite(value)) return value == null ? UNKNOWN : String(value);
-  if (Number.isInteger(value)) return value.toLocaleString("en");
+  if (Number.isInteger(value)) return grouped(value);
   const size = Math.abs(value);
   return size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }
 
 /** "1 job", "3 jobs". */
-export const counted = (count, thing) => `${count.toLocaleString("en")} ${thing}${count === 1 ? "" : "s"}`;
+export const counted = (count, thing) => `${grouped(count)} ${thing}${count === 1 ? "" : "s"}`;

@@ -1,7 +1,7 @@
 // What waits, in its order: why, and when it should start. And what one may still use.
 
 import { draw, h } from "./dom.js";
-import { counted, duration, exactly, expected, number, serverTime, when } from "./format.js";
+import { counted, duration, exactly, expected, grouped, number, serverTime, when } from "./format.js";
 import { address, go } from "./route.js";
 
 const MOST = 30;
@@ -27,7 +27,7 @@ export function drawQueue(into, queue, { counts, batch_ends: ends }) {
       h(
         "button",
         { type: "button", class: "more", onclick: () => go({ status: "queued" }) },
-        `All ${counts.queued.toLocaleString("en")} in the list`,
+        `All ${grouped(counts.queued)} in the list`,
       ),
   );
 }

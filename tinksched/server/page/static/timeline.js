@@ -29,9 +29,10 @@ export function drawTimeline(into, tools, { gpus, runs, span, width, unit }) {
       ),
     ),
   );
-  if (!gpus.length || width < 50) return void draw(into);
+  if (!gpus.length || width < 50) return void (drawn = draw(into) ?? []);
   const pixel = (Number(span) * 3600) / width;
   const to = Math.ceil(serverTime() / pixel) * pixel; // so that nothing is drawn anew before it would look different
+  if (isDrawn([into, gpus.map(({ index }) => index).join(), runs, span, width, unit, to])) return;
   const view = {
     from: to - Number(span) * 3600,
     to,
@@ -63,6 +64,15 @@ export function drawTimeline(into, tools, { gpus, runs, span, width, unit }) {
     ),
     legend(shown),
   );
+}
+
+let drawn = [];
+
+/** Whether the last picture is of just this. */
+function isDrawn(given) {
+  const isSame = given.every((value, place) => value === drawn[place]);
+  drawn = given;
+  return isSame;
 }
 
 /** Failed and lost runs have a pattern as well as a colour. */
