@@ -6,7 +6,8 @@ import shutil
 
 from playwright.sync_api import Browser, Playwright
 
-ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost", "--disable-dev-shm-usage"]
+NOWHERE = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
+ARGUMENTS = ["--no-sandbox", f"--host-resolver-rules={NOWHERE}", "--disable-dev-shm-usage"]
 
 
 def chromium() -> str | None:

@@ -6,7 +6,7 @@ import { address, go } from "./route.js";
 import { ACTIVE, state, verbFor } from "./signs.js";
 
 const BEYOND = 8; // rows above and below what is in sight
-const FIRST_ROWS = 16; // before anybody knows how many are in sight
+const FIRST_ROWS = 10; // before anybody knows how many are in sight
 const COLUMNS = ["State", "Job", "User", "GPUs", "Port, URL", "Created", "Started", "Ended", "Took", "Note", ""];
 
 /** `needMore` is called when rows are in sight that nobody has fetched yet, `act(verb, job)` by a row's button. */

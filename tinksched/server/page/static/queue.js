@@ -4,7 +4,7 @@ import { draw, h } from "./dom.js";
 import { counted, duration, exactly, expected, grouped, number, serverTime, when } from "./format.js";
 import { address, go } from "./route.js";
 
-const MOST = 30;
+const MOST = 15;
 
 export function drawQueue(into, queue, { counts, batch_ends: ends }) {
   draw(
