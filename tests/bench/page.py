@@ -62,12 +62,13 @@ def followed(server: Server) -> Iterator[Stream]:
 
 def page(place: Place, sizes: Sizes, figures: Figures) -> None:
     """One slot that is taken, and all other jobs pending; then they run through."""
-    with served(place, figures, "page", cpu_slots=1, executor="local", stop_grace=1) as server:
+    with served(place, figures, "page", cpu_slots=1, executor="local", timeout_multiplier=100) as server:
         path = server.state / "gate"
         server.submit(f'until [ -e "{path}" ]; do sleep 0.2; done\n')
         order = {"count": sizes.shown, "rate": 250, "connections": 20, "code": "true\n"}
         answered(server.load("submit", **order))
         fetch(server, 1)  # the first look reads everything
+        server.until(lambda: all(job["reason"] for job in server.ask("/dashboard/api/state")["jobs"][1:]), "reasons")
         size, took = fetch(server, 200)
         figures.aim(f"the scene of {sizes.shown} jobs, the first 200 of them", "100 ms", f"{took:.0f} ms", took <= 100)
         figures.note("bytes of that", f"{size / 1e3:.0f} kB")

@@ -54,9 +54,13 @@ class Book:
         self._source = source
         self._store: Store | None = None
         self._key = os.urandom(16)  # for names of runs that say nothing
+        self._reasons: dict[int, str] = {}  # why each task waits, by the last deep look, as what follows
+        self._seconds: dict[str, float] = {}
+        self._outlook: Outlook | None = None
         self._forget()
 
     def _forget(self) -> None:
+        """All that is remembered of the store."""
         self._event = 0
         self._population = (0, 0)
         self._glances: dict[int, Glance] = {}
@@ -64,9 +68,6 @@ class Book:
         self._cards: dict[int, Card] = {}
         self._bars: dict[str, Bar] = {}
         self._names: dict[str, str] = {}
-        self._reasons: dict[int, str] = {}  # why each task waits, by the last deep look
-        self._seconds: dict[str, float] = {}
-        self._outlook: Outlook | None = None
 
     def close(self) -> None:
         """Let go of the store."""
@@ -112,6 +113,7 @@ class Book:
         store = self._opened()
         if store is None:
             self._forget()
+            self._outlook = None
             return set()
         with store.snapshot():
             last, touched = store.touched(self._event)

@@ -30,6 +30,9 @@ SAMPLE_SECONDS = 5.0  # from one sample of the GPUs to the next while somebody f
 REST, LONG_REST = 2, 20  # a look is followed by so many times as much rest; a deep one by more
 DEEP_SECONDS = 1.0  # between two deep looks, at least
 STALE_SECONDS = 30.0  # a deep look is made again after that, though nothing is announced: for what nobody announces
+NO_NEWS_REST, STALEST_SECONDS = 1_000, 600.0  # or after so many times as long as it took, at most after these
+ASKED_SECONDS = 60.0  # somebody who has asked is expected to ask again
+WARM_SECONDS = 5.0  # after its beginning all is looked at once, so that the first who asks need not wait for that
 DEAF_SECONDS = 1.0  # from one look to the next where nothing can be announced: no scheduler was ever there
 SHORTEST = 0.02  # between two looks; what comes at once is one change
 BACKLOG = 100  # events that a slow client may be behind; then it gets the whole scene again
@@ -79,6 +82,8 @@ class Feed:
         self._stale_at = 0.0  # when one must be
         self._wants_deep = False
         self._free_at = 0.0
+        self._asked_at = -ASKED_SECONDS
+        self._foreign: object = None  # who else was seen on the GPUs
         self._listener: wake.Receiver | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._later: asyncio.TimerHandle | None = None
@@ -87,7 +92,7 @@ class Feed:
     async def open(self) -> None:
         """Begin to listen."""
         self._listen()
-        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._sample())]
+        self._tasks = [asyncio.create_task(work) for work in (self._follow(), self._sample(), self._warm_up())]
 
     def stop(self) -> None:
         """End all streams."""
@@ -112,15 +117,19 @@ class Feed:
     # -- for those who ask once
 
     async def picture(self) -> Picture:
-        """Everything as it is now.
+        """Everything as it is now, but for why jobs wait: nobody waits for what takes long.
 
         Raises:
             TinkschedError: it can't be read.
         """
-        async with self._looking:
-            if not self._is_fresh or self._is_due():
-                await self._look()
-            return self._picture
+        self._asked_at = time.monotonic()
+        if not self._is_fresh:
+            async with self._looking:
+                if not self._is_fresh:
+                    await self._look(deep=False)
+        if self._is_due():
+            self._news.set()
+        return self._picture
 
     async def scene(self, viewer: Viewer, most: int) -> str:
         """The scene of somebody, as JSON. Raises as `picture`."""
@@ -217,7 +226,7 @@ class Feed:
     # -- looking
 
     async def _follow(self) -> None:
-        """Look when a change is announced, and now and then without; while somebody follows."""
+        """Look when a change is announced, and now and then without; while anybody wants to know."""
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), self._patience())
@@ -225,17 +234,20 @@ class Feed:
             if self._listener is None:
                 self._is_fresh = False
             await asyncio.sleep(max(0.0, self._free_at - time.monotonic()))
-            if self._views and (not self._is_fresh or self._is_due()):
+            if self._is_wanted() and (not self._is_fresh or self._is_due()):
                 try:
                     async with self._looking:
-                        await self._look()
+                        await self._look(deep=self._is_due() and (self._is_fresh or self._listener is None))
                     self._say("")
                 except TinkschedError as error:
                     self._say(str(error))
                     self._free_at = time.monotonic() + 1.0
 
+    def _is_wanted(self) -> bool:
+        return bool(self._views) or time.monotonic() < self._asked_at + ASKED_SECONDS
+
     def _patience(self) -> float:
-        if not self._views:
+        if not self._is_wanted():
             return STALE_SECONDS
         until = self._deep_at if self._wants_deep else self._stale_at
         most = STALE_SECONDS if self._listener is not None else DEAF_SECONDS
@@ -245,12 +257,12 @@ class Feed:
         now = time.monotonic()
         return now >= self._stale_at or (self._wants_deep and now >= self._deep_at)
 
-    async def _look(self) -> None:
-        """Take a new picture, first of what has changed, then of what follows from that."""
+    async def _look(self, *, deep: bool) -> None:
+        """Take a new picture: of what has changed, or with `deep` of what follows from that as well."""
         loop, begun = asyncio.get_running_loop(), time.monotonic()
         self._listen()
-        was_fresh, self._is_fresh = self._is_fresh, True  # before looking: what comes meanwhile is not missed
-        deep = self._is_due() and (was_fresh or self._listener is None)
+        self._wants_deep = not deep or not self._is_fresh
+        self._is_fresh = True  # before looking: what comes meanwhile is not missed
         try:
             self._picture = await loop.run_in_executor(self._thread, lambda: self._book.look(deep=deep))
         except BaseException:
@@ -258,11 +270,9 @@ class Feed:
             raise
         now = time.monotonic()
         took = now - begun
-        if deep or not self._stale_at:
-            self._wants_deep = not was_fresh
-            self._deep_at, self._stale_at = now + max(DEEP_SECONDS, LONG_REST * took), now + STALE_SECONDS
-        else:
-            self._wants_deep = True
+        if deep:
+            self._deep_at = now + max(DEEP_SECONDS, LONG_REST * took)
+            self._stale_at = now + min(max(STALE_SECONDS, NO_NEWS_REST * took), STALEST_SECONDS)
         self._free_at = now + max(SHORTEST, REST * took)
         self._publish()
 
@@ -270,6 +280,11 @@ class Feed:
         if trouble and trouble != self._trouble:
             _log.error("The dashboard can't look: %s", trouble)
         self._trouble = trouble
+
+    async def _warm_up(self) -> None:
+        await asyncio.sleep(WARM_SECONDS)
+        with contextlib.suppress(TinkschedError):  # whoever asks is told
+            await self.picture()
 
     # -- hearing
 
@@ -325,6 +340,11 @@ class Feed:
         sample = watch.sample
         for device, state in sample.states.items() if sample is not None else ():
             self._gauges.setdefault(device, Gauge()).note(state)
+        states = sample.states.values() if sample is not None else ()
+        foreign = {one.pid for state in states for one in state.processes or () if not one.run}
+        if foreign != self._foreign:
+            self._foreign, self._wants_deep = foreign, True
+            self._news.set()
         self._publish()
 
 
