@@ -27,6 +27,8 @@ done
 ! command -v apt-get >/dev/null || command -v bwrap >/dev/null || missing="$missing bubblewrap"
 # The proxy of the server's guide.
 ! command -v apt-get >/dev/null || command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$missing nginx-light"
+# The browser that opens the dashboard.
+! command -v apt-get >/dev/null || command -v chromium >/dev/null || missing="$missing chromium"
 # And a FUSE file system that can call itself a network's.
 ! command -v apt-get >/dev/null || [ ! -e /dev/fuse ] || command -v bindfs >/dev/null || missing="$missing bindfs"
 if [ -n "$missing" ]; then
