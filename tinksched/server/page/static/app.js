@@ -14,7 +14,7 @@ import { drawNodes, drawUsers } from "./people.js";
 import { drawMe, drawQueue } from "./queue.js";
 import { address, go, onRoute, route } from "./route.js";
 import { Scene } from "./scene.js";
-import { ask, request, server, useServer } from "./server.js";
+import { ask, forgetEarly, isAtHome, request, server, useServer } from "./server.js";
 import { WORDS } from "./signs.js";
 import { drawSignIn } from "./signin.js";
 import { drawTimeline } from "./timeline.js";
@@ -225,7 +225,9 @@ async function begin() {
   live.stop();
   try {
     session = await ask("session");
+    if (!hasServer) isAtHome(session.mode !== "page");
     if (session.mode === "page") {
+      forgetEarly();
       hasServer = true;
       useServer(session.server);
       session = await ask("session");
