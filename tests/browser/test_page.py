@@ -73,6 +73,21 @@ def test_the_scene_shows_gpus_queue_timeline_and_limits(feed: FakeFeed, opened: 
     expect(page).to_have_title(re.compile(r"^\d+ running, \d+ queued"))
 
 
+def test_a_page_that_was_here_before_asks_for_all_it_needs_at_once(feed: FakeFeed, opened: Opened) -> None:
+    page = opened(f"{feed.url}/dashboard").page
+    expect(page.locator(".gpu")).to_have_count(8)
+    feed.seen.clear()
+    page.reload()
+    expect(page.locator("#connection")).to_have_text("Live")
+    for path in ("/session", "/events"):
+        assert len([line for line in feed.seen if path in line]) == 1
+    feed.change(title="events are heard")
+    expect(page.locator("#title")).to_have_text("events are heard")
+    page.get_by_role("button", name="Refresh").click()
+    feed.change(title="and heard again")
+    expect(page.locator("#title")).to_have_text("and heard again")
+
+
 def test_a_card_and_a_search_filter_and_the_url_keeps_them(feed: FakeFeed, opened: Opened) -> None:
     page = opened(f"{feed.url}/dashboard").page
     page.get_by_role("button", name="Failed").click()

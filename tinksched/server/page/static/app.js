@@ -14,7 +14,7 @@ import { drawNodes, drawUsers } from "./people.js";
 import { drawMe, drawQueue } from "./queue.js";
 import { address, go, onRoute, route } from "./route.js";
 import { Scene } from "./scene.js";
-import { ask, request, server, useServer } from "./server.js";
+import { ask, forgetEarly, isAtHome, request, server, useServer } from "./server.js";
 import { WORDS } from "./signs.js";
 import { drawSignIn } from "./signin.js";
 import { drawTimeline } from "./timeline.js";
@@ -31,7 +31,7 @@ const wall = matchMedia("(min-width: 2200px)"); // see style.css: only there is 
 const scene = new Scene();
 let session = null;
 let hasServer = false; // whether this page was told of a server elsewhere
-let link = { how: "away", since: Date.now() / 1000, detail: null };
+let link = { how: "begun", since: Date.now() / 1000, detail: null };
 let users = null;
 let timelineWidth = 0;
 let touchedAt = Date.now();
@@ -225,7 +225,9 @@ async function begin() {
   live.stop();
   try {
     session = await ask("session");
+    if (!hasServer) isAtHome(session.mode !== "page");
     if (session.mode === "page") {
+      forgetEarly();
       hasServer = true;
       useServer(session.server);
       session = await ask("session");

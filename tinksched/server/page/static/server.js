@@ -2,6 +2,7 @@
 
 const KEY = "opentinker_api_key";
 const ADDRESS = "tinksched_server";
+const HOME = "tinksched_home"; // whether the page's own server has the data; for early.js
 
 /** An answer that isn't the one asked for. `status` 0: there was none. */
 export class Refused extends Error {
@@ -15,12 +16,17 @@ export const key = () => localStorage.getItem(KEY) ?? "";
 
 /** Keep the key in this browser; nothing empties it. */
 export function keepKey(text) {
+  forgetEarly();
   if (text) localStorage.setItem(KEY, text);
   else localStorage.removeItem(KEY);
 }
 
 let base = "";
 export const server = () => base;
+export function isAtHome(isSo) {
+  if (isSo) localStorage.setItem(HOME, "yes");
+  else localStorage.removeItem(HOME);
+}
 export const useServer = (usual) => {
   base = (localStorage.getItem(ADDRESS) || usual).replace(/\/+$/, "");
 };
@@ -33,12 +39,29 @@ export function keepServer(text) {
   keepKey("");
 }
 
+/** The answer that early.js has asked for, once. */
+function takenOver(path, signal) {
+  const { answers, stop } = window.early ?? {};
+  const answer = answers?.get(path);
+  if (!answer) return undefined;
+  answers.delete(path);
+  signal?.addEventListener("abort", () => stop.abort());
+  return answer;
+}
+
+/** Nothing that was asked early is of use: it was asked elsewhere, or with another key. */
+export function forgetEarly() {
+  window.early?.answers.clear();
+  window.early?.stop.abort();
+}
+
 /** Ask the dashboard's API; the response, or Refused. */
 export async function request(path, { method = "GET", signal, headers = {} } = {}) {
   const asked = { ...headers, ...(key() ? { Authorization: `Bearer ${key()}` } : {}) };
   let response;
   try {
-    response = await fetch(`${base}/dashboard/api/${path}`, { method, signal, headers: asked, cache: "no-store" });
+    response = await (takenOver(path, signal) ??
+      fetch(`${base}/dashboard/api/${path}`, { method, signal, headers: asked, cache: "no-store" }));
   } catch {
     throw new Refused(0, `No answer from ${base || location.host}`);
   }
