@@ -50,8 +50,19 @@ class Connection:
         assert self._reader is not None
         self._writer.write(request)
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = next(int(line.split(":")[1]) for line in head.split("\r\n") if line.startswith("content-length:"))
-        return int(head.split(" ", 2)[1]), await self._reader.readexactly(length)
+        lengths = [int(line.split(":")[1]) for line in head.split("\r\n") if line.startswith("content-length:")]
+        body = await self._reader.readexactly(lengths[0]) if lengths else await _chunks(self._reader)
+        return int(head.split(" ", 2)[1]), body
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    """A body that comes in pieces (RFC 9112, 7.1)."""
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += await reader.readexactly(size)
+        await reader.readline()
+    await reader.readline()
+    return body
 
 
 async def paced(order: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def test_no_answer_waits_for_the_clients_acknowledgement() -> None:
     """asyncio turns Nagle's algorithm off for sockets of which it knows that they are TCP's."""
     settings = load_server(None)
     object.__setattr__(settings, "port", 0)
-    with _listen(settings) as listener:
+    with _listen(settings, "port") as listener:
         assert listener.proto == socket.IPPROTO_TCP
 
 
