@@ -22,7 +22,7 @@ import { toast } from "./toasts.js";
 
 const FIRST_JOBS = 200;
 const CHUNK = 1000;
-const TICK_MS = 30000; // the GPUs' numbers; every other time what is told in minutes; nothing else moves by itself
+const TICK_MS = 60000; // for what is told in minutes; nothing else moves by itself
 const TYPING_MS = 120;
 const RETRY_MS = 2000;
 const ATTENDED_MS = 30000; // so long after somebody moved something, every new number is drawn at once
@@ -338,10 +338,8 @@ for (const sort of ["pointermove", "pointerdown", "keydown", "scroll"])
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) paint();
 });
-let ticks = 0;
 setInterval(() => {
-  ticks += 1;
-  if (!document.hidden && scene.parts) paint(ticks % 2 ? [...NUMBERS] : undefined);
+  if (!document.hidden && scene.parts) paint();
 }, TICK_MS);
 new ResizeObserver(([{ contentRect }]) => {
   timelineWidth = Math.floor(contentRect.width);

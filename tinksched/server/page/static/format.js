@@ -23,18 +23,23 @@ export function duration(seconds) {
   return `${Math.floor(whole / DAY)} d ${Math.floor((whole % DAY) / 3600)} h`;
 }
 
+/** What changes on the screen costs: what has lasted for hours moves in steps of 5 or 30 minutes. */
+function coarsely(seconds) {
+  return seconds < 3600 ? seconds : seconds - (seconds % (seconds < 21600 ? 300 : 1800));
+}
+
 /** How long ago, in steps that need no clock that ticks: under a minute it is "just now". */
 export function ago(at) {
   if (at == null) return UNKNOWN;
   const gone = serverTime() - at;
-  return gone < 60 ? "just now" : `${duration(gone)} ago`;
+  return gone < 60 ? "just now" : `${duration(coarsely(gone))} ago`;
 }
 
 /** How long it has lasted until now. */
 export function lasting(since) {
   if (since == null) return UNKNOWN;
   const gone = serverTime() - since;
-  return gone < 60 ? "< 1 min" : duration(gone);
+  return gone < 60 ? "< 1 min" : duration(coarsely(gone));
 }
 
 // By hand: the browser's own formats take as long to load as the whole page.
@@ -63,7 +68,7 @@ export function exactly(at) {
 /** "about 14:05 (in 35 min)". */
 export function expected(at) {
   const left = at - serverTime();
-  return left < 60 ? "any moment now" : `about ${when(at)} (in ${duration(left)})`;
+  return left < 60 ? "any moment now" : `about ${when(at)} (in ${duration(coarsely(left))})`;
 }
 
 /** "61.2 GiB". */

@@ -6,7 +6,8 @@ import { bytes, counted, exactly, lasting, number, percent, serverTime, UNKNOWN 
 import { address } from "./route.js";
 import { sign } from "./signs.js";
 
-const curves = new Map(); // GPU → its curve of this minute
+const CURVE_SECONDS = 120;
+const curves = new Map(); // GPU → its curve, and when it was drawn
 const MOST_FREE = 4; // so many free slots are drawn one by one
 
 export function drawGpus(into, note, gpus) {
@@ -79,13 +80,13 @@ function readings({ temperature, power }) {
     .join(" · ");
 }
 
-/** The last hour. A new sample changes little of it, and drawing costs: it is drawn anew once a minute. */
+/** The last hour. A new sample changes little of it, and drawing costs: it is drawn anew every other minute. */
 function past(gpu) {
-  const minute = Math.floor(serverTime() / 60);
+  const now = Math.floor(serverTime() / CURVE_SECONDS);
   const kept = curves.get(gpu.index);
-  if (kept?.minute === minute) return kept.node;
+  if (kept?.now === now) return kept.node;
   const node = curveOf(gpu);
-  curves.set(gpu.index, { minute, node });
+  curves.set(gpu.index, { now, node });
   return node;
 }
 
