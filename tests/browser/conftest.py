@@ -1,4 +1,4 @@
-"""A real browser, once for all tests here, and pages that tell what went wrong in them."""
+"""A real browser for the tests here, and pages that tell what went wrong in them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from .scenes import scene
 from .watched import Watched
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
-    """Debian's chromium, without a window."""
+    """Debian's chromium, without a window. Not for longer: Playwright's event loop runs in the main thread meanwhile,
+    and tests elsewhere have loops of their own."""
     if chromium() is None:
         pytest.skip("chromium isn't there: apt-get install chromium")
     with sync_playwright() as playwright:
