@@ -14,7 +14,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ..errors import TinkschedError
 from ..store.transaction import NewTask, Transaction
 from . import services_setup, services_tables
 from .desk import Desk
+from .discretion import discreet
 from .folders import CONFIG, PROGRESS, REQUEST, SECRETS
 from .large import Text
 from .services_request import Asked
@@ -136,15 +137,18 @@ class Services:
                 self._reasons = (version, await asyncio.wrap_future(self.desk.engine.reasons()))
         return self._reasons[1] if version == self._reasons[0] else {}
 
-    async def reasons_of(self, services: Iterable[Service]) -> dict[str, str]:
-        """Why those of these jobs wait that do."""
-        waiting = [service.id for service in services if service.status == "QUEUED"]
+    async def reasons_of(self, services: Sequence[Service]) -> dict[str, str]:
+        """Why those of these jobs wait that do, as their owners may read it."""
+        waiting = [service for service in services if service.status == "QUEUED"]
         if not waiting:
             return {}
         if self.desk.tables.stopped() is not None:
-            return dict.fromkeys(waiting, "the administrator has stopped the start of jobs")
+            return {service.id: "the administrator has stopped the start of jobs" for service in waiting}
         reasons = await self.reasons()
-        return {job: reasons[job].text for job in waiting if job in reasons}
+        return {one.id: discreet(reasons[one.id], self._own_of(one.user)) for one in waiting if one.id in reasons}
+
+    def _own_of(self, user: str) -> Callable[[str], bool]:
+        return lambda job_id: self.desk.tables.user_of(job_id) == user
 
     def url_of(self, service: Service) -> str | None:
         """Where a job answers; None unless it does."""

@@ -306,6 +306,13 @@ class Tables:
         row = self._connection.execute(sql, (job_id,)).fetchone()
         return (True, True) if row is None else (bool(row[0]), bool(row[0] and row[1]))
 
+    def user_of(self, job_id: str) -> str | None:
+        """Whose a job of either API is; None of one that is not on record."""
+        sql = "SELECT user_id FROM {} WHERE job_id = ?1"
+        both = f"{sql.format('server_jobs')} UNION ALL {sql.format('server_services')}"
+        row = self._connection.execute(both, (job_id,)).fetchone()
+        return None if row is None else str(row[0])
+
     def owners(self, task_ids: Sequence[int]) -> list[Owner]:
         """Whose the jobs of these tasks are."""
         sql = (

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from ...core.model import Reason, ReasonCode
+from ...core.model import Reason
 from ...operations.metrics import ENDINGS
 from ...operations.status import Outlook
 from ...operations.workspace import Workspace
 from ...scheduler.devices import Watch
 from ...store import Glance
+from ..discretion import discreet
 from ..engine import Engine
 from ..folders import RESULTS, Folders
 from ..services_setup import url_of
@@ -23,8 +23,6 @@ from .detail import Facts
 from .sources import Trouble
 
 NOBODY = ""  # whose the tasks are that somebody queued by hand in the server's workspace
-_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_OTHERS = {"user": "somebody else", "workspace": "not of this server"}
 _NAMES = ("experiment_name", "name", "project_name", "model_path", "model")
 _LONGEST_NAME = 200
 _PLAIN = "the server starts no jobs at present"
@@ -82,14 +80,7 @@ class ServerSource:
         return before | self._moving
 
     def said(self, reason: Reason, owned: Owned) -> str:
-        """Without other users' jobs, and without who else works on this machine but for foreign processes."""
-        detail = {key: _OTHERS.get(key, value) for key, value in reason.detail.items()}
-        if str(detail.get("others", "")).startswith("; one by "):
-            detail["others"] = "; others of this machine hold some"
-        if reason.code is ReasonCode.CANCELLED_BY_USER:
-            detail = dict(reason.detail)
-        text = Reason(reason.code, detail, reason.found).text
-        return _ID.sub(lambda found: found[0] if self._owners.get(found[0]) == owned.user else "another job", text)
+        return discreet(reason, lambda job: self._owners.get(job) == owned.user)
 
     def facts(self, facts: Facts) -> Facts:
         """The command is the isolation's, and says nothing to a user."""
