@@ -130,7 +130,7 @@ export class JobPage {
     ].filter(([, value]) => value != null && value !== "" && value !== false && value !== UNKNOWN);
     return h(
       "section",
-      { key: "about", class: "about", "aria-label": "About the job" },
+      { key: "about", class: "about", tabindex: 0, "aria-label": "About the job" },
       job.error && h("p", { key: "error", class: "trouble" }, job.error),
       diagnosis && h("p", { key: "diagnosis", class: "hint" }, diagnosis),
       job.status === "queued" && job.reason && h("p", { key: "reason", class: "hint" }, `Waits: ${job.reason}`),
