@@ -76,6 +76,8 @@ COMMAND_LINE_ONLY: Mapping[str, str] = {  # commands that have no method, and wh
     "serve": "a server is a process of its own, started by a person or by systemd",
     "token": "of a server, whose HTTP API is what programs use",
     "scan": "of a server, as above",
+    "register": "of a server: a person does it once",
+    "dashboard": "a page for people; `status` and `report` have what it shows",
     "remote": "speaks to a server, whose HTTP API is what programs use",
     "db": "of a server: upkeep that a person or cron does",
     "completion": "for shells",

@@ -24,7 +24,7 @@ def test_the_day_can_be_lived_through_again(lab: Lab) -> None:
     assert day.commands == recorded, "`python -m tests.day` writes it again"
 
 
-SERVER = ("serve", "token", "remote", "db", "scan")  # another day: examples/server
+SERVER = ("serve", "token", "remote", "db", "scan", "register", "dashboard")  # another day: examples/server
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in SERVER])

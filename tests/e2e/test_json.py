@@ -10,7 +10,18 @@ import pytest
 from tests.support import Bench, Lab
 from tinksched.cli.app import COMMANDS, GROUPS, command_of
 
-FOR_PEOPLE = {"setup-workspace", "watch", "logs", "attach", "completion", "help", "serve", *GROUPS}
+FOR_PEOPLE = {
+    "setup-workspace",
+    "watch",
+    "logs",
+    "attach",
+    "completion",
+    "help",
+    "serve",
+    "register",
+    "dashboard",
+    *GROUPS,
+}
 
 
 def act(bench: Bench, *arguments: str, code: int = 0) -> dict[str, Any]:

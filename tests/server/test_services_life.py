@@ -105,7 +105,7 @@ def test_the_start_of_jobs_can_be_stopped(services: Serve) -> None:
     alice = Client(server)
     server.workspace("pause")
     job = alice.train()
-    assert "paused" in alice.status(job)["reason"]
+    assert alice.status(job)["reason"] == "the administrator has stopped the start of jobs"
     server.workspace("resume")
     alice.wait(job, "RUNNING")
 

@@ -111,4 +111,14 @@ def test_a_metric_that_nobody_knows_has_no_table(results: Results) -> None:
 
 
 def test_each_benchmark_has_a_word_on_the_command_line() -> None:
-    assert list(BENCHMARKS) == ["handover", "steps", "launch", "queueing", "scale", "idle", "cold", "commands"]
+    assert list(BENCHMARKS) == [
+        "handover",
+        "steps",
+        "launch",
+        "queueing",
+        "scale",
+        "idle",
+        "sampling",
+        "cold",
+        "commands",
+    ]

@@ -148,7 +148,8 @@ def retry(opened: OpenWorkspace, wanted: Wanted) -> Retried:
         UsageError: they can't run; nothing was queued.
     """
     chosen = _listed(opened, wanted)
-    known = opened.store.named([task.name for task in chosen if task.state == TaskState.DONE])
+    named = opened.store.named([task.name for task in chosen if task.state == TaskState.DONE])
+    known = {name: task for name, task in named.items() if task.state is TaskState.DONE}  # somebody may be faster
     tasks = [known[task.name] for task in chosen if task.name in known]
     busy = [(task.name, in_words(task.state)) for task in chosen if task.name not in known]
     if not tasks:

@@ -151,8 +151,9 @@ class Job:
                     self._end()
                     return TAKEN
                 elif deadline is not None and time.monotonic() >= deadline:
+                    seen = probe.seen  # before the program ends, and with it an answer that it was about to give
                     self._end()
-                    return self._fail(port, f"not ready within {self.kind['ready_timeout']:g} s: {probe.seen}", 1)
+                    return self._fail(port, f"not ready within {self.kind['ready_timeout']:g} s: {seen}", 1)
                 self._hear(None if deadline is None else max(0.0, deadline - time.monotonic()))
         finally:
             probe.over.set()
