@@ -19,6 +19,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,18 +27,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..host import processes, wake
 
-LOOK_SECONDS = 0.03  # between two looks at whether it answers
+LOOK_SECONDS = 0.02  # between two looks at whether it answers
 ANSWER_SECONDS = 10.0  # for an answer; a program that loads may be slow
 SURE = 5  # looks in a row that find a stranger on the port: one alone may have missed a process that was just born
 TAKEN = -1  # in place of an exit code: somebody else has the port
-_LISTEN = "0A"  # TCP_LISTEN of the kernel's include/net/tcp_states.h
+_LISTEN = b"0A"  # TCP_LISTEN of the kernel's include/net/tcp_states.h
 _PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _HEARD = {*_PASSED, signal.SIGCHLD, signal.SIGUSR1}
 
@@ -260,28 +261,41 @@ class Probe(threading.Thread):
         path = self._job.kind["health_path"]
         try:
             with socket.create_connection(("127.0.0.1", self._port), ANSWER_SECONDS) as connection:
-                if not self._is_ours():
-                    self.strangers += 1
-                    self.seen = f"who listens on port {self._port} is no process of this job"
-                    return self.strangers >= SURE
-                self.strangers = 0
+                # Before anything is said, where nobody knows; later only once it has answered, for a look takes long.
+                if not self._known and not self._is_ours():
+                    return self._is_strange()
                 self.seen = f"GET {path} was not answered"
                 status = _ask(connection, path, self._port)
         except OSError:
             return False
+        if self.over.is_set():
+            return False
+        if not self._is_ours():
+            return self._is_strange()
+        self.strangers = 0
         self.seen = f"GET {path} was answered with {status or 'no HTTP'}, not 200"
-        if status != "200" or self.over.is_set() or not self._is_ours():
+        if status != "200":
             return False
         self.is_ready = True
         self._job.ready(self._port)
         return True
 
+    def _is_strange(self) -> bool:
+        """Whether somebody else listens for sure."""
+        self._known = set()
+        self.strangers += 1
+        self.seen = f"who listens on port {self._port} is no process of this job"
+        return self.strangers >= SURE
+
     def _is_ours(self) -> bool:
-        """Whether all who listen on the port are processes of the run."""
+        """Whether all who listen on the port are processes of the run: most often one that descends from this one."""
         there = sockets_on(self._port)
-        if there and not there <= self._known:  # whose they are takes a look at every process
-            self._known = self._job.inodes()
-        return bool(there) and there <= self._known
+        looks: tuple[Callable[[], set[int]], ...] = (lambda: self._known, _inherited, self._job.inodes)
+        for look in looks:  # the last one looks at every process
+            self._known = look()
+            if there <= self._known:
+                return bool(there)
+        return False
 
 
 def is_free(port: int) -> bool:
@@ -306,12 +320,12 @@ def sockets_on(port: int, *, listening: bool = True) -> set[int]:
     Not only `listening`: those that have it for another reason as well. An outgoing connection of anybody can.
     """
     found = set()
-    for name in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError), open(f"/proc/net/{name}") as table:  # noqa: PTH123
-            for line in table:
-                fields = line.split()
-                if fields[1].endswith(f":{port:04X}") and (fields[3] == _LISTEN or not listening):
-                    found.add(int(fields[9]))
+    # number, local address, remote address, state, queues, timer, retransmissions, user, timeout, inode
+    state = _LISTEN if listening else rb"\S+"
+    wanted = re.compile(rb"(?m)^ *\d+: \S+:%04X \S+ %s (?:\S+ +){5}(\d+)" % (port, state))
+    for name in ("tcp", "tcp6"):  # of a busy machine they have thousands of lines: they are searched as a whole
+        with contextlib.suppress(OSError):
+            found |= set(map(int, wanted.findall(Path(f"/proc/net/{name}").read_bytes())))
     return found - {0}  # that of connections which nobody has any more
 
 
@@ -353,6 +367,19 @@ def _sockets(pid: int) -> Iterator[int]:
                 target = os.readlink(f"{folder}/{name}")
                 if target.startswith("socket:["):
                     yield int(target[8:-1])
+
+
+def _inherited() -> set[int]:
+    """The sockets of what descends from this process, as far as the kernel lists it (proc(5), `children`)."""
+    return {inode for pid in _descendants(os.getpid()) for inode in _sockets(pid)}
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, task.read_text().split()):
+                yield child
+                yield from _descendants(child)
 
 
 def _is_ours(pid: int) -> bool:
