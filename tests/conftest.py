@@ -13,8 +13,11 @@ from tests.support import Lab
 
 
 def pytest_configure() -> None:
-    """Under `nohup` every program that a test starts would ignore the hang-up of its terminal."""
+    """Under `nohup` every program that a test starts would ignore the hang-up of its terminal, and behind a shell's `&`
+    Ctrl-C."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

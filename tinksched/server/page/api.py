@@ -161,7 +161,7 @@ class PageApi:
         return JSONResponse({"message": await self._works.retry(viewer, card, address_of(request))})
 
     async def _card(self, viewer: Viewer, job_id: str) -> Card:
-        card = (await self._feed.picture()).by_id.get(job_id)
+        card = await self._feed.card(job_id)
         if card is None:
             raise Refused(404, "Job not found")
         if not viewer.may_see(card):

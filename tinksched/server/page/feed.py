@@ -141,6 +141,14 @@ class Feed:
         cards = cards_of(await self.picture(), viewer)
         return f'{{"jobs": {listed(cards[offset : offset + limit])}, "total": {len(cards)}}}'
 
+    async def card(self, job_id: str) -> Card | None:
+        """A job; of one that is not known, as it may be after a submission of just now, the store is asked again."""
+        found = (await self.picture()).by_id.get(job_id)
+        if found is None:
+            self._is_fresh = False
+            found = (await self.picture()).by_id.get(job_id)
+        return found
+
     async def facts(self, card: Card) -> Facts:
         """What is on record of a job. Raises as `picture`."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._book.facts, card)
